@@ -840,6 +840,8 @@ class Plan:
     message_id: str | None = None
     fingerprint: str | None = None  # of the mail without its trace headers
     document_keys: tuple[str, ...] = ()  # what makes a later arrival the same document
+    stay_keys: tuple[str, ...] = ()  # further names of the thread's stay; later arrivals join it by any
+    reference: str | None = None  # shown beside the envelope
     decision: DecisionRecord | None = None
     thread: Thread | None = None
     deliveries: tuple[Delivery, ...] = ()
@@ -857,6 +859,60 @@ class Plan:
     incident: Incident | None = None
     audit: tuple[AuditEvent, ...] = ()
     wake: frozenset[str] = frozenset()
+
+
+# ------------------------------------------------------------------------------------- asking the store
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadView:
+    """A thread with the copies it sent (their recipes left out) and its waiting timers."""
+
+    thread: Thread
+    deliveries: tuple[Delivery, ...] = ()
+    timers: tuple[Timer, ...] = ()
+    links: tuple[Link, ...] = ()  # the chat accounts of its participants
+    absences: tuple[Absence, ...] = ()  # of its participants, running or to come
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What deciding one arrival needs to know; many are answered in one read."""
+
+    fingerprint: str | None = None
+    document_keys: tuple[str, ...] = ()
+    stays: tuple[str, ...] = ()  # every key under which the same stay may be known
+    message_ids: tuple[str, ...] = ()  # from In-Reply-To, References or a receipt
+    deliveries: tuple[str, ...] = ()
+    threads: tuple[str, ...] = ()  # ids that signed tokens named
+    references: tuple[str, ...] = ()  # visible « Réf. »
+    nonce: str | None = None
+    account: tuple[str, str] | None = None  # (chat kind, account id)
+    people: tuple[str, ...] = ()  # RPPS whose links and absences are wanted
+    addresses: tuple[str, ...] = ()  # mailboxes: which professionals own them
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The answer to one Ask. `threads` holds every thread that any part of it named, each once."""
+
+    duplicate_of: str | None = None  # envelope with the same fingerprint, not itself ignored as a duplicate
+    documents: Mapping[str, str] = field(default_factory=dict)  # document key → envelope
+    threads: tuple[ThreadView, ...] = ()
+    stays: Mapping[str, str] = field(default_factory=dict)  # stay key → thread id
+    deliveries: tuple[Delivery, ...] = ()  # found by message id or id; recipes left out
+    holds: tuple[Hold, ...] = ()  # the holds those deliveries spoke of
+    grant: ButtonGrant | None = None
+    links: tuple[Link, ...] = ()
+    absences: tuple[Absence, ...] = ()
+    owners: Mapping[str, str] = field(default_factory=dict)  # mailbox address → RPPS
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a `list` command: the names of contract §2, ready for JSON."""
+
+    values: Mapping[str, object]
 
 
 CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
