@@ -56,9 +56,13 @@ def new_folder(name: str) -> Path:
 
 def program(name: str, package: str, *places: str) -> str:
     """Return the path of an installed program, or raise Unavailable naming the Debian package."""
-    found = shutil.which(name, path=os.pathsep.join([*places, os.environ.get("PATH", ""), "/usr/sbin", "/sbin"]))
+    found = shutil.which(
+        name, path=os.pathsep.join([*places, os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+    )
     if found is None:
-        raise Unavailable(f"{name} is not installed: apt-get install {package} (scripts/test-servers does it)")
+        raise Unavailable(
+            f"{name} is not installed: apt-get install {package} (scripts/test-servers does it)"
+        )
     return found
 
 
@@ -73,7 +77,12 @@ def spawn(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
     death = [program("setpriv", "util-linux"), "--pdeathsig", "TERM", "--"]
     with log.open("ab") as output:
         return subprocess.Popen(
-            [*death, *command], stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd="/", start_new_session=True
+            [*death, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd="/",
+            start_new_session=True,
         )
 
 

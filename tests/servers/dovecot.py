@@ -181,7 +181,7 @@ class Dovecot:
             place.mkdir(parents=True, exist_ok=True)
         shutil.chown(self.mail, self._owner.pw_uid, self._owner.pw_gid)
         users = folder / "users"
-        users.write_text("".join(f"{user}:{password}\n" for user, password in accounts.items()))
+        users.write_text("".join(f"{user}:{password}::::::\n" for user, password in accounts.items()))
         users.chmod(0o600)
         shutil.chown(users, authenticator.pw_uid)
         # Nobody answers there: a bearer token is refused as a failed XOAUTH2, after its `+` challenge.
@@ -213,25 +213,30 @@ class Dovecot:
         return self.folder / "dovecot.log"
 
     def start(self) -> Dovecot:
-        self._process = spawn([self._binary, "-F", "-c", str(self._configuration)], self.folder / "output.log")
+        self._process = spawn(
+            [self._binary, "-F", "-c", str(self._configuration)], self.folder / "output.log"
+        )
         for port in (self.imaps_port, self.imap_port, self.lmtp_port, self.sasl_port):
             if port:
                 wait_listening(port, self._process, self.log)
         return self
 
-    def stop(self, how: int = signal.SIGTERM) -> None:
+    def stop(self, how: int = signal.SIGKILL) -> None:
+        # Asked politely it takes a second, and nothing here has to be kept.
         stop(self._process, how)
         # What a killed master leaves there makes the next one believe that it is already running.
         shutil.rmtree(self.folder / "run", ignore_errors=True)
         (self.folder / "run").mkdir()
 
     def restart(self) -> None:
-        self.stop()
+        self.stop(signal.SIGTERM)
         self.start()
 
     # What arrives
 
-    def deliver(self, to: str, *messages: bytes | EmailMessage, sender: str = "externe@chr-exemple.mssante.fr") -> None:
+    def deliver(
+        self, to: str, *messages: bytes | EmailMessage, sender: str = "externe@chr-exemple.mssante.fr"
+    ) -> None:
         """Hand messages over by LMTP, as a mail server does; returns once they stand in the mailbox."""
         with smtplib.LMTP(LOOPBACK, self.lmtp_port) as lmtp:
             for message in messages:
@@ -261,7 +266,9 @@ class Dovecot:
             _, rows = imap.uid("FETCH", "1:*", "(UID BODY.PEEK[])")
             return [row[1] for row in rows if isinstance(row, tuple)]
 
-    def wait_messages(self, user: str, count: int = 1, mailbox: str = "INBOX", seconds: float = 20) -> list[bytes]:
+    def wait_messages(
+        self, user: str, count: int = 1, mailbox: str = "INBOX", seconds: float = 20
+    ) -> list[bytes]:
         """Wait until the mailbox holds at least so many messages, and return them all."""
         until(lambda: len(self.messages(user, mailbox)) >= count, seconds)
         found = self.messages(user, mailbox)
@@ -273,11 +280,11 @@ class Dovecot:
         with self.session(user) as imap:
             imap.select(quoted(mailbox), readonly=True)
             _, rows = imap.uid("FETCH", "1:*", "(FLAGS)")
-            found = []
-            for row in rows:
-                if isinstance(row, bytes):
-                    found.append(tuple(sorted(flag.decode() for flag in imaplib.ParseFlags(row))))
-            return found
+            return [
+                tuple(sorted(flag.decode() for flag in imaplib.ParseFlags(row)))
+                for row in rows
+                if isinstance(row, bytes)
+            ]
 
     @contextlib.contextmanager
     def session(self, user: str) -> Iterator[imaplib.IMAP4]:
@@ -304,11 +311,25 @@ class Dovecot:
     def renumber(self, user: str) -> None:
         """Give the INBOX another UIDVALIDITY and other UIDs, as a restored or migrated server does."""
         self.kill_sessions(user)
-        for name in ("dovecot-uidlist", "dovecot-uidvalidity", "dovecot.index", "dovecot.index.log", "dovecot.index.cache"):
+        for name in (
+            "dovecot-uidlist",
+            "dovecot-uidvalidity",
+            "dovecot.index",
+            "dovecot.index.log",
+            "dovecot.index.cache",
+        ):
             (self.mail / user / name).unlink(missing_ok=True)
         for old in (self.mail / user).glob("dovecot-uidvalidity.*"):
             old.unlink()
-        self.doveadm("mailbox", "update", "-u", user, "--uid-validity", str(int(time.time()) + next(self._numbers)), "INBOX")
+        self.doveadm(
+            "mailbox",
+            "update",
+            "-u",
+            user,
+            "--uid-validity",
+            str(int(time.time()) + next(self._numbers)),
+            "INBOX",
+        )
 
     # What breaks
 

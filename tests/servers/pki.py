@@ -69,7 +69,9 @@ class Authority:
         days: int = 365,
     ) -> tuple[Pair, x509.Certificate]:
         """Write FILE.pem and FILE.key; with server names a server's certificate, else a client's."""
-        key: Key = rsa.generate_private_key(65537, 2048) if rsa_key else ec.generate_private_key(ec.SECP256R1())
+        key: Key = (
+            rsa.generate_private_key(65537, 2048) if rsa_key else ec.generate_private_key(ec.SECP256R1())
+        )
         if server_names:
             purposes = [ExtendedKeyUsageOID.SERVER_AUTH]
             names: list[x509.GeneralName] = [_server_name(name) for name in server_names]

@@ -75,7 +75,7 @@ MASTER = """
 127.0.0.1:{incoming} inet n - n - 100 smtpd
   -o smtpd_tls_security_level=none
   -o smtpd_sasl_auth_enable=no
-  -o smtpd_relay_restrictions=permit
+  -o smtpd_relay_restrictions=reject_unauth_destination
 cleanup   unix  n       -       n       -       0       cleanup
 qmgr      unix  n       -       n       300     1       qmgr
 tlsmgr    unix  -       -       n       1000?   1       tlsmgr
@@ -91,7 +91,19 @@ anvil     unix  -       -       n       -       1       anvil
 scache    unix  -       -       n       -       1       scache
 postlog   unix-dgram n  -       n       -       1       postlogd
 """
-QUEUES = ("active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private", "saved", "trace")
+QUEUES = (
+    "active",
+    "bounce",
+    "corrupt",
+    "defer",
+    "deferred",
+    "flush",
+    "hold",
+    "incoming",
+    "private",
+    "saved",
+    "trace",
+)
 
 
 class Postfix:
@@ -110,7 +122,7 @@ class Postfix:
         (configuration / "main.cf").write_text(
             MAIN.format(
                 folder=folder,
-                daemons=os.path.dirname(self._master),  # noqa: PTH120 - a str from which()
+                daemons=os.path.dirname(self._master),
                 domains=" ".join(sorted({address.split("@")[1] for address in addresses})),
                 deferring=DEFERRING_DOMAIN,
                 server=dovecot.pki.server,

@@ -57,7 +57,12 @@ class Postgres:
             )
             if done.returncode:
                 raise Unavailable(f"initdb: {done.stderr}")
-        settings = [f"listen_addresses={LOOPBACK}", "unix_socket_directories=", "max_connections=200", *self._settings]
+        settings = [
+            f"listen_addresses={LOOPBACK}",
+            "unix_socket_directories=",
+            "max_connections=200",
+            *self._settings,
+        ]
         flags = [flag for setting in settings for flag in ("-c", setting)]
         command = [self._server, "-D", str(self._cluster), "-p", str(self.port), *flags]
         self._process = spawn(self._as_owner(command), log)
@@ -98,7 +103,9 @@ class Postgres:
 
     def drop(self, url: str) -> None:
         """Throw a database away, open connections and all."""
-        self._run(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(url.rpartition("/")[2])))
+        self._run(
+            sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(url.rpartition("/")[2]))
+        )
 
     def _create(self, template: str | None = None) -> str:
         database = f"relais_{next(self._numbers)}"

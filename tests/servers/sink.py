@@ -1,0 +1,130 @@
+"""An SMTP server that answers as it is told, in the test's own loop; it records every message it took.
+
+For the answers a healthy Postfix never gives: refusals at each point, and losses after the final dot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tests.servers import LOOPBACK, free_port
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator
+
+HANG_UP = "hang up"
+SILENCE = "silence"
+
+
+@dataclass(frozen=True)
+class Taken:
+    """One message the sink took responsibility for (it counts before the answer goes out)."""
+
+    sender: str
+    recipients: tuple[str, ...]
+    raw: bytes  # with CRLF, dots unstuffed
+    options: str  # the whole MAIL line and RCPT lines, for DSN parameters
+
+
+@dataclass
+class Sink:
+    """The `answers` name what to say at a point: CONNECT, EHLO, AUTH, MAIL, RCPT, DATA or DOT.
+
+    An answer is a reply line, HANG_UP or SILENCE; `{recipient}` entries like "RCPT:x@y" go before
+    the general one. Each answer in `once` is used a single time, before those in `answers`.
+    """
+
+    answers: dict[str, str] = field(default_factory=dict)
+    once: dict[str, str] = field(default_factory=dict)
+    extensions: tuple[str, ...] = ("PIPELINING", "8BITMIME", "DSN", "SIZE 41943040", "ENHANCEDSTATUSCODES")
+    tls: ssl.SSLContext | None = None
+    port: int = field(default_factory=free_port)
+    taken: list[Taken] = field(default_factory=list)
+    connections: int = 0
+    commands: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[Sink]:
+        server = await asyncio.start_server(self._accept, LOOPBACK, self.port, ssl=self.tls, limit=64 << 20)
+        try:
+            yield self
+        finally:
+            server.close()
+            for task in list(self._tasks):
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await server.wait_closed()
+
+    def _say(self, point: str, default: str, recipient: str = "") -> str:
+        for name in (f"{point}:{recipient}", point):
+            if name in self.once:
+                return self.once.pop(name)
+            if name in self.answers:
+                return self.answers[name]
+        return default
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self.connections += 1
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, _HangUp):
+            await self._talk(reader, writer)
+        writer.transport.abort()
+        self._tasks.discard(task)
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def reply(text: str) -> bool:
+            if text == HANG_UP:
+                raise _HangUp
+            if text == SILENCE:
+                await asyncio.Event().wait()
+            writer.write(text.encode() + b"\r\n")
+            await writer.drain()
+            return text[0] in "23"
+
+        sender, recipients, options = "", [], ""
+        await reply(self._say("CONNECT", "220 sink.test ESMTP"))
+        while line := (await reader.readuntil(b"\r\n")).decode().rstrip("\r\n"):
+            self.commands.append(line)
+            verb = line[:4].upper()
+            address = line.partition("<")[2].partition(">")[0]
+            if verb in {"EHLO", "HELO"}:
+                lines = ["sink.test", *self.extensions]
+                hello = [f"250{'-' if n < len(lines) - 1 else ' '}{one}" for n, one in enumerate(lines)]
+                await reply(self._say("EHLO", "\r\n".join(hello)))
+            elif verb == "AUTH":
+                await reply(self._say("AUTH", "235 2.7.0 ok"))
+            elif verb == "MAIL":
+                if await reply(self._say("MAIL", "250 2.1.0 ok")):
+                    sender, recipients, options = address, [], line
+            elif verb == "RCPT":
+                if await reply(self._say("RCPT", "250 2.1.5 ok", address)):
+                    recipients.append(address)
+                    options += "\n" + line
+            elif verb == "DATA":
+                if not await reply(self._say("DATA", "354 go ahead")):
+                    continue
+                raw = (await reader.readuntil(b"\r\n.\r\n"))[:-3].replace(b"\r\n..", b"\r\n.")
+                answer = self._say("DOT", "250 2.0.0 taken", address)
+                if answer[0] not in "45":
+                    self.taken.append(Taken(sender, tuple(recipients), raw.removeprefix(b"."), options))
+                await reply(answer)
+            elif verb in {"RSET", "NOOP"}:
+                await reply("250 2.0.0 ok")
+            elif verb == "QUIT":
+                await reply("221 2.0.0 bye")
+                return
+            else:
+                await reply("502 5.5.2 unknown")
+
+
+class _HangUp(Exception):
+    """Close the connection now."""
