@@ -13,6 +13,8 @@ from prometheus_client import (
     generate_latest,
 )
 
+disable_created_metrics()  # they double the page and nobody reads them
+
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 REGISTRY = CollectorRegistry(auto_describe=True)
 
@@ -42,12 +44,12 @@ for _outcome in ("decided", "held", "ignored", "corrupt"):
     _envelopes.labels(_outcome)  # a counter that starts at 0 makes rates right from the first arrival
 
 
-def envelopes(outcome: str, count: int = 1) -> None:
+def envelope(outcome: str, count: int = 1) -> None:
     """`count` arrivals ended as decided, held, ignored or corrupt."""
     _envelopes.labels(outcome).inc(count)
 
 
-def deliveries(adapter: str, outcome: str, count: int = 1) -> None:
+def delivery(adapter: str, outcome: str, count: int = 1) -> None:
     """`count` tries ended as sent, deferred, ambiguous or failed."""
     _deliveries.labels(adapter, outcome).inc(count)
 
