@@ -1,0 +1,565 @@
+"""Deciding: one rule set, the facts of one notice, one instant → exactly one decision. Pure, and quick.
+
+Nothing here drops a notice: whatever the rules and the facts are, the answer is to send, to hold or to file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from math import isnan
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from weakref import WeakKeyDictionary
+
+from relay.calendar import Duration, Hours, add
+from rules.language import (
+    FIELDS,
+    UNKNOWN,
+    WHEN_ABSENT,
+    Action,
+    Copy,
+    Facts,
+    FactValue,
+    Rule,
+    RuleSet,
+    Step,
+    Target,
+    Test,
+    When,
+    facts_as_json,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+Truth: TypeAlias = bool | None
+"""Kleene's three: True, False, None for undecided."""
+
+Why: TypeAlias = Literal["rule", "default", "undecided", "floor_identity", "floor_consent", "floor_gp"]
+
+_Values: TypeAlias = Mapping[str, object]
+_Test: TypeAlias = Callable[[_Values, datetime], Truth]
+
+_FLOOR_WORDS: Final[Mapping[str, tuple[str, str]]] = {
+    "floor_identity": (
+        "Identité à vérifier avant tout envoi",
+        "Identity to be verified before anything is sent",
+    ),
+    "floor_consent": (
+        "Le patient s'oppose à l'envoi, ou l'a masqué",
+        "The patient objects to sending, or masked it",
+    ),
+    "floor_gp": ("Médecin traitant à trouver", "Registered GP to be found"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What becomes of a notice.
+
+    `rule` is the id of the rule that decided, or at which it stayed undecided, or `default`. `targets` names
+    who is sent to, for a hold the one desk it waits at (also in `hold`), for a filed one nobody. `why` is a
+    slug, `reason` the rule's or the floor's words. `copies` are (id of the `also`, target). `observed` are
+    ids in `mode: observe` that would have matched, `undecided` ids whose match could not be told and that
+    were passed over (`if_unknown: skip`, copies). `line` is where the rule stands in its file.
+    """
+
+    rule: str
+    action: Action
+    targets: tuple[str, ...]
+    followup: str | None
+    why: Why
+    reason: str
+    hold: str | None = None
+    undecided_at: str | None = None
+    undecided_field: str | None = None
+    copies: tuple[tuple[str, str], ...] = ()
+    observed: tuple[str, ...] = ()
+    undecided: tuple[str, ...] = ()
+    grace: Duration | None = None
+    line: int = 0
+
+    def as_json(self) -> dict[str, object]:
+        """The decision's part of `relay rules explain --json` (contract §2)."""
+        return {
+            "rule": self.rule,
+            "action": self.action,
+            "targets": list(self.targets),
+            "followup": self.followup,
+            "why": self.why,
+            "reason": self.reason,
+            "undecided_at": self.undecided_at,
+            "undecided_field": self.undecided_field,
+            "copies": [{"id": name, "target": target} for name, target in self.copies],
+            "observed": list(self.observed),
+            "undecided": list(self.undecided),
+        }
+
+
+def decide(rules: RuleSet, facts: Facts, at: datetime) -> Decision:
+    """Decide about one notice at one instant (aware). Never raises on any facts: what it can't read is unknown."""
+    program = _program(rules)
+    values = _readable(facts)
+    alive = program.possible(values)
+    observed: list[str] = []
+    passed: list[str] = []
+    decision: Decision | None = None
+    while alive:
+        low = alive & -alive
+        alive ^= low
+        entry = program.entries[low.bit_length() - 1]
+        truth = entry.truth(values, at, rules)
+        if truth is False:
+            continue
+        rule = entry.rule
+        if rule.mode == "observe":
+            (observed if truth else passed).append(rule.id)
+        elif isinstance(rule, Copy):
+            # Copies stand after all rules: the decision is taken.
+            if not truth:
+                passed.append(rule.id)
+            elif _floor(rules, values, (rule.target,)) is None:
+                decision = decision or _by_default(rules)
+                decision = replace(decision, copies=(*decision.copies, (rule.id, rule.target)))
+        elif truth is None and rule.skip_unknown:
+            passed.append(rule.id)
+        else:
+            decision = _undecided(rules, rule, values, at) if truth is None else _decided(rules, rule, values)
+            alive &= program.copies
+    decision = decision or _by_default(rules)
+    if observed or passed:
+        decision = replace(decision, observed=tuple(observed), undecided=tuple(passed))
+    return decision
+
+
+def _by_default(rules: RuleSet) -> Decision:
+    stop = rules.default
+    return Decision(
+        "default", "hold", (stop.hold,), None, "default", stop.reason, hold=stop.hold, line=stop.line
+    )
+
+
+def _undecided(rules: RuleSet, rule: Rule, values: _Values, at: datetime) -> Decision:
+    name = _first_unknown(rule.when, values, at, rules)
+    french = rules.language == "fr"
+    words = (
+        f"Indécis à « {rule.id} » : `{name}` est illisible"
+        if french
+        else f"Undecided at “{rule.id}” because {name} is unknown"
+    )
+    hold = rules.default.hold
+    return Decision(
+        rule.id,
+        "hold",
+        (hold,),
+        None,
+        "undecided",
+        words,
+        hold=hold,
+        undecided_at=rule.id,
+        undecided_field=name,
+        line=rule.line,
+    )
+
+
+def _decided(rules: RuleSet, rule: Rule, values: _Values) -> Decision:
+    if rule.action == "hold":
+        hold = rule.hold or rules.default.hold
+        return Decision(rule.id, "hold", (hold,), None, "rule", rule.reason, hold=hold, line=rule.line)
+    if rule.action == "file":
+        return Decision(rule.id, "file", (), None, "rule", rule.reason, line=rule.line)
+    floor = _floor(rules, values, rule.targets)
+    if floor is not None:
+        hold = rules.default.hold
+        words = _FLOOR_WORDS[floor][rules.language != "fr"]
+        return Decision(rule.id, "hold", (hold,), None, floor, words, hold=hold, line=rule.line)
+    return Decision(
+        rule.id,
+        "send",
+        rule.targets,
+        rule.followup,
+        "rule",
+        rule.reason,
+        grace=rule.grace,
+        line=rule.line,
+    )
+
+
+def _floor(
+    rules: RuleSet, values: _Values, targets: Iterable[str]
+) -> Literal["floor_identity", "floor_consent", "floor_gp"] | None:
+    """What forbids sending to these targets whatever the rules say; unknown forbids as well."""
+    identity = values.get("identity")
+    if identity is UNKNOWN or identity in ("doubtful", "test"):
+        return "floor_identity"
+    if values.get("consent") != "allowed":
+        return "floor_consent"
+    if values.get("gp") != "found" and any(rules.targets[name].is_gp for name in targets):
+        return "floor_gp"
+    return None
+
+
+# -- facts made comparable
+
+
+def _readable(facts: Mapping[str, object]) -> dict[str, object]:
+    """Facts as matchers compare them; a value that is not one of its field counts as unknown."""
+    values: dict[str, object] = dict(WHEN_ABSENT)
+    for name, value in facts.items():
+        kind = _KINDS.get(name)
+        if kind is None or value is None:
+            continue
+        if isinstance(value, str) and kind == "enum":
+            values[name] = value if value in _VALUES[name] else UNKNOWN
+        elif isinstance(value, str) and kind == "text":
+            values[name] = frozenset((value.casefold(),)) if name == "ward" else value.casefold()
+            values["~" + name] = (value,)
+        elif isinstance(value, AbstractSet | tuple | list) and (name == "ward" or kind == "set"):
+            spellings = tuple(each for each in value if isinstance(each, str))
+            values[name] = frozenset(each.casefold() if name == "ward" else each for each in spellings)
+            values["~" + name] = spellings
+        elif _is_one(kind, value):
+            values[name] = value
+        else:
+            values[name] = UNKNOWN
+    return values
+
+
+def _is_one(kind: str, value: object) -> bool:
+    if isinstance(value, bool):
+        return kind == "yesno"
+    return kind == "number" and isinstance(value, int | float) and not isnan(value)
+
+
+_KINDS: Final = {entry.name: entry.kind for entry in FIELDS.values()}
+_VALUES: Final = {entry.name: frozenset(entry.values) for entry in FIELDS.values()}
+
+
+# -- the compiled form
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    rule: Rule | Copy
+    when: _Test
+
+    def truth(self, values: _Values, at: datetime, rules: RuleSet) -> Truth:
+        rule = self.rule
+        if rule.start is not None or rule.until is not None:
+            day = at.astimezone(rules.zone).date()
+            if not (rule.start or day) <= day <= (rule.until or day):
+                return False
+        return self.when(values, at)
+
+
+class _Program:
+    """Rules, then copies, as closures, with an index that tells which can't match without calling them.
+
+    Each bit of a mask is one entry. For a field that rules compare with listed values, `tables` tells by
+    value which entries are no sure no because of it.
+    """
+
+    def __init__(self, rules: RuleSet) -> None:
+        entries = [entry for entry in rules.every() if entry.mode != "off"]
+        self.entries = tuple(_Entry(entry, _conjunction(entry.when, rules)) for entry in entries)
+        self.all = (1 << len(entries)) - 1
+        self.copies = sum(1 << number for number, entry in enumerate(entries) if isinstance(entry, Copy))
+        self.tables: tuple[tuple[str, dict[object, int], int, int], ...] = ()
+        listed: dict[str, dict[object, int]] = {}
+        anything: dict[str, int] = {}
+        for number, entry in enumerate(entries):
+            for test in entry.when.tests:
+                if test.during is not None:
+                    continue
+                table = listed.setdefault(test.field, {})
+                anything[test.field] = anything.get(test.field, 0) | 1 << number
+                for value in test.values:
+                    table[value] = table.get(value, 0) | 1 << number
+                if not test.values:
+                    # A comparison or a pattern: any value may match, only absence can't.
+                    table[None] = table.get(None, 0) | 1 << number
+        self.tables = tuple(
+            (
+                name,
+                {
+                    value: mask | table.get(None, 0) | free
+                    for value, mask in table.items()
+                    if value is not None
+                },
+                table.get(None, 0) | free,
+                free,
+            )
+            for name, table in listed.items()
+            for free in (self.all & ~anything[name],)
+        )
+
+    def possible(self, values: _Values) -> int:
+        """The entries worth asking: the others are a sure no."""
+        alive = self.all
+        for name, table, other, absent in self.tables:
+            value = values.get(name)
+            if value is None:
+                alive &= absent
+            elif value is UNKNOWN:
+                continue
+            elif isinstance(value, frozenset):
+                mask = other
+                for each in value:
+                    mask |= table.get(each, other)
+                alive &= mask
+            else:
+                alive &= table.get(value, other)
+        return alive
+
+
+_PROGRAMS: Final[WeakKeyDictionary[RuleSet, _Program]] = WeakKeyDictionary()
+
+
+def _program(rules: RuleSet) -> _Program:
+    program = _PROGRAMS.get(rules)
+    if program is None:
+        program = _PROGRAMS[rules] = _Program(rules)
+    return program
+
+
+def _all(parts: Sequence[_Test]) -> _Test:
+    if len(parts) == 1:
+        return parts[0]
+
+    def conjunction(values: _Values, at: datetime) -> Truth:
+        truth: Truth = True
+        for part in parts:
+            each = part(values, at)
+            if each is False:
+                return False
+            if each is None:
+                truth = None
+        return truth
+
+    return conjunction
+
+
+def _any(parts: Sequence[_Test]) -> _Test:
+    def disjunction(values: _Values, at: datetime) -> Truth:
+        truth: Truth = False
+        for part in parts:
+            each = part(values, at)
+            if each:
+                return True
+            if each is None:
+                truth = None
+        return truth
+
+    return disjunction
+
+
+def _not(part: _Test) -> _Test:
+    def negation(values: _Values, at: datetime) -> Truth:
+        truth = part(values, at)
+        return None if truth is None else not truth
+
+    return negation
+
+
+def _conjunction(when: When, rules: RuleSet) -> _Test:
+    parts = [_test(test, rules) for test in when.tests]
+    if when.any_of is not None:
+        parts.append(_any([_all([_test(t, rules) for t in group]) for group in when.any_of]))
+    if when.all_of is not None:
+        parts += [_all([_test(t, rules) for t in group]) for group in when.all_of]
+    if when.unless is not None:
+        parts.append(_not(_all([_test(t, rules) for t in when.unless])))
+    return _all(parts)
+
+
+def _test(test: Test, rules: RuleSet) -> _Test:
+    name, wanted = test.field, test.values
+    if test.during is not None:
+        hours = rules.hours[test.during]
+        return lambda _, at: hours.open_at(at)
+    if test.pattern is not None:
+        pattern, raw = test.pattern, "~" + name
+
+        def matches(values: _Values, _: datetime) -> Truth:
+            value = values.get(name)
+            if value is None or value is UNKNOWN:
+                return None if value is UNKNOWN else False
+            spellings = values[raw]
+            return isinstance(spellings, tuple) and any(
+                pattern.search(each) is not None for each in spellings
+            )
+
+        return matches
+    if test.bounds:
+        bounds = test.bounds
+
+        def compares(values: _Values, _: datetime) -> Truth:
+            value = values.get(name)
+            if isinstance(value, int | float):
+                return all(_within(value, sign, bound) for sign, bound in bounds)
+            return None if value is UNKNOWN else False
+
+        return compares
+
+    def is_one_of(values: _Values, _: datetime) -> Truth:
+        value = values.get(name)
+        if value is None:
+            return False
+        if value is UNKNOWN:
+            return None
+        return not value.isdisjoint(wanted) if isinstance(value, frozenset) else value in wanted
+
+    return is_one_of
+
+
+def _within(value: float, sign: str, bound: float) -> bool:
+    if sign == "gte":
+        return value >= bound
+    if sign == "lte":
+        return value <= bound
+    return value < bound if sign == "lt" else value > bound
+
+
+def _first_unknown(when: When, values: _Values, at: datetime, rules: RuleSet) -> str:
+    """The field to name: the first whose test is undecided."""
+    return next((t.field for t in when.every_test() if _test(t, rules)(values, at) is None), "?")
+
+
+# -- what a decision means in time
+
+
+def clock_of(rules: RuleSet, name: str) -> Hours | None:
+    """The hours of that name; None for the `real` clock."""
+    return None if name == "real" else rules.hours[name]
+
+
+def ack_due(rules: RuleSet, followup: str, sent: datetime) -> datetime:
+    """When an acknowledgement is due (UTC), for a letter sent at that instant."""
+    chosen = rules.followups[followup]
+    return add(sent, chosen.ack_within, clock_of(rules, chosen.clock))
+
+
+def ladder(rules: RuleSet, followup: str, sent: datetime) -> tuple[tuple[Step, datetime], ...]:
+    """Each step of the ladder with its instant (UTC), counted from the sending."""
+    steps = rules.followups[followup].ladder
+    return tuple((step, add(sent, step.after, clock_of(rules, step.clock))) for step in steps)
+
+
+def not_before(rules: RuleSet, target: str | Target, at: datetime, *, urgent: bool) -> datetime | None:
+    """When a target's quiet hours end (UTC), None when it may be told at `at`. Urgent ignores them."""
+    chosen = rules.targets[target] if isinstance(target, str) else target
+    if urgent or chosen.quiet is None:
+        return None
+    return rules.hours[chosen.quiet].closes_at(at)
+
+
+# -- explaining
+
+
+def explain(rules: RuleSet, facts: Facts, at: datetime) -> dict[str, object]:
+    """The decision with the whole trace: `relay rules explain --json` (contract §2).
+
+    `trace` has one entry per rule and copy in file order: `id`, `kind`, `file`, `line`, `mode`, `result`
+    (yes, no, unknown, off, not_in_force), `decides`, and `matchers` as expected, found, result and place.
+    """
+    decision = decide(rules, facts, at)
+    values = _readable(facts)
+    day = at.astimezone(rules.zone).date()
+    trace: list[dict[str, object]] = [
+        {
+            "id": rule.id,
+            "kind": "rule" if isinstance(rule, Rule) else "also",
+            "file": rules.file,
+            "line": rule.line,
+            "column": rule.column,
+            "mode": rule.mode,
+            "result": _result(rule, values, at, rules, day),
+            "decides": isinstance(rule, Rule) and (rule.id, rule.line) == (decision.rule, decision.line),
+            "matchers": _matchers(rule.when, facts, values, at, rules),
+        }
+        for rule in rules.every()
+    ]
+    urgent = values.get("urgency") == "urgent"
+    sent = at + (decision.grace.elapsed if decision.grace else timedelta(0))
+    quiet = {name: not_before(rules, name, sent, urgent=urgent) for name in decision.targets}
+    due: dict[str, object] = {}
+    if decision.followup is not None:
+        due["ack_due"] = _local(ack_due(rules, decision.followup, sent), rules)
+        due["ladder"] = [
+            {
+                "at": _local(instant, rules),
+                "after": str(step.after),
+                "clock": step.clock,
+                "remind": step.remind,
+                "hand_to": step.hand_to,
+            }
+            for step, instant in ladder(rules, decision.followup, sent)
+        ]
+    return {
+        **decision.as_json(),
+        "at": _local(at, rules),
+        "facts": facts_as_json(facts),
+        "trace": trace,
+        "not_before": {name: _local(until, rules) for name, until in quiet.items() if until is not None},
+        **due,
+    }
+
+
+def _local(at: datetime, rules: RuleSet) -> str:
+    return at.astimezone(rules.zone).isoformat(timespec="seconds")
+
+
+def _said(truth: Truth) -> str:
+    return "unknown" if truth is None else "yes" if truth else "no"
+
+
+def _result(rule: Rule | Copy, values: _Values, at: datetime, rules: RuleSet, day: date) -> str:
+    if rule.mode == "off":
+        return "off"
+    if not (rule.start or day) <= day <= (rule.until or day):
+        return "not_in_force"
+    return _said(_conjunction(rule.when, rules)(values, at))
+
+
+def _matchers(
+    when: When, facts: Facts, values: _Values, at: datetime, rules: RuleSet
+) -> list[dict[str, object]]:
+    def one(test: Test) -> dict[str, object]:
+        words = test.words
+        return {
+            "field": test.field,
+            "expected": list(words) if isinstance(words, tuple) else words,
+            "found": _found(test, facts, at, rules),
+            "result": _said(_test(test, rules)(values, at)),
+            "file": rules.file,
+            "line": test.line,
+            "column": test.column,
+        }
+
+    def group(tests: Iterable[Test]) -> dict[str, object]:
+        tests = tuple(tests)
+        truth = _all([_test(t, rules) for t in tests])(values, at)
+        return {"result": _said(truth), "matchers": [one(t) for t in tests]}
+
+    said: list[dict[str, object]] = [one(test) for test in when.tests]
+    for name, groups in (("any", when.any_of), ("all", when.all_of)):
+        if groups is not None:
+            joined = (_any if name == "any" else _all)([_all([_test(t, rules) for t in g]) for g in groups])
+            said.append(
+                {"field": name, "result": _said(joined(values, at)), "groups": [group(g) for g in groups]}
+            )
+    if when.unless is not None:
+        truth = _not(_all([_test(t, rules) for t in when.unless]))(values, at)
+        said.append({"field": "unless", "result": _said(truth), "groups": [group(when.unless)]})
+    return said
+
+
+def _found(test: Test, facts: Facts, at: datetime, rules: RuleSet) -> object:
+    if test.during is not None:
+        return _local(at, rules)
+    value: FactValue | None = facts.get(test.field)
+    if value is None:
+        return WHEN_ABSENT.get(test.field)
+    return facts_as_json({test.field: value})[test.field]

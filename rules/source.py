@@ -1,0 +1,369 @@
+"""YAML with positions: a text becomes nodes that know their line and column, or findings that do.
+
+Only the plain subset is admitted: no aliases, anchors, tags, merge keys, duplicate keys or second documents.
+Scalars stay raw text; whoever reads a field types it, so `no`, `17:00` and `0123` mean what they look like.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Severity: TypeAlias = Literal["error", "warning"]
+
+MAX_BYTES: Final = 1_000_000
+_MAX_DEPTH: Final = 16
+_MAX_FINDINGS: Final = 200
+_BREAK: Final = re.compile(r"\r\n|\n|\r")
+# What no admin types on purpose: control characters, lone surrogates, line separators that editors do not
+# count, and the marks that make a line read otherwise than it is (Unicode TR36 §3.2).
+_HIDDEN: Final = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
+)
+_TAB: Final = re.compile(r"^[ ]*(\t)(?=[^\r\n]*[^\s])", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing wrong, or doubtful, at one place of a file. Lines and columns count from 1, in characters.
+
+    `message` and `fix` are in the language the file was checked for.
+    """
+
+    code: str
+    severity: Severity
+    file: str
+    line: int
+    column: int
+    message: str
+    fix: str
+    source_line: str = ""
+
+    def text(self, lang: str = "fr") -> str:
+        """`file:line:col CODE message`, the line itself, a caret under the place, and the fix."""
+        said = [f"{self.file}:{self.line}:{self.column} {self.code} {self.message}"]
+        if self.source_line.strip():
+            number = str(self.line)
+            before = "".join("\t" if c == "\t" else " " for c in self.source_line[: self.column - 1])
+            said.append(f"  {number} | {self.source_line}")
+            said.append(f"  {' ' * len(number)} | {before}^")
+        if self.fix:
+            said.append(f"  {'Correction :' if lang == 'fr' else 'Fix:'} {self.fix}")
+        return "\n".join(said)
+
+    def as_json(self) -> dict[str, str | int]:
+        """The shape of `relay rules check --json` (contract §2)."""
+        return {
+            "code": self.code,
+            "severity": self.severity,
+            "file": self.file,
+            "line": self.line,
+            "column": self.column,
+            "message": self.message,
+            "fix": self.fix,
+        }
+
+
+class RulesError(Exception):
+    """A rule file that must not be put in force; `findings` says why, errors and warnings in file order."""
+
+    def __init__(self, findings: Iterable[Finding]) -> None:
+        self.findings = tuple(findings)
+        first = next((f for f in self.findings if f.severity == "error"), None)
+        super().__init__(first.text().splitlines()[0] if first else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """A word or a text; `plain` when it was written without quotes."""
+
+    line: int
+    column: int
+    text: str
+    plain: bool = True
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing, or YAML's null, was written."""
+        return self.plain and self.text in ("", "~", "null", "Null", "NULL")
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A YAML sequence."""
+
+    line: int
+    column: int
+    items: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A YAML mapping, its keys single and in order."""
+
+    line: int
+    column: int
+    entries: tuple[tuple[Scalar, Node], ...]
+
+
+Node: TypeAlias = Scalar | Listing | Table
+
+
+class Report:
+    """Collects the findings of one file, in one language; stops at 200, which no person reads anyway."""
+
+    def __init__(self, file: str, text: str, lang: str = "fr") -> None:
+        self.file = file
+        self.french = lang != "en"
+        self.lines = _BREAK.split(text)
+        self._findings: list[Finding] = []
+
+    def say(self, fr: str, en: str) -> str:
+        """The words in the report's language."""
+        return fr if self.french else en
+
+    def add(self, code: str, at: Node, fr: str, en: str, fix: tuple[str, str] = ("", "")) -> None:
+        """Note a finding at a node's place; a code starting with W is a warning."""
+        self.add_at(code, at.line, at.column, self.say(fr, en), self.say(*fix))
+
+    def add_at(self, code: str, line: int, column: int, message: str, fix: str) -> None:
+        """The same at a bare position, in words already chosen."""
+        if len(self._findings) < _MAX_FINDINGS:
+            severity: Severity = "warning" if code.startswith("W") else "error"
+            shown = self.lines[line - 1][:400] if line <= len(self.lines) else ""
+            finding = Finding(code, severity, self.file, line, column, message, fix, shown)
+            if finding not in self._findings:
+                self._findings.append(finding)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """In file order."""
+        return tuple(sorted(self._findings, key=lambda f: (f.line, f.column, f.code)))
+
+    @property
+    def failed(self) -> bool:
+        """Whether any of them is an error."""
+        return any(f.severity == "error" for f in self._findings)
+
+    @property
+    def full(self) -> bool:
+        """Whether further findings are dropped."""
+        return len(self._findings) >= _MAX_FINDINGS
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known name that was probably meant, or None."""
+    folded: dict[str, str] = {}
+    for name in known:
+        folded.setdefault(name.casefold(), name)
+    close = difflib.get_close_matches(word.casefold()[:60], folded, n=1, cutoff=0.6)
+    return folded[close[0]] if close else None
+
+
+def shown(word: str) -> str:
+    """A word as quoted in a message: on one line and short."""
+    word = " ".join(word.split())
+    return word if len(word) <= 60 else word[:59] + "…"
+
+
+def as_text(raw: str | bytes, file: str, lang: str = "fr") -> tuple[str, Report]:
+    """Decode a file, a leading byte-order mark taken off, and open its report.
+
+    The report carries an error at the exact place when it is too large, not UTF-8, or has hidden characters.
+    """
+    size = len(raw)
+    if isinstance(raw, bytes):
+        text = raw[:MAX_BYTES].decode("utf-8", errors="replace").removeprefix("\ufeff")
+    else:
+        text = raw.removeprefix("\ufeff")
+        size = len(text.encode("utf-8", errors="replace"))
+    report = Report(file, text, lang)
+    if size > MAX_BYTES:
+        report.add_at(
+            "E105",
+            1,
+            1,
+            report.say("fichier de plus d'1 Mo : refusé.", "file larger than 1 MB: refused."),
+            report.say("Un fichier de règles tient en quelques pages.", "A rule file takes a few pages."),
+        )
+        return text, report
+    if isinstance(raw, bytes):
+        try:
+            raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            good = raw[: error.start].decode("utf-8").removeprefix("\ufeff")
+            line, column = _place(good, len(good))
+            said = report.say("ce n'est pas de l'UTF-8.", "this is not UTF-8.")
+            fix = report.say("Enregistrer le fichier en UTF-8.", "Save the file as UTF-8.")
+            report.add_at("E105", line, column, said, fix)
+            return text, report
+    hidden = _HIDDEN.search(text)
+    if hidden:
+        line, column = _place(text, hidden.start())
+        name = f"U+{ord(hidden[0]):04X}"
+        said = report.say(f"caractère invisible {name}.", f"invisible character {name}.")
+        report.add_at("E105", line, column, said, report.say("Le supprimer.", "Delete it."))
+    tab = _TAB.search(text)
+    if tab:
+        line, column = _place(text, tab.start(1))
+        said = report.say("tabulation en début de ligne.", "a tab at the start of a line.")
+        fix = report.say("La remplacer par des espaces.", "Replace it with spaces.")
+        report.add_at("E105", line, column, said, fix)
+    return text, report
+
+
+def _place(text: str, offset: int) -> tuple[int, int]:
+    lines = _BREAK.split(text[:offset])
+    return len(lines), len(lines[-1]) + 1
+
+
+def compose(text: str, report: Report) -> Node | None:
+    """The text's one document, or None with at least one error in the report. Never raises."""
+    if report.failed:
+        return None
+    try:
+        return _compose(text, report)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        problem = error.problem or "syntax"
+    except yaml.YAMLError as error:
+        line, column, problem = 1, 1, str(error).splitlines()[0]
+    said = report.say(f"YAML illisible ({problem}).", f"unreadable YAML ({problem}).")
+    fix = report.say(
+        "Vérifier l'alignement, les deux-points et les guillemets de cette ligne et de celle d'avant.",
+        "Check alignment, colons and quotes on this line and the one before.",
+    )
+    report.add_at("E105", line, column, said, fix)
+    return None
+
+
+class _Open:
+    """A collection being read; a table's entries alternate key and value."""
+
+    __slots__ = ("column", "items", "keys", "line", "table")
+
+    def __init__(self, line: int, column: int, *, table: bool) -> None:
+        self.line = line
+        self.column = column
+        self.table = table
+        self.items: list[Node] = []
+        self.keys: dict[str, int] = {}
+
+
+def _compose(text: str, report: Report) -> Node | None:
+    # Events and not `yaml.compose`: its nodes no longer tell an anchor, and it recurses.
+    stack: list[_Open] = []
+    root: Node | None = None
+    documents = 0
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        mark = event.start_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        node: Node | None = None
+        if isinstance(event, yaml.DocumentStartEvent):
+            documents += 1
+            if documents > 1 or event.version or event.tags:
+                _refuse(
+                    report,
+                    line,
+                    column,
+                    "un second document ou une directive",
+                    "a second document or a directive",
+                )
+                return None
+            continue
+        if isinstance(event, yaml.AliasEvent):
+            _refuse(
+                report,
+                line,
+                column,
+                f"l'alias « *{shown(event.anchor or '')} »",
+                f"the alias *{shown(event.anchor or '')}",
+            )
+            return None
+        if not isinstance(event, yaml.NodeEvent | yaml.CollectionEndEvent):
+            continue
+        if isinstance(event, yaml.NodeEvent):
+            if event.anchor is not None:
+                name = shown(event.anchor)
+                _refuse(report, line, column, f"l'ancre « &{name} »", f"the anchor &{name}")
+                return None
+            tag = getattr(event, "tag", None)
+            if tag is not None:
+                _refuse(report, line, column, f"le type « {shown(tag)} »", f"the tag {shown(tag)}")
+                return None
+        if isinstance(event, yaml.ScalarEvent):
+            node = Scalar(line, column, event.value, plain=event.style is None or event.style == "")
+        elif isinstance(event, yaml.CollectionStartEvent):
+            if len(stack) >= _MAX_DEPTH:
+                said = report.say("imbrication trop profonde.", "nested too deep.")
+                fix = report.say("Revoir les crochets et l'alignement.", "Check brackets and alignment.")
+                report.add_at("E105", line, column, said, fix)
+                return None
+            stack.append(_Open(line, column, table=isinstance(event, yaml.MappingStartEvent)))
+            continue
+        else:
+            node = _close(stack.pop())
+        if not stack:
+            root = node
+        elif not _put(stack[-1], node, report):
+            return None
+    if root is None:
+        said = report.say("fichier vide.", "empty file.")
+        fix = report.say("Commencer par `version: 1`.", "Start with `version: 1`.")
+        report.add_at("E105", 1, 1, said, fix)
+    return root
+
+
+def _close(done: _Open) -> Node:
+    if not done.table:
+        return Listing(done.line, done.column, tuple(done.items))
+    keys = done.items[::2]
+    return Table(
+        done.line,
+        done.column,
+        tuple(
+            (key, value) for key, value in zip(keys, done.items[1::2], strict=True) if isinstance(key, Scalar)
+        ),
+    )
+
+
+def _put(into: _Open, node: Node, report: Report) -> bool:
+    """Add a node to its collection. False, with an error, for a key that can't stand there."""
+    if into.table and len(into.items) % 2 == 0:
+        if not isinstance(node, Scalar):
+            said = report.say("une clé doit être un mot.", "a key must be a word.")
+            fix = report.say("Vérifier les accolades et les deux-points.", "Check braces and colons.")
+            report.add_at("E104", node.line, node.column, said, fix)
+            return False
+        if node.plain and node.text == "<<":
+            _refuse(report, node.line, node.column, "la fusion « << »", "the merge key <<")
+            return False
+        first = into.keys.get(node.text)
+        into.keys.setdefault(node.text, node.line)
+        if first is not None:
+            word = shown(node.text)
+            report.add_at(
+                "E107",
+                node.line,
+                node.column,
+                report.say(
+                    f"clé « {word} » déjà écrite l.{first}.", f"key “{word}” already written on line {first}."
+                ),
+                report.say("N'en garder qu'une.", "Keep only one."),
+            )
+    into.items.append(node)
+    return True
+
+
+def _refuse(report: Report, line: int, column: int, fr: str, en: str) -> None:
+    said = report.say(f"{fr} : refusé dans un fichier de règles.", f"{en}: refused in a rule file.")
+    fix = report.say("L'écrire en toutes lettres.", "Write it out in full.")
+    report.add_at("E106", line, column, said, fix)
