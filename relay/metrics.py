@@ -14,7 +14,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-disable_created_metrics()  # they double the page and nobody reads them
+disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the page and nobody reads them
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 REGISTRY = CollectorRegistry(auto_describe=True)
