@@ -1,0 +1,454 @@
+"""The tests beside the rules: cases of facts with what must come of them, and their coverage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from rules.engine import Decision, ack_due, decide
+from rules.language import (
+    FIELDS,
+    UNKNOWN,
+    Copy,
+    FactValue,
+    Field,
+    Reader,
+    Rule,
+    RuleSet,
+    facts_as_json,
+    typed,
+)
+from rules.source import Finding, Listing, Node, Report, Scalar, Table, as_text, compose, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+USUAL_INSTANT: Final = "2026-01-06T10:00"
+"""When a case without `at` happens, in the rule set's time zone: a Tuesday morning, no holiday near."""
+
+_EXPECTED: Final = (
+    "rule",
+    "action",
+    "send",
+    "hold",
+    "file",
+    "followup",
+    "why",
+    "undecided_at",
+    "ack_due",
+    "copy",
+    "observed",
+)
+_WHYS: Final = ("rule", "default", "undecided", "floor_identity", "floor_consent", "floor_gp")
+
+
+@dataclass(frozen=True, slots=True)
+class CaseResult:
+    """One case as it ran; `got` has the keys of `expected`, and always `rule`. `finding` when it failed."""
+
+    name: str
+    ok: bool
+    expected: Mapping[str, object]
+    got: Mapping[str, object]
+    finding: Finding | None = None
+
+    def as_json(self) -> dict[str, object]:
+        """The shape of `relay rules test --json` (contract §2)."""
+        return {"name": self.name, "ok": self.ok, "expected": dict(self.expected), "got": dict(self.got)}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Every case that could be read and run, and every finding: T001 of those that failed, E304, file errors."""
+
+    results: tuple[CaseResult, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the rules may go in force as far as their tests say."""
+        return all(r.ok for r in self.results) and not any(f.severity == "error" for f in self.findings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    name: str
+    place: Node
+    at: datetime
+    given: Mapping[str, FactValue]
+    expected: Mapping[str, object]
+
+
+def run(rules: RuleSet, text: str | bytes, file: str, lang: str | None = None) -> Outcome:
+    """Run the test file that stands beside a rule set. Never raises; a case that can't be read does not run."""
+    content, report = as_text(text, file, lang or rules.language)
+    root = compose(content, report)
+    if root is None:
+        return Outcome((), report.findings)
+    reading = _Cases(report, rules)
+    cases, coverage = reading.cases(root)
+    results: list[CaseResult] = []
+    covered: set[str] = set()
+    for case in cases:
+        decision = decide(rules, case.given, case.at)
+        covered |= _reached(decision)
+        results.append(_judge(rules, case, decision, report))
+    findings = report.findings
+    if coverage:
+        findings += _uncovered(rules, covered, "fr" if report.french else "en")
+    return Outcome(tuple(results), findings)
+
+
+def without_tests(file: str, lang: str = "fr") -> Finding:
+    """W304, for a rule file that has no tests beside it."""
+    french = lang != "en"
+    return Finding(
+        "W304",
+        "warning",
+        file,
+        1,
+        1,
+        "aucun fichier de tests à côté des règles." if french else "no test file beside the rules.",
+        f"Créer {tests_beside(file)}." if french else f"Create {tests_beside(file)}.",
+    )
+
+
+def tests_beside(file: str) -> str:
+    """The name of the test file of a rule file: `x.yaml` → `x.test.yaml`."""
+    stem, dot, suffix = file.rpartition(".")
+    return f"{stem}.test.{suffix}" if dot and "/" not in suffix else f"{file}.test.yaml"
+
+
+def _reached(decision: Decision) -> set[str]:
+    # Staying undecided at a rule is not deciding by it.
+    taken = set() if decision.why == "undecided" else {decision.rule}
+    return taken | {name for name, _ in decision.copies} | set(decision.observed)
+
+
+def _uncovered(rules: RuleSet, covered: set[str], lang: str) -> tuple[Finding, ...]:
+    french = lang == "fr"
+    missing: list[Finding] = []
+    places = [(e.id, e.line, e.column, e) for e in rules.every() if e.mode != "off"]
+    for name, line, column, entry in [*places, ("default", rules.default.line, 1, None)]:
+        if name in covered:
+            continue
+        reached = example(rules, entry)
+        said = f"« {name} » n'a aucun test (coverage: every-rule)."
+        if not french:
+            said = f"“{name}” has no test (coverage: every-rule)."
+        fix = "Ajouter un cas qui l'atteint." if french else "Add a case that reaches it."
+        if reached is not None:
+            at, facts = reached
+            words = ", ".join(f"{key}: {_yaml(value)}" for key, value in facts_as_json(facts).items())
+            said += " Exemple qui l'atteint, prêt à coller : " if french else " An example, ready to paste: "
+            said += f"{{ {words} }}"
+            when = "" if at == USUAL_INSTANT else f'at: "{at}", '
+            fix = f"{{ name: {name}, {when}given: {{ {words} }}, expect: {{ rule: {name} }} }}"
+            if isinstance(entry, Copy):
+                expected = f"observed: {name}" if entry.mode == "observe" else f"copy: {entry.target}"
+                fix = fix.replace(f"expect: {{ rule: {name} }}", f"expect: {{ {expected} }}")
+        missing.append(Finding("E304", "error", rules.file, line, column, said, fix))
+    return tuple(missing)
+
+
+def _yaml(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(str, value)) + "]"
+    return str(value)
+
+
+def example(rules: RuleSet, entry: Rule | Copy | None) -> tuple[str, dict[str, FactValue]] | None:
+    """An instant and facts that reach a rule or copy (None: the default), or None when none was found.
+
+    It tries what the rules themselves mention, so it may miss a reachable rule; what it returns does reach.
+    """
+    usual = USUAL_INSTANT
+    if entry is not None and (entry.start or entry.until):
+        usual = f"{entry.start or entry.until}T10:00"
+    at = datetime.fromisoformat(usual).replace(tzinfo=rules.zone)
+    wanted = "default" if entry is None else entry.id
+    start: dict[str, FactValue] = {"event": "birth", "identity": "qualified", "gp": "found"}
+    bases = [start]
+    if entry is not None:
+        alternatives = entry.when.any_of or ((),)
+        bases = []
+        for group in alternatives:
+            tests = (*entry.when.tests, *group, *(t for each in entry.when.all_of or () for t in each))
+            facts: dict[str, FactValue] = {"event": "discharge", "identity": "qualified", "gp": "found"}
+            for test in tests:
+                if test.values:
+                    facts[test.field] = _fact(FIELDS[test.field], sorted(test.values, key=str)[0])
+                elif test.bounds:
+                    facts[test.field] = _between(test.bounds)
+            bases.append(facts)
+    for base in bases:
+        for facts in _neighbours(rules, base, entry):
+            if wanted in _reached(decide(rules, facts, at)):
+                return usual, facts
+    return None
+
+
+def _fact(entry: Field, value: str | bool | float) -> FactValue:
+    if entry.kind == "set":
+        return frozenset({str(value)})
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _between(bounds: Sequence[tuple[str, float]]) -> float:
+    low = max((b + (sign == "gt") for sign, b in bounds if sign in ("gte", "gt")), default=None)
+    high = min((b - (sign == "lt") for sign, b in bounds if sign in ("lte", "lt")), default=None)
+    value = low if low is not None else (high or 0)
+    return int(value) if value == int(value) else value
+
+
+def _neighbours(
+    rules: RuleSet, base: dict[str, FactValue], entry: Rule | Copy | None
+) -> list[dict[str, FactValue]]:
+    """The base, and the base with one or two fields changed to something its own tests allow."""
+    choices: list[tuple[str, FactValue]] = []
+    own = {t.field: t for t in entry.when.tests} if entry is not None else {}
+    for name, field in FIELDS.items():
+        values: Sequence[str | bool | float] = field.values
+        if name in own:
+            values = sorted(own[name].values, key=str)
+        elif field.kind == "yesno":
+            values = (True, False)
+        choices += [(name, _fact(field, value)) for value in values]
+    single = [{**base, name: value} for name, value in choices]
+    double = [{**one, name: value} for one in single[:60] for name, value in choices[:60]]
+    return [base, *single, *double]
+
+
+def _judge(rules: RuleSet, case: _Case, decision: Decision, report: Report) -> CaseResult:
+    got = {"rule": decision.rule, **{key: _got(rules, case, decision, key) for key in case.expected}}
+    wrong = [key for key, value in case.expected.items() if got[key] != value]
+    if not wrong:
+        return CaseResult(case.name, ok=True, expected=case.expected, got=got)
+    # The rule first: it explains the rest.
+    wrong.sort(key=lambda key: key != "rule")
+    facts = facts_as_json(case.given)
+    named = " ".join(f"{key}={_yaml(value)}" for key, value in facts.items()) or "—"
+
+    def words(values: Mapping[str, object]) -> str:
+        return ", ".join(f"{key}={_yaml(values[key])}" for key in wrong)
+
+    reason = f"{decision.why}" + (
+        f" : {decision.reason}" if decision.reason and decision.why != "rule" else ""
+    )
+    said = report.say(
+        f"« {shown(case.name)} » : attendu {words(case.expected)}, obtenu {words(got)} ({named}).",
+        f"“{shown(case.name)}”: expected {words(case.expected)}, got {words(got)} ({named}).",
+    )
+    fix = report.say(
+        f"Corriger le cas ou la règle « {decision.rule} » (l.{decision.line} ; {reason}).",
+        f"Correct the case, or rule “{decision.rule}” (line {decision.line}; {reason}).",
+    )
+    report.add_at("T001", case.place.line, case.place.column, said, fix)
+    shown_line = report.lines[case.place.line - 1]
+    finding = Finding("T001", "error", report.file, case.place.line, case.place.column, said, fix, shown_line)
+    return CaseResult(case.name, ok=False, expected=case.expected, got=got, finding=finding)
+
+
+def _got(rules: RuleSet, case: _Case, decision: Decision, key: str) -> object:
+    if key == "send":
+        return sorted(decision.targets) if decision.action == "send" else []
+    if key == "hold":
+        return decision.hold or "none"
+    if key == "file":
+        return (
+            decision.reason
+            if decision.action == "file" and case.expected[key] is not True
+            else (decision.action == "file")
+        )
+    if key == "copy":
+        return sorted(target for _, target in decision.copies)
+    if key == "observed":
+        return sorted(decision.observed)
+    if key == "ack_due":
+        if decision.followup is None:
+            return "none"
+        sent = case.at + (decision.grace.elapsed if decision.grace else timedelta(0))
+        due = ack_due(rules, decision.followup, sent).astimezone(rules.zone)
+        wanted = case.expected[key]
+        local = due.isoformat(timespec="seconds")[:19]
+        return local.removesuffix(":00") if isinstance(wanted, str) and len(wanted) == 16 else local
+    value = {
+        "action": decision.action,
+        "rule": decision.rule,
+        "followup": decision.followup,
+        "why": decision.why,
+        "undecided_at": decision.undecided_at,
+    }[key]
+    return "none" if value is None else value
+
+
+class _Cases(Reader):
+    """The reading of a test file."""
+
+    def __init__(self, report: Report, rules: RuleSet) -> None:
+        super().__init__(report)
+        self.rules = rules
+        self.names: dict[str, int] = {}
+
+    def cases(self, root: Node) -> tuple[list[_Case], bool]:
+        """The cases that could be read, and whether every rule must have one."""
+        top = self.table(root, "le fichier de tests", "the test file", ("tests", "coverage"))
+        if top is None:
+            return [], False
+        coverage = False
+        if "coverage" in top:
+            coverage = self.one_of(top["coverage"][1], "coverage", ("every-rule", "none")) == "every-rule"
+        listed = top["tests"][1] if "tests" in top else None
+        if not isinstance(listed, Listing) or not listed.items:
+            self.missing(root, "tests", "le fichier de tests", "the test file", "tests: [ … ]")
+            return [], coverage
+        return [case for item in listed.items if (case := self._case(item)) is not None], coverage
+
+    def _case(self, node: Node) -> _Case | None:
+        found = self.table(node, "un cas", "a case", ("name", "at", "given", "expect"))
+        if found is None:
+            return None
+        before = len(self.report.findings)
+        for needed, hint in (
+            ("name", "name: …"),
+            ("given", "given: { … }"),
+            ("expect", "expect: { rule: … }"),
+        ):
+            if needed not in found:
+                self.missing(node, needed, "un cas", "a case", hint)
+        if not {"name", "given", "expect"} <= found.keys():
+            return None
+        scalar = self.word(found["name"][1], "`name`", "`name`")
+        name = scalar.text if scalar else ""
+        first = self.names.setdefault(name, node.line)
+        if scalar is not None and first != node.line:
+            self.add(
+                "E203",
+                scalar,
+                f"cas « {shown(name)} » déjà écrit l.{first}.",
+                f"case “{shown(name)}” already written on line {first}.",
+                ("Lui donner un autre nom.", "Give it another name."),
+            )
+        at = self._instant(found["at"][1], "at") if "at" in found else datetime.fromisoformat(USUAL_INSTANT)
+        given = self._given(found["given"][1])
+        expected = self._expected(*found["expect"])
+        if len(self.report.findings) > before or self.report.full or at is None:
+            return None
+        if at.tzinfo is None:
+            at = at.replace(tzinfo=self.rules.zone)
+        return _Case(name, node, at, given, expected)
+
+    def _instant(self, node: Node, of: str) -> datetime | None:
+        scalar = self.word(node, f"`{of}`", f"`{of}`")
+        if scalar is None:
+            return None
+        try:
+            at = datetime.fromisoformat(scalar.text)
+        except ValueError:
+            at = None
+        if at is None or not 2000 <= at.year < 2100:
+            self.add(
+                "E104",
+                scalar,
+                f"instant « {shown(scalar.text)} » illisible pour `{of}`.",
+                f"unreadable instant “{shown(scalar.text)}” for `{of}`.",
+                ('Écrire "2026-12-04T18:45".', 'Write "2026-12-04T18:45".'),
+            )
+            return None
+        return at
+
+    def _given(self, node: Node) -> dict[str, FactValue]:
+        if isinstance(node, Scalar) and node.empty:
+            return {}
+        given: dict[str, FactValue] = {}
+        for name, (_, value) in (self.table(node, "`given`", "`given`", tuple(FIELDS)) or {}).items():
+            field = FIELDS[name]
+            if field.kind == "set" or name == "ward":
+                if isinstance(value, Listing) and not value.items:
+                    given[name] = frozenset()
+                    continue
+                words = [s.text for s in self.words(value, f"`{name}`", f"`{name}`")]
+                if words:
+                    given[name] = UNKNOWN if words == ["unknown"] else frozenset(words)
+                    if name == "ward" and isinstance(value, Scalar):
+                        given[name] = UNKNOWN if words == ["unknown"] else words[0]
+                continue
+            scalar = self.word(value, f"`{name}`", f"`{name}`")
+            if scalar is None:
+                continue
+            if scalar.text == "unknown":
+                given[name] = UNKNOWN
+                continue
+            read = typed(field, scalar.text)
+            if read is None:
+                values = {"yesno": ("yes", "no", "unknown"), "number": ("75", "unknown")}.get(field.kind)
+                self.unknown_value(scalar, name, values or (*field.values, "unknown"))
+            else:
+                given[name] = scalar.text if field.kind == "text" else _fact(field, read)
+        return given
+
+    def _expected(self, key: Scalar, node: Node) -> dict[str, object]:
+        if (isinstance(node, Scalar) and node.empty) or (isinstance(node, Table) and not node.entries):
+            self.add(
+                "E109",
+                key,
+                "`expect` est vide : le cas ne prouverait rien.",
+                "`expect` is empty: the case would prove nothing.",
+                (
+                    "Dire au moins `rule`, `send`, `hold` ou `file`.",
+                    "State at least `rule`, `send`, `hold` or `file`.",
+                ),
+            )
+            return {}
+        expected: dict[str, object] = {}
+        rules = self.rules
+        ids = [*(e.id for e in rules.every()), "default"]
+        deciding = [r.id for r in rules.rules]
+        names: Mapping[str, Sequence[str]] = {
+            "rule": [*deciding, "default"],
+            "undecided_at": [*deciding, "none"],
+            "hold": [*rules.targets, "none"],
+            "followup": [*rules.followups, "none"],
+        }
+        for name, (_, value) in (self.table(node, "`expect`", "`expect`", _EXPECTED) or {}).items():
+            if name in ("send", "copy", "observed"):
+                if isinstance(value, Listing) and not value.items:
+                    expected[name] = []
+                    continue
+                known = ids if name == "observed" else list(rules.targets)
+                scalars = self.words(value, f"`{name}`", f"`{name}`")
+                for scalar in scalars:
+                    if scalar.text not in known:
+                        self._undefined(name, scalar, known)
+                expected[name] = sorted({s.text for s in scalars})
+                continue
+            one = self.word(value, f"`{name}`", f"`{name}`")
+            if one is None:
+                continue
+            expected[name] = one.text
+            if name in names and one.text not in names[name]:
+                self._undefined(name, one, names[name])
+            elif name in ("action", "why"):
+                self.one_of(value, name, ("send", "hold", "file") if name == "action" else _WHYS)
+            elif name == "file" and one.text in ("yes", "true"):
+                expected[name] = True
+            elif name == "ack_due" and one.text != "none":
+                at = self._instant(one, name)
+                if at is not None and at.tzinfo is not None:
+                    expected[name] = at.astimezone(rules.zone).isoformat(timespec="seconds")[:19]
+                elif at is not None:
+                    expected[name] = at.isoformat(timespec="seconds")[: 19 if at.second else 16]
+        return expected
+
+    def _undefined(self, of: str, scalar: Scalar, known: Sequence[str]) -> None:
+        nouns = {
+            "rule": ("règle|Règles", "rule|Rules"),
+            "undecided_at": ("règle|Règles", "rule|Rules"),
+            "observed": ("règle|Règles", "rule|Rules"),
+            "followup": ("suite|Suites", "follow-up|Follow-ups"),
+        }
+        self.undefined(scalar, *nouns.get(of, ("cible|Cibles", "target|Targets")), known)
