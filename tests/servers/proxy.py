@@ -66,13 +66,16 @@ class Proxy:
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._up(reader, inner_writer, silenced))
                 both.create_task(self._down(inner_reader, writer, silenced))
-        except* (ConnectionError, _Cut):
+        except* (ConnectionError, _Cut, asyncio.CancelledError):
             pass
         finally:
             self._open -= ends
             self._tasks.discard(task)
             for end in ends:
                 end.transport.abort()
+            for end in ends:
+                with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+                    await end.wait_closed()
 
     async def _up(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, silenced: asyncio.Event

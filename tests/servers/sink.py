@@ -75,9 +75,14 @@ class Sink:
         assert task is not None
         self._tasks.add(task)
         self.connections += 1
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, _HangUp):
+        # A cancelled connection ends like any other: asyncio's streams would complain of it.
+        with contextlib.suppress(
+            ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError, _HangUp
+        ):
             await self._talk(reader, writer)
         writer.transport.abort()
+        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+            await writer.wait_closed()
         self._tasks.discard(task)
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
