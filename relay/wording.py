@@ -1,0 +1,793 @@
+"""Every word people read: French first, English from `locale/en.po`. Nothing else in the relay writes sentences.
+
+Mail may name the patient only where its function takes one; chat text is made from `ChatFields` alone, a type
+that can hold no person, no ward and no word of a letter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from typing import TYPE_CHECKING, Final
+from zoneinfo import ZoneInfo
+
+from relay.model import (
+    Button,
+    ChatFields,
+    ChatKind,
+    ChatMessage,
+    ChatRecipe,
+    Delivery,
+    Patient,
+    Person,
+    Professional,
+    Registration,
+    ThreadState,
+    Verb,
+    Why,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import date, datetime
+
+Rows = tuple[tuple[Button, ...], ...]
+
+
+def N_(text: str) -> str:  # noqa: N802 - gettext's own name for "extract, translate later"
+    """Mark a text that is translated where it is shown."""
+    return text
+
+
+@lru_cache(maxsize=4)
+def _catalog(language: str) -> Mapping[str, str]:
+    """Every translated text of a language, read once from its .po file; French is its own."""
+    if language == "fr":
+        return {}
+    from babel.messages.pofile import read_po  # 60 ms that a French site never spends
+
+    with resources.files("relay").joinpath("locale", f"{language}.po").open("rb") as file:
+        catalog = read_po(file, locale=language)
+    return {str(m.id): str(m.string) for m in catalog if m.id and m.string}
+
+
+REASONS: Final[Mapping[Why, str]] = {
+    Why.RULE: N_("décidé par une règle"),
+    Why.DEFAULT: N_("aucune règle ne correspond"),
+    Why.UNDECIDED: N_("une information nécessaire à la décision est illisible"),
+    Why.FLOOR_IDENTITY: N_("l'identité du patient est à vérifier avant tout envoi"),
+    Why.FLOOR_GP: N_("le médecin traitant n'est pas identifié avec certitude"),
+    Why.FLOOR_CONSENT: N_("le patient s'oppose à l'envoi : à lui remettre en main propre"),
+    Why.OBSERVE: N_("mode observation : rien n'est envoyé"),
+    Why.NO_RULES: N_("aucune règle valide n'est en vigueur"),
+    Why.UNLISTED_SENDER: N_("l'expéditeur n'est pas sur la liste de cette boîte"),
+    Why.TWO_PATIENTS: N_("le message concerne deux patients"),
+    Why.BROKEN_PACKAGE: N_("la pièce jointe est abîmée"),
+    Why.UNCLEAR: N_("le contenu n'a pas été compris avec certitude"),
+    Why.ATTACHMENT_UNREAD: N_("une pièce jointe n'a pas pu être lue"),
+    Why.NO_ADDRESS: N_("le destinataire n'a pas d'adresse de messagerie sécurisée connue"),
+    Why.OUTSIDE_DOMAIN: N_("l'adresse n'appartient pas à un domaine autorisé"),
+    Why.TOO_LARGE: N_("le message est trop volumineux"),
+    Why.TOKEN_MISMATCH: N_("la réponse désigne deux échanges différents"),
+    Why.UNKNOWN_SENDER: N_("la réponse vient d'une adresse qui ne participe pas à l'échange"),
+    Why.FORWARDED_REPLY: N_("le message est un transfert, non une réponse"),
+    Why.AUTHENTICATION_FAILED: N_("l'authenticité de l'expéditeur n'est pas établie"),
+    Why.GP_REFUSED: N_("le médecin indique que ce n'est pas son patient"),
+    Why.NOT_A_NOTICE: N_("ce n'est pas une lettre de sortie"),
+    Why.DUPLICATE: N_("ce message a déjà été reçu"),
+    Why.AUTOMATIC: N_("c'est un message automatique"),
+    Why.NO_SUCH_DELIVERY: N_("cet accusé ne correspond à aucun envoi connu"),
+    Why.REJECTED: N_("écarté par une personne"),
+    Why.OWN_MESSAGE: N_("c'est un message du relais lui-même"),
+    Why.CITIZEN: N_("le message vient d'un patient"),
+    Why.UNREADABLE: N_("le message est illisible"),
+    Why.TRUNCATED: N_("le message est arrivé incomplet"),
+    Why.REPLY: N_("réponse"),
+    Why.RECEIPT: N_("accusé"),
+    Why.PRESS: N_("bouton"),
+    Why.PRESS_USED: N_("c'est déjà fait"),
+    Why.PRESS_EXPIRED: N_("ce bouton n'est plus valable"),
+    Why.PRESS_NOT_YOURS: N_("ce bouton ne vous est pas destiné"),
+    Why.PRESS_TAKEN: N_("déjà prise par un confrère"),
+    Why.FREE_TEXT: N_("texte libre : écrivez par messagerie sécurisée"),
+    Why.COMMAND: N_("commande"),
+    Why.NO_CHANNEL: N_("aucun compte de messagerie instantanée n'est relié"),
+    Why.CONNECTION: N_("le serveur ne répond pas"),
+    Why.TIMEOUT: N_("le serveur n'a pas répondu à temps"),
+    Why.BUSY: N_("le serveur est occupé"),
+    Why.RATE_LIMITED: N_("trop d'envois à la fois"),
+    Why.AUTHENTICATION: N_("le serveur refuse notre identifiant"),
+    Why.CERTIFICATE: N_("le certificat du serveur n'est pas valable"),
+    Why.UNKNOWN_MAILBOX: N_("la boîte du destinataire n'existe pas"),
+    Why.MAILBOX_FULL: N_("la boîte du destinataire est pleine"),
+    Why.REFUSED: N_("le serveur du destinataire refuse le message"),
+    Why.MESSAGE_TOO_LARGE: N_("le serveur du destinataire juge le message trop volumineux"),
+    Why.BLOCKED: N_("le destinataire a bloqué le relais"),
+    Why.SERVER_ERROR: N_("le serveur a signalé une erreur"),
+    Why.PROTOCOL: N_("le serveur a répondu de façon incompréhensible"),
+    Why.LOST_AFTER_SEND: N_("la connexion s'est rompue pendant l'envoi"),
+    Why.LEASE_ENDED: N_("l'envoi a été interrompu"),
+    Why.RESENT_AFTER_CRASH: N_("renvoyé après une interruption"),
+    Why.GAVE_UP: N_("abandonné après plusieurs jours d'essais"),
+    Why.DSN_FAILED: N_("le serveur du destinataire annonce un échec de remise"),
+    Why.DSN_DELAYED: N_("le serveur du destinataire annonce un retard"),
+    Why.KO: N_("le logiciel du destinataire n'a pas pu intégrer la lettre"),
+    Why.PAUSED: N_("les envois sont suspendus"),
+    Why.RECALLED: N_("rappelée par l'hôpital"),
+    Why.SUPERSEDED: N_("remplacée par une lettre plus récente"),
+    Why.OBJECTION: N_("le patient s'oppose à l'envoi"),
+    Why.ANSWERED: N_("une réponse est arrivée"),
+    Why.UNLINKED: N_("le compte n'est plus relié"),
+    Why.HANDLED: N_("traitée"),
+    Why.ACKNOWLEDGED: N_("bien reçue"),
+    Why.SEEN_NO_ANSWER: N_("lue, sans réponse"),
+    Why.DELIVERED_NO_ANSWER: N_("remise, sans accusé de lecture"),
+    Why.BY_PHONE: N_("réglée par téléphone"),
+    Why.NOT_MY_PATIENT: N_("pas mon patient"),
+    Why.REASSIGNED: N_("réadressée"),
+    Why.LADDER_EXHAUSTED: N_("personne n'a répondu malgré les rappels"),
+    Why.BY_PERSON: N_("décidé par une personne"),
+}
+"""Each reason in words that end « …: RAISON. »; a test keeps it complete."""
+
+STATES: Final[Mapping[ThreadState, str]] = {
+    ThreadState.AWAITING_ACK: N_("en attente du médecin"),
+    ThreadState.ACKNOWLEDGED: N_("bien reçue"),
+    ThreadState.AWAITING_WARD: N_("en attente du service"),
+    ThreadState.AWAITING_GP: N_("en attente de réponse du médecin"),
+    ThreadState.WITH_DESK: N_("confiée à un bureau"),
+    ThreadState.CLOSED: N_("close"),
+}
+
+CHOICES: Final[Mapping[str, str]] = {
+    "call": N_("Rappelez-moi"),
+    "treatment": N_("Traitement"),
+    "appointment": N_("Rendez-vous"),
+    "result": N_("Résultat attendu"),
+}
+"""The coded questions: all that a chat that is not confidential can carry to a ward."""
+
+DELAYS: Final[Mapping[str, str]] = {"1h": N_("1 h"), "tomorrow": N_("Demain 8 h"), "monday": N_("Lundi")}
+
+_LABELS: Final[Mapping[tuple[Verb, str], str]] = {
+    (Verb.ACK, ""): N_("Bien reçu"),
+    (Verb.CALL_ME, ""): N_("Rappelez-moi"),
+    (Verb.MORE, "snooze"): N_("Plus tard"),
+    (Verb.REFUSE, ""): N_("Pas mon patient"),
+    (Verb.MORE, "ask"): N_("Question"),
+    (Verb.MORE, "back"): N_("Retour"),
+    (Verb.UNDO, ""): N_("Annuler"),
+    (Verb.CALL_ME, "call"): CHOICES["call"],
+    **{(Verb.ASK, choice): label for choice, label in CHOICES.items()},
+    **{(Verb.SNOOZE, delay): label for delay, label in DELAYS.items()},
+}
+
+_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+RECALL_WORD: Final = "ANNULER"
+"""What a ward answers to its receipt to take a letter back."""
+
+FIELDS_GP: Final = (N_("Médecin traitant"), N_("RPPS"), N_("Né(e) le"))
+FIELDS_IDENTITY: Final = (N_("INS"), N_("Sexe"))
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """The words of one mail."""
+
+    subject: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """One language in one time zone."""
+
+    language: str = "fr"
+    timezone: str = "Europe/Paris"
+
+    def say(self, text: str, /, **values: object) -> str:
+        """A French text in this language, its `{names}` filled in."""
+        return _catalog(self.language).get(text, text).format(**values)
+
+    # ---------------------------------------------------------------------------------------- small words
+
+    def moment(self, at: datetime) -> str:
+        """« 4/12, 17 h 42 » in the site's time zone."""
+        local = at.astimezone(ZoneInfo(self.timezone))
+        if self.language == "fr":
+            return f"{local.day}/{local.month}, {local.hour} h {local.minute:02d}"
+        return f"{local.day} {_MONTHS[local.month - 1]}, {local.hour:02d}:{local.minute:02d}"
+
+    def hour(self, at: datetime) -> str:
+        """« 17 h 42 »."""
+        local = at.astimezone(ZoneInfo(self.timezone))
+        if self.language == "fr":
+            return f"{local.hour} h {local.minute:02d}"
+        return f"{local.hour:02d}:{local.minute:02d}"
+
+    def clock(self, at: datetime) -> str:
+        """« 17:42 », for the short pop-ups of a chat."""
+        local = at.astimezone(ZoneInfo(self.timezone))
+        return f"{local.hour:02d}:{local.minute:02d}"
+
+    def day(self, day: date) -> str:
+        """« 04/12/2026 » in both languages: a date of birth must not be read two ways."""
+        return f"{day.day:02d}/{day.month:02d}/{day.year}"
+
+    def why(self, why: Why) -> str:
+        """A reason in plain words."""
+        return self.say(REASONS[why])
+
+    def state(self, state: ThreadState) -> str:
+        """A thread's state in plain words."""
+        return self.say(STATES[state])
+
+    def choice(self, choice: str) -> str:
+        """A coded question or delay as its button says it."""
+        return self.say(CHOICES.get(choice) or DELAYS.get(choice) or choice)
+
+    def ref(self, reference: str) -> str:
+        """« Réf. 7F3Q-K2M9 »."""
+        return self.say("Réf. {reference}", reference=reference)
+
+    def patient(self, patient: Patient | Registration) -> str:
+        """One line that names a patient; for secure mail to those who may know only."""
+        name = " ".join(
+            part for part in (patient.birth_name or patient.used_name or "", *patient.given_names[:1])
+        )
+        born = self.say(", né(e) le {day}", day=self.day(patient.birth_date)) if patient.birth_date else ""
+        return self.say("Patient : {name}{born}", name=name.strip() or "?", born=born)
+
+    # ---------------------------------------------------------------------------------------- to a GP
+
+    def sender_name(self, ward: str, facility: str) -> str:
+        """« Cardiologie – CHR d'Exemple (Relais) »: what From shows."""
+        return " – ".join(part for part in (ward, facility) if part) + " (Relais)"
+
+    def letter_subject(self, reference: str) -> str:
+        """« Lettre de liaison – Réf. XXXX-XXXX »: no patient, no ward."""
+        return self.say("Lettre de liaison – Réf. {reference}", reference=reference)
+
+    def letter_intro(self, reference: str) -> str:
+        """The line that opens every letter: how to answer by one word."""
+        return self.say(
+            "Réf. {reference} — Répondez par un mot : OK (bien reçu), RAPPEL (rappelez-moi), "
+            "ERREUR (pas mon patient), ou écrivez votre question.",
+            reference=reference,
+        )
+
+    def letter(self, reference: str, ward: str, phone: str | None, *, follows: str = "") -> str:
+        """What stands above the original text. `follows` is "replacement", "addendum" or ""."""
+        lines = [self.letter_intro(reference)]
+        if follows == "replacement":
+            lines.append(self.say("Annule et remplace la lettre précédente du même séjour."))
+        elif follows == "addendum":
+            lines.append(self.say("Complète la lettre précédente du même séjour."))
+        return self._body(lines, self._ward_line(ward, phone))
+
+    def replacing(self, subject: str) -> str:
+        """« [Annule et remplace] … » before a subject, once (interoperability framework, replacement)."""
+        mark = self.say("[Annule et remplace]")
+        return subject if subject.startswith(mark) else f"{mark} {subject}"
+
+    def notice(self, reference: str, ward: str, phone: str | None, patient: Patient | None) -> str:
+        """Our own notice of a discharge without a document."""
+        lines = [self.letter_intro(reference), self.say("Sorti ce jour, lettre à venir.")]
+        if patient:
+            lines.append(self.patient(patient))
+        return self._body(lines, self._ward_line(ward, phone))
+
+    def copy(self, reference: str, ward: str, phone: str | None) -> str:
+        """What stands above a copy for somebody else of the care team."""
+        first = self.say(
+            "Réf. {reference} — Copie pour information, aucune réponse attendue.", reference=reference
+        )
+        return self._body([first], self._ward_line(ward, phone))
+
+    def reminder(self, reference: str, sent: datetime, *, answer: bool = False) -> Mail:
+        """To a GP who has not answered a letter, or (`answer`) the ward's answer."""
+        body = (
+            self.say("La réponse du service, envoyée le {sent}, attend votre retour.", sent=self.moment(sent))
+            if answer
+            else self.say(
+                "Une lettre de sortie vous a été envoyée le {sent} et attend votre réponse.",
+                sent=self.moment(sent),
+            )
+        )
+        return Mail(
+            self.say("Rappel – Réf. {reference}", reference=reference),
+            self._body([self.letter_intro(reference)], body),
+        )
+
+    def pointer(self, reference: str) -> Mail:
+        """To somebody who is told that a letter exists, and no more."""
+        return Mail(
+            self.letter_subject(reference),
+            self._body(
+                [self.ref(reference)],
+                self.say("Une lettre de sortie est en cours de suivi sous cette référence."),
+            ),
+        )
+
+    def answer(self, reference: str, ward: str, words: str) -> Mail:
+        """The ward's answer, in its own words."""
+        return Mail(
+            self.say("Réponse du service – Réf. {reference}", reference=reference),
+            self._body([self.letter_intro(reference), self.say("{who} répond :", who=ward)], words.strip()),
+        )
+
+    def recall(self, reference: str) -> Mail:
+        """To everybody who got a letter that was not theirs to get."""
+        return Mail(
+            self.say("Envoyée par erreur – Réf. {reference}", reference=reference),
+            self._body(
+                [self.ref(reference), self.say("Envoyée par erreur : merci de supprimer sans lire.")],
+                self.say(
+                    "La lettre qui portait cette référence ne vous était pas destinée, ou a été retirée."
+                ),
+            ),
+        )
+
+    def retracted(self, reference: str) -> Mail:
+        """The hospital withdrew a document that stays the right person's business."""
+        return Mail(
+            self.say("Lettre retirée – Réf. {reference}", reference=reference),
+            self._body(
+                [
+                    self.ref(reference),
+                    self.say("L'hôpital a retiré cette lettre : merci de ne plus en tenir compte."),
+                ]
+            ),
+        )
+
+    def refused(self, reference: str) -> Mail:
+        """To a GP who said that it is not their patient."""
+        return Mail(
+            self.say("Merci de supprimer – Réf. {reference}", reference=reference),
+            self._body(
+                [
+                    self.ref(reference),
+                    self.say("C'est noté : pas votre patient. Plus rien ne vous sera envoyé à ce sujet."),
+                ],
+                self.say("Merci de supprimer la lettre reçue, sans la conserver ni la transférer."),
+            ),
+        )
+
+    def not_taking_part(self, reference: str) -> Mail:
+        """To an address that answered without being one of the thread's; says nothing of what it is about."""
+        return Mail(
+            self.say("Votre message – Réf. {reference}", reference=reference),
+            self._body(
+                [self.ref(reference)],
+                self.say(
+                    "Votre adresse ne figure pas parmi les correspondants de cet échange. Votre message est confié "
+                    "à une personne de l'hôpital, qui vous répondra s'il y a lieu."
+                ),
+            ),
+        )
+
+    # ---------------------------------------------------------------------------------------- to a ward
+
+    def question(self, reference: str, who: str, words: str, patient: str = "") -> Mail:
+        """A GP's question, in their own words."""
+        lines = [self.ref(reference), patient, self.say("{who} écrit au sujet de votre lettre :", who=who)]
+        return Mail(
+            self.say("Question du médecin traitant – Réf. {reference}", reference=reference),
+            self._body([line for line in lines if line], words.strip(), self._how_to_answer()),
+        )
+
+    def coded_question(self, reference: str, who: str, choice: str, phone: str = "") -> Mail:
+        """A GP's coded question; `call` asks to be called."""
+        if choice == "call":
+            ask = self.say("{who} demande à être rappelé(e).", who=who)
+            if phone:
+                ask += " " + self.say("Téléphone : {phone}.", phone=phone)
+        else:
+            ask = self.say("{who} a une question : {topic}.", who=who, topic=self.choice(choice).lower())
+        return Mail(
+            self.say("Question du médecin traitant – Réf. {reference}", reference=reference),
+            self._body([self.ref(reference), ask], self._how_to_answer()),
+        )
+
+    def ack_note(self, reference: str, who: str, words: str) -> Mail:
+        """A GP acknowledged, and added something."""
+        return Mail(
+            self.say("Bien reçue – Réf. {reference}", reference=reference),
+            self._body(
+                [self.ref(reference), self.say("{who} a bien reçu la lettre et ajoute :", who=who)],
+                words.strip(),
+            ),
+        )
+
+    def ward_reminder(self, reference: str, since: datetime) -> Mail:
+        """To a ward that owes an answer."""
+        return Mail(
+            self.say("Rappel : réponse attendue – Réf. {reference}", reference=reference),
+            self._body(
+                [
+                    self.ref(reference),
+                    self.say(
+                        "Une question du médecin traitant attend votre réponse depuis le {since}.",
+                        since=self.moment(since),
+                    ),
+                ],
+                self._how_to_answer(),
+            ),
+        )
+
+    def failed(self, reference: str, who: str, why: Why) -> Mail:
+        """To the ward whose letter did not arrive."""
+        return Mail(
+            self.say("Lettre non remise – Réf. {reference}", reference=reference),
+            self._body(
+                [
+                    self.ref(reference),
+                    self.say("La lettre n'a pas pu être remise à {who} : {why}.", who=who, why=self.why(why)),
+                ],
+                self.say("Merci de joindre le médecin par un autre moyen, ou d'indiquer une autre adresse."),
+            ),
+        )
+
+    def no_evidence(self, reference: str, who: str) -> Mail:
+        """No receipt came although that destination sends them."""
+        return Mail(
+            self.say("Remise non confirmée – Réf. {reference}", reference=reference),
+            self._body(
+                [
+                    self.ref(reference),
+                    self.say(
+                        "La lettre est partie vers {who}, mais aucun accusé de remise n'est revenu.", who=who
+                    ),
+                ]
+            ),
+        )
+
+    def ward_refused(self, reference: str, who: str) -> Mail:
+        """To the ward whose letter reached somebody who is not the patient's GP."""
+        return Mail(
+            self.say("Pas son patient – Réf. {reference}", reference=reference),
+            self._body(
+                [
+                    self.ref(reference),
+                    self.say("{who} indique que ce n'est pas son patient. Tout envoi est arrêté.", who=who),
+                    self.say("La suppression de la lettre lui a été demandée ; un incident est ouvert."),
+                ],
+                self.say("Merci de vérifier le médecin traitant déclaré."),
+            ),
+        )
+
+    def nobody(self, reference: str, desk: str) -> Mail:
+        """To the ward: the ladder ended."""
+        return Mail(
+            self.say("Sans réponse – Réf. {reference}", reference=reference),
+            self._body(
+                [
+                    self.ref(reference),
+                    self.say(
+                        "Personne n'a répondu malgré les rappels. Le suivi est confié au bureau « {desk} ».",
+                        desk=desk,
+                    ),
+                ]
+            ),
+        )
+
+    def ward_recalled(self, reference: str, stopped: int, told: int) -> Mail:
+        """To the ward that took a letter back."""
+        return Mail(
+            self.say("Lettre rappelée – Réf. {reference}", reference=reference),
+            self._body(
+                [
+                    self.ref(reference),
+                    self.say(
+                        "La lettre est rappelée : {stopped} envoi(s) arrêté(s), {told} destinataire(s) "
+                        "prié(s) de supprimer sans lire.",
+                        stopped=stopped,
+                        told=told,
+                    ),
+                    self.say("Un incident est ouvert.") if told else "",
+                ]
+            ),
+        )
+
+    def given_back(self, reference: str, words: str) -> Mail:
+        """To a ward that a desk gives a thread back to."""
+        return Mail(
+            self.say("Suivi rendu au service – Réf. {reference}", reference=reference),
+            self._body(
+                [self.ref(reference), self.say("Le bureau vous rend le suivi de cette lettre.")],
+                words.strip(),
+                self._how_to_answer(),
+            ),
+        )
+
+    def receipt(self, reference: str, received: datetime, who: str, place: str = "") -> Mail:
+        """« Reçue 17 h 41, envoyée au Dr X, Orléans. Erreur ? Répondez ANNULER. »"""
+        to = f"{who}, {place}" if place else who
+        line = self.say(
+            "Reçue {hour}, envoyée au {to}. Erreur ? Répondez ANNULER.", hour=self.hour(received), to=to
+        )
+        return Mail(
+            self.say("Lettre prise en charge – Réf. {reference}", reference=reference),
+            self._body([line], self.ref(reference)),
+        )
+
+    def hold_note(
+        self, reference: str, reason: str, *, patient: str = "", identity: bool = False, fields: bool = True
+    ) -> Mail:
+        """To a ward whose letter waits for a person, with lines to fill in. `reason` is a rule's or a floor's words."""
+        lines = [
+            self.ref(reference),
+            self.say("Votre lettre est retenue, rien n'a été envoyé : {reason}.", reason=reason.rstrip(". ")),
+            patient,
+        ]
+        form = ""
+        if fields:
+            labels = (*FIELDS_GP, *(FIELDS_IDENTITY if identity else ()))
+            form = "\n".join(f"{self.say(label)} :" for label in labels)
+        ask = (
+            self.say("Pour la corriger et la faire partir, répondez à ce message en complétant :")
+            if fields
+            else ""
+        )
+        return Mail(
+            self.say("Lettre retenue – Réf. {reference}", reference=reference),
+            self._body([line for line in lines if line], ask, form),
+        )
+
+    def daily(self, lines: Sequence[tuple[str, datetime, str]], day: date) -> Mail:
+        """The ward's list of one day: (reference, arrival, what became of it)."""
+        rows = [f"{self.ref(ref)} – {self.moment(at)} – {words}" for ref, at, words in lines]
+        return Mail(
+            self.say("Vos lettres du {day}", day=self.day(day)),
+            self._body(
+                [self.say("{count} lettre(s).", count=len(lines))],
+                "\n".join(rows) or self.say("Aucune lettre aujourd'hui."),
+            ),
+        )
+
+    # ---------------------------------------------------------------------------------------- to a desk
+
+    def desk_hold(self, reference: str, reason: str, *, ward: str = "", patient: str = "") -> Mail:
+        """To the desk where a letter waits."""
+        return Mail(
+            self.say("À vérifier – Réf. {reference}", reference=reference),
+            self._body(
+                [
+                    self.ref(reference),
+                    self.say("Une lettre est retenue : {reason}.", reason=reason.rstrip(". ")),
+                    self.say("Service : {ward}", ward=ward) if ward else "",
+                    patient,
+                ]
+            ),
+        )
+
+    def desk_thread(self, reference: str, why: Why, note: str = "", words: str = "") -> Mail:
+        """To the desk that takes a thread. `words` are a correspondent's, for a desk that sees documents only."""
+        return Mail(
+            self.say("À suivre – Réf. {reference}", reference=reference),
+            self._body(
+                [self.ref(reference), self.say("Ce suivi vous est confié : {why}.", why=self.why(why)), note],
+                words.strip(),
+            ),
+        )
+
+    # ---------------------------------------------------------------------------------------- to admins
+
+    def channel_down(
+        self, adapter: str, since: datetime, why: Why | None, oldest_minutes: int | None
+    ) -> Mail:
+        """One alert when a connection breaks."""
+        lines = [
+            self.say(
+                "« {adapter} » ne répond plus depuis le {since}.", adapter=adapter, since=self.moment(since)
+            ),
+            self.say("Raison : {why}.", why=self.why(why)) if why else "",
+            self._oldest(oldest_minutes),
+        ]
+        return Mail(self.say("Relais : « {adapter} » en panne", adapter=adapter), self._body(lines))
+
+    def channel_up(self, adapter: str, since: datetime, oldest_minutes: int | None) -> Mail:
+        """One alert when it heals."""
+        lines = [
+            self.say(
+                "« {adapter} » répond de nouveau depuis le {since}.",
+                adapter=adapter,
+                since=self.moment(since),
+            ),
+            self._oldest(oldest_minutes),
+        ]
+        return Mail(self.say("Relais : « {adapter} » rétabli", adapter=adapter), self._body(lines))
+
+    def rules_refused(self, first: str) -> Mail:
+        """The rule file on disk was not put in force; `first` is its first error's line."""
+        return Mail(
+            self.say("Relais : règles refusées"),
+            self._body(
+                [
+                    self.say(
+                        "Le fichier de règles contient une erreur ; les règles précédentes restent en vigueur."
+                    ),
+                    first,
+                ]
+            ),
+        )
+
+    def corrupt(self, adapter: str, why: Why) -> Mail:
+        """An arrival that nobody can read."""
+        return Mail(
+            self.say("Relais : message illisible reçu"),
+            self._body(
+                [
+                    self.say(
+                        "Un message reçu par « {adapter} » est mis de côté : {why}.",
+                        adapter=adapter,
+                        why=self.why(why),
+                    )
+                ]
+            ),
+        )
+
+    def linked(self, channel: str) -> Mail:
+        """To a professional whose chat account was linked."""
+        return Mail(
+            self.say("Compte de messagerie instantanée relié"),
+            self._body(
+                [
+                    self.say(
+                        "Un compte {channel} est désormais relié à votre nom ; il reçoit des alertes sans contenu médical.",
+                        channel=channel,
+                    ),
+                    self.say("Si ce n'est pas vous, répondez à ce message."),
+                ]
+            ),
+        )
+
+    # ---------------------------------------------------------------------------------------- chat
+
+    def popup(
+        self, why: Why | None, *, verb: Verb | None = None, who: str = "", at: datetime | None = None
+    ) -> str:
+        """The short answer to a press: what was done, or (`why`) what happened instead."""
+        if why is Why.PRESS_TAKEN and who and at:
+            return self.say("déjà prise par {who} à {at}", who=who, at=self.clock(at))
+        if why is not None:
+            return self.why(why)
+        match verb:
+            case Verb.ACK:
+                return self.say("Merci, c'est noté.")
+            case Verb.CALL_ME | Verb.ASK:
+                return self.say("Transmis à l'hôpital.")
+            case Verb.SNOOZE:
+                return (
+                    self.say("Rappel prévu le {at}.", at=self.moment(at)) if at else self.say("C'est noté.")
+                )
+            case Verb.REFUSE:
+                return self.say("C'est noté. Merci de supprimer la lettre.")
+            case Verb.UNDO:
+                return self.say("Annulé.")
+            case Verb.MORE:
+                return ""
+            case _:
+                return self.say("C'est noté.")
+
+    def _ward_line(self, ward: str, phone: str | None) -> str:
+        line = self.say("Service : {ward}", ward=ward) if ward else ""
+        if phone:
+            line += (", " if line else "") + self.say("téléphone {phone}", phone=phone)
+        return line
+
+    def _how_to_answer(self) -> str:
+        return self.say("Répondez à ce message : votre réponse sera transmise par le relais.")
+
+    def _oldest(self, minutes: int | None) -> str:
+        return self.say("Plus ancien message en attente : {minutes} min.", minutes=minutes) if minutes else ""
+
+    @staticmethod
+    def _body(lines: Sequence[str], *paragraphs: str) -> str:
+        head = "\n".join(line for line in lines if line)
+        return "\n\n".join(part for part in (head, *paragraphs) if part) + "\n"
+
+
+# ------------------------------------------------------------------------------------------------------- people
+
+
+def doctor(person: Professional | Person) -> str:
+    """« Dr Ambre », or the name alone for another profession."""
+    family = " ".join(part.capitalize() for part in (person.family_name or "").replace("-", "- ").split())
+    family = family.replace("- ", "-")
+    profession = person.profession if isinstance(person, Professional) else ""
+    if profession and not profession.lower().startswith(("médecin", "medecin", "10", "doctor", "physician")):
+        given = (person.given_name or "").title()
+        return " ".join(part for part in (given, family) if part)
+    return f"Dr {family}" if family else ""
+
+
+# --------------------------------------------------------------------------------------------------------- chat
+
+
+def chat_text(fields: ChatFields) -> str:
+    """All that a chat may ever show, made from fields that can hold nothing else."""
+    words = Words(fields.language, fields.timezone)
+    say, ref = words.say, fields.reference
+    match fields.kind:
+        case ChatKind.ALERT if fields.urgent:
+            return say("SIGNALÉE URGENTE par l'hôpital, à lire aujourd'hui. Réf. {ref}", ref=ref)
+        case ChatKind.ALERT:
+            return say(
+                "Lettre de sortie à lire dans votre messagerie sécurisée. Non urgente. Réf. {ref}", ref=ref
+            )
+        case ChatKind.REMINDER if fields.urgent:
+            return say("Rappel : SIGNALÉE URGENTE par l'hôpital, à lire aujourd'hui. Réf. {ref}", ref=ref)
+        case ChatKind.REMINDER:
+            return say(
+                "Rappel : lettre de sortie à lire dans votre messagerie sécurisée. Réf. {ref}", ref=ref
+            )
+        case ChatKind.TAKEN:
+            when = say(" à {at}", at=words.clock(fields.at)) if fields.at else ""
+            return say("Prise en charge{when}. Réf. {ref}", when=when, ref=ref)
+        case ChatKind.WITHDRAWN:
+            return say("Retirée par l'hôpital. Réf. {ref}", ref=ref)
+        case ChatKind.ANSWERED:
+            return say("L'hôpital a répondu, à lire dans votre messagerie sécurisée. Réf. {ref}", ref=ref)
+        case ChatKind.REFUSED:
+            return say("Signalée « pas mon patient » : merci de supprimer la lettre. Réf. {ref}", ref=ref)
+        case ChatKind.SNOOZED:
+            when = words.moment(fields.at) if fields.at else "?"
+            return say("Rappel prévu le {when}. Réf. {ref}", when=when, ref=ref)
+        case ChatKind.ASKED:
+            return say("Demande transmise à l'hôpital. Réf. {ref}", ref=ref)
+        case ChatKind.REDIRECT:
+            return say("Écrivez-nous par messagerie sécurisée.")
+        case ChatKind.LIST:
+            count = len(fields.references) if fields.count is None else fields.count
+            head = say("Lettres en attente : {count}", count=count)
+            rows = [
+                say("lettre du {at} – Réf. {ref}", at=words.moment(at), ref=ref)
+                for ref, at in fields.references
+            ]
+            return "\n".join((head, *rows))
+        case ChatKind.HELP:
+            return say(
+                "/lettres : lettres en attente. /absent : déclarer une absence. /stop : ne plus recevoir "
+                "d'alertes. Pour écrire à l'hôpital : messagerie sécurisée."
+            )
+        case ChatKind.UNKNOWN:
+            return say("Ce compte n'est relié à aucun professionnel. L'hôpital peut le relier.")
+        case ChatKind.DONE:
+            return say("Terminé. Réf. {ref}", ref=ref) if ref else say("C'est noté.")
+
+
+def label(button: Button, language: str = "fr") -> str:
+    """What a button says."""
+    text = _LABELS.get((button.verb, button.choice)) or _LABELS[(button.verb, "")]
+    return _catalog(language).get(text, text)
+
+
+def chat(fields: ChatFields, buttons: Rows = (), *, chat: str = "") -> ChatMessage:
+    """One chat message; the only way to make its text is `ChatFields`."""
+    return ChatMessage(
+        chat=chat,
+        text=chat_text(fields),
+        buttons=tuple(
+            tuple((label(button, fields.language), button.nonce) for button in row) for row in buttons
+        ),
+    )
+
+
+def chat_message(delivery: Delivery, recipe: ChatRecipe) -> ChatMessage:
+    """What a chat adapter shows for a delivery.
+
+    For an edit, `delivery.remote` is the platform's id of the message to change: that of `recipe.edits`.
+    """
+    made = chat(recipe.fields, recipe.buttons, chat=delivery.address)
+    words = Words(recipe.fields.language)
+    return ChatMessage(
+        chat=made.chat,
+        text=made.text,
+        buttons=made.buttons,
+        link=(words.say("Ouvrir"), recipe.link) if recipe.link else None,
+        edits=delivery.remote if recipe.edits else None,
+        silent=recipe.silent,
+    )
