@@ -849,6 +849,7 @@ class _Reading(Reader):
         found = self.table(node, f"`hours.{shown(key.text)}`", f"`hours.{shown(key.text)}`")
         if found is None:
             return None
+        before = len(self.report.findings)
         week: list[list[tuple[Window, Scalar]]] = [[] for _ in DAYS]
         exceptions: dict[date, tuple[Window, ...]] = {}
         on_holidays: OnHolidays = "open"
@@ -869,7 +870,7 @@ class _Reading(Reader):
                 for day in days:
                     week[day].extend(windows)
         self._overlaps(week)
-        if not any(week):
+        if not any(week) and len(self.report.findings) == before:
             self.add(
                 "E131",
                 key,
@@ -880,6 +881,7 @@ class _Reading(Reader):
                     'Add windows: mon-fri: ["08:00-19:00"].',
                 ),
             )
+        if not any(week):
             return None
         plain = tuple(tuple(sorted({w for w, _ in day})) for day in week)
         return Hours(key.text, plain, zone, on_holidays, calendar, exceptions)
@@ -1269,6 +1271,8 @@ class _Reading(Reader):
         found = self.table(node, "`default`", "`default`", ("hold", "reason"))
         if found is None:
             return None
+        if "hold" not in found and not whole(node, found):
+            return None
         if "hold" not in found:
             self.missing(key, "hold", "`default`", "`default`", "hold: BUREAU")
             return None
@@ -1351,6 +1355,8 @@ class _Reading(Reader):
         when = self._when(key, found)
         start, until, mode, was = self._life(found)
         verbs = [verb for verb in ("send", "hold", "file") if verb in found]
+        if not verbs and not whole(node, found):
+            return None  # the verb is probably the key that was not known
         if len(verbs) != 1:
             self.add(
                 "E112",
@@ -1664,6 +1670,11 @@ class _Reading(Reader):
                     return None
                 bounds.append((sign, number))
         return Test(entry.name, key.line, key.column, words, bounds=tuple(bounds), pattern=pattern)
+
+
+def whole(node: Node, found: Mapping[str, tuple[Scalar, Node]]) -> bool:
+    """Whether every key of a mapping was one that may stand there."""
+    return isinstance(node, Table) and len(node.entries) == len(found)
 
 
 def typed(entry: Field, text: str) -> str | bool | float | None:
