@@ -582,6 +582,7 @@ class Purpose(StrEnum):
     RECALL = "recall"
     ACCOUNT = "account"
     ADMIN = "admin"
+    EDIT = "edit"  # changes a chat message shown before; never a message of its own
 
 
 class DeliveryState(StrEnum):
@@ -873,6 +874,8 @@ class ThreadView:
     timers: tuple[Timer, ...] = ()
     links: tuple[Link, ...] = ()  # the chat accounts of its participants
     absences: tuple[Absence, ...] = ()  # of its participants, running or to come
+    readers: frozenset[str] = frozenset()  # addresses of its copies from which a read receipt ever came
+    confirmers: frozenset[str] = frozenset()  # addresses of its copies from which a DSN ever came
 
 
 @dataclass(frozen=True, slots=True)
