@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
@@ -466,6 +466,36 @@ def local_fit(stated: Patient, known: Registration, facility: str = "") -> Fit:
     return Fit.SAME if local_key(known.facility, known.local_id) in ours else Fit.OTHER
 
 
+_STRICTNESS: Final = ("", "allowed", "masked", "opposed")
+
+
+def strictest(*consents: str | None) -> str:
+    """The most forbidding of several consents; a word nobody knows counts as an objection."""
+    return max(
+        (each if each in _STRICTNESS else "opposed" for each in (consent or "" for consent in consents)),
+        key=_STRICTNESS.index,
+        default="",
+    )
+
+
+def merged(one: Registration, other: Registration) -> Registration:
+    """Two lines of one person: every registered GP, the strictest consent, and what only the later one says."""
+    gaps = {
+        name: getattr(other, name)
+        for name in (
+            "local_id", "facility", "birth_name", "used_name", "given_names", "birth_date", "sex", "birth_place",
+            "postcode", "patient_mss", "pharmacist_mss", "nurse_mss", "had_mss",
+        )
+        if not getattr(one, name)
+    }  # fmt: skip
+    return replace(
+        one,
+        gp_rpps=tuple(dict.fromkeys((*one.gp_rpps, *other.gp_rpps))),
+        consent=strictest(one.consent, other.consent),
+        **gaps,
+    )
+
+
 # ------------------------------------------------------------------------------------------ professionals
 
 _TITLES = frozenset(
@@ -480,7 +510,7 @@ def person_words(person: Person) -> tuple[str, ...]:
     """The folded words of a doctor's name as the letter writes it, titles left out."""
     written = person.name or " ".join(part for part in (person.given_name, person.family_name) if part)
     words = tokens(written)
-    while words and words[0] in _TITLES and len(words) > 1:
+    while words and words[0] in _TITLES:
         words = words[1:]
     return words
 
