@@ -309,10 +309,10 @@ class _Cases(Reader):
         return [case for item in listed.items if (case := self._case(item)) is not None], coverage
 
     def _case(self, node: Node) -> _Case | None:
+        before = len(self.report.findings)
         found = self.table(node, "un cas", "a case", ("name", "at", "given", "expect"))
         if found is None:
             return None
-        before = len(self.report.findings)
         for needed, hint in (
             ("name", "name: …"),
             ("given", "given: { … }"),
