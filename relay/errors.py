@@ -7,6 +7,7 @@
     ├── NotFound              a reference, envelope or person that nobody knows; exit 1
     ├── Refused               a person asked for what a floor or a right forbids; exit 1
     ├── Stale                 somebody else changed the row first: look again, decide again
+    │   └── Clash             the reference that was drawn is taken: draw another
     └── Verdict               what a transport answered about one message
         ├── Deferred          not taken: try again later
         ├── Rejected          never will be: a person must know
@@ -50,6 +51,10 @@ class Refused(RelaisError):
 
 class Stale(RelaisError):
     """The row changed since it was read (optimistic lock). Nothing was written."""
+
+
+class Clash(Stale):
+    """The reference belongs to another thread already: draw another. Nothing was written."""
 
 
 class Verdict(RelaisError):
