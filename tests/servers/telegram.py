@@ -224,8 +224,8 @@ class Telegram:
                     + answer
                 )
                 await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError, Dropped):
-            pass
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError, Dropped):
+            pass  # asyncio's streams complain of a cancelled connection
         finally:
             self._connections.discard(task)
             with contextlib.suppress(RuntimeError):
