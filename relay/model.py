@@ -842,7 +842,6 @@ class Plan:
     fingerprint: str | None = None  # of the mail without its trace headers
     document_keys: tuple[str, ...] = ()  # what makes a later arrival the same document
     stay_keys: tuple[str, ...] = ()  # further names of the thread's stay; later arrivals join it by any
-    patient: str | None = None  # "OID|INS" of the thread's patient: found again when they object; stored blind
     reference: str | None = None  # shown beside the envelope
     patient: str | None = None  # INS, kept as a blind index: an objection finds the patient's threads by it
     decision: DecisionRecord | None = None

@@ -1,0 +1,241 @@
+"""`relay check`: everything that can be known to be wrong before the daemon runs."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from cryptography import x509
+
+from relay import daemon
+from relay.clock import SystemClock
+from relay.errors import ConfigurationError, RelaisError, Unavailable, Verdict
+from relay.ports import Tools
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from relay.config import Settings
+
+WARN_BEFORE = timedelta(days=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One thing that was looked at."""
+
+    name: str
+    severity: Literal["ok", "warning", "error"]
+    text: str
+    unavailable: bool = False
+
+    @property
+    def wrong(self) -> bool:
+        """Whether `relay check` fails for it."""
+        return self.severity == "error"
+
+
+async def examine(settings: Settings, *, online: bool = False) -> list[Found]:
+    """Look at everything, in the order a person would mend it; never stops at the first."""
+    found = [Found("configuration", "ok", str(settings.file))]
+    found += _adapters(settings)
+    found += _watched(settings)
+    found += _certificates(settings)
+    found += _keys(settings)
+    found += await _database_and_rules(settings)
+    found += _clock()
+    if online and not any(each.wrong for each in found if each.name.startswith("adapter")):
+        found += await _online(settings)
+    return found
+
+
+def _adapters(settings: Settings) -> Iterator[Found]:
+    if not settings.adapters:
+        yield Found("adapters", "warning", "none is configured: nothing is watched and nothing leaves")
+    for name, table in settings.adapters.items():
+        try:
+            daemon.check_adapter(settings, table)
+        except ConfigurationError as error:
+            yield Found(f"adapter {name}", "error", str(error))
+        else:
+            yield Found(f"adapter {name}", "ok", table.kind)
+    if any(table.kind in ("telegram", "matrix", "webchat") for table in settings.adapters.values()):
+        agreed = settings.chat_agreed
+        yield (
+            Found("chat", "ok", f"agreed by the DPO on {agreed}")
+            if agreed
+            else Found("chat", "warning", "off: [chat] dpo_agreed is not set")
+        )
+
+
+def _watched(settings: Settings) -> Iterator[Found]:
+    """Answers and receipts come back to the address mail is sent from: somebody must read it."""
+    mail = settings.mail
+    if mail is None:
+        return
+    if not mail.sender:
+        yield Found("sending address", "error", f"[adapters.{mail.name}] needs `from`")
+        return
+    if not any(fnmatchcase(mail.sender.rpartition("@")[2].lower(), glob) for glob in settings.domains):
+        yield Found("sending address", "warning", "its domain is not in [relay] domains")
+    if any(table.role == "replies" for table in settings.adapters.values()):
+        yield Found("replies", "ok", "the relay's own mailbox is watched")
+    else:
+        yield Found(
+            "replies", "error",
+            "nothing watches the address mail is sent from: add an imap adapter with role = \"replies\"",
+        )  # fmt: skip
+
+
+def _certificates(settings: Settings) -> Iterator[Found]:
+    for name, table in settings.adapters.items():
+        file = table.raw.get("client_cert")
+        if not isinstance(file, str):
+            continue
+        title = f"certificate {name}"
+        try:
+            certificate = x509.load_pem_x509_certificate(Path(file).read_bytes())
+        except (OSError, ValueError) as error:
+            yield Found(title, "error", f"cannot be read ({type(error).__name__})")
+            continue
+        left = certificate.not_valid_after_utc - datetime.now(UTC)
+        if left < timedelta(0):
+            yield Found(title, "error", f"expired on {certificate.not_valid_after_utc:%Y-%m-%d}")
+        elif left < WARN_BEFORE:
+            yield Found(title, "warning", f"expires in {left.days} days")
+        else:
+            yield Found(title, "ok", f"valid until {certificate.not_valid_after_utc:%Y-%m-%d}")
+
+
+def _keys(settings: Settings) -> Iterator[Found]:
+    try:
+        daemon.key_ring(settings).long_key("token")
+        mode = stat.S_IMODE(settings.keys_file.stat().st_mode)
+    except (RelaisError, KeyError, OSError) as error:
+        text = str(error) if isinstance(error, RelaisError) else "the key ring cannot be read"
+        yield Found("keys", "error", text)
+        return
+    if mode & 0o077:
+        yield Found("keys", "error", f"{settings.keys_file} may be read by others: chmod 600")
+    else:
+        yield Found("keys", "ok", str(settings.keys_file))
+
+
+async def _database_and_rules(settings: Settings) -> list[Found]:
+    found: list[Found] = []
+    found += _rules(settings)
+    try:
+        store = await daemon.open_store(settings)
+    except RelaisError as error:
+        return [*found, Found("database", "error", str(error), unavailable=isinstance(error, Unavailable))]
+    try:
+        broken = {name: rows for name, rows in (await store.invariants()).items() if rows}
+    finally:
+        await store.close()
+    if broken:
+        words = ", ".join(f"{name} {rows}" for name, rows in broken.items())
+        found.append(Found("database", "error", f"invariants are broken: {words}"))
+    else:
+        found.append(Found("database", "ok", settings.database_url.partition("://")[0]))
+    return found
+
+
+def _rules(settings: Settings) -> list[Found]:
+    from rules import cases, language
+
+    file = settings.rules
+    try:
+        text = file.read_bytes()
+    except OSError as error:
+        return [Found("rules", "error", f"{file} cannot be read ({type(error).__name__})")]
+    rules, findings = language.load(text, str(file), daemon.rules_site(settings), settings.language)
+    beside = Path(cases.tests_beside(str(file)))
+    if rules is not None and beside.exists():
+        findings = (*findings, *cases.run(rules, beside.read_bytes(), str(beside)).findings)
+    lines = [
+        Found(
+            "rules",
+            "error" if each.severity == "error" else "warning",
+            each.text(settings.language).split("\n")[0],
+        )
+        for each in findings
+    ]
+    return lines or [Found("rules", "ok", str(file))]
+
+
+def _clock() -> Iterator[Found]:
+    now = datetime.now(UTC)
+    if now.year < 2025:
+        yield Found("clock", "error", f"the machine believes it is {now:%Y-%m-%d}")
+    else:
+        yield Found("clock", "ok", f"{now:%Y-%m-%d %H:%M} UTC")
+
+
+async def _online(settings: Settings) -> list[Found]:
+    tools = Tools(SystemClock(), settings.state, settings.language, settings.timezone, lambda *_: None)
+    adapters = daemon.connect(settings, tools)
+
+    async def one(name: str) -> Found:
+        try:
+            async with asyncio.timeout(30):
+                await adapters[name].probe()
+        except Verdict as verdict:
+            return Found(f"online {name}", "error", str(verdict), unavailable=True)
+        except TimeoutError:
+            return Found(f"online {name}", "error", "no answer within 30 s", unavailable=True)
+        return Found(f"online {name}", "ok", "connected and authenticated")
+
+    try:
+        return list(await asyncio.gather(*(one(name) for name in adapters)))
+    finally:
+        for adapter in adapters.values():
+            await adapter.close()
+
+
+_PORTS = {"imap": 993, "smtp": 465}
+
+
+def flow_matrix(settings: Settings) -> list[Mapping[str, object]]:
+    """Every connection the relay makes or accepts, for a firewall's admin."""
+    rows: list[Mapping[str, object]] = []
+    for name, table in settings.adapters.items():
+        raw = table.raw
+        if table.kind in _PORTS:
+            row = {
+                "from": "relay",
+                "to": raw.get("host"),
+                "port": raw.get("port", _PORTS[table.kind]),
+                "protocol": f"{table.kind} ({raw.get('security', 'tls')})",
+            }
+        elif "listen" in raw:
+            host, _, port = str(raw["listen"]).rpartition(":")
+            row = {"from": "hospital", "to": host, "port": int(port), "protocol": table.kind}
+        elif "base_url" in raw or table.kind == "telegram":
+            url = str(raw.get("base_url", "https://api.telegram.org"))
+            row = {"from": "relay", "to": url.split("//")[1], "port": 443, "protocol": "https"}
+        elif "homeserver" in raw:
+            row = {
+                "from": "relay",
+                "to": str(raw["homeserver"]).split("//")[1],
+                "port": 443,
+                "protocol": "https",
+            }
+        else:
+            continue
+        rows.append({**row, "why": name})
+    host, port = settings.console
+    rows.append({"from": "admins", "to": host, "port": port, "protocol": "http", "why": "console"})
+    if settings.gp_page:
+        host, port, _ = settings.gp_page
+        rows.append({"from": "reverse proxy", "to": host, "port": port, "protocol": "http", "why": "GP page"})
+    if settings.database_url.startswith("postgresql"):
+        rows.append(
+            {"from": "relay", "to": settings.database_url.rpartition("@")[2].partition("/")[0], "port": 5432,
+             "protocol": "postgresql", "why": "database"}
+        )  # fmt: skip
+    return rows

@@ -1,0 +1,309 @@
+"""`relay patients …` and `relay directory …`: who is a patient, whose GP, and where the mailboxes are."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import typer
+
+from relay.cli import shared
+from relay.errors import NotFound, UsageError
+
+if TYPE_CHECKING:
+    from relay.registers import BadLine
+
+T = TypeVar("T")
+
+patients = typer.Typer(help="Patients and their registered GP.", no_args_is_help=True)
+directory = typer.Typer(help="Professionals, their mailboxes and chat accounts.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the program."""
+    app.add_typer(patients, name="patients")
+    app.add_typer(directory, name="directory")
+
+
+class _Counted:
+    """Good rows pass; bad lines are kept with number and reason."""
+
+    def __init__(self) -> None:
+        self.bad: list[BadLine] = []
+
+    def good(self, rows: Iterable[T | BadLine]) -> Iterator[T]:
+        from relay.registers import BadLine
+
+        for row in rows:
+            if isinstance(row, BadLine):
+                self.bad.append(row)
+            else:
+                yield row
+
+
+@contextlib.contextmanager
+def _bar(file: Path) -> Iterator[Callable[[int], None]]:
+    """A progress bar on standard error, by rows; silent where nobody looks."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    with Progress(
+        SpinnerColumn(), TextColumn(file.name), TextColumn("{task.completed:,} lines"), TimeElapsedColumn(),
+        console=console, transient=True, disable=not console.is_terminal,
+    ) as progress:  # fmt: skip
+        task = progress.add_task(file.name, total=None)
+        yield lambda done: progress.update(task, completed=done)
+
+
+def _report(count: object, bad: list[BadLine], file: Path) -> int:
+    """Counts and bad lines; exit 1 when a line was bad."""
+    from dataclasses import asdict
+
+    counts = asdict(count)  # type: ignore[call-overload]
+    if shared.chosen.json:
+        shared.emit({**counts, "bad": [{"line": each.number, "reason": each.reason} for each in bad]})
+    else:
+        print(", ".join(f"{name} {value}" for name, value in counts.items()))
+        for each in bad:
+            print(f"{file}:{each.number}: {each.reason}", file=sys.stderr)
+    return 1 if bad else 0
+
+
+def _exists(file: Path) -> Path:
+    if not file.is_file():
+        raise UsageError(f"{file}: no such file")
+    return file
+
+
+# ------------------------------------------------------------------------------------------------- patients
+
+
+@patients.command("import")
+def import_patients(
+    file: Path = typer.Argument(help="patients.csv"),
+    complete: bool = typer.Option(False, "--complete", help="The file is whole: end the rows it lacks."),
+) -> int:
+    """Read patients and their registered GP; good lines are kept, bad ones named."""
+    from relay import identity, registers
+
+    site = shared.settings()
+    counted = _Counted()
+
+    async def work() -> object:
+        async with shared.opened(site) as store:
+            with _bar(_exists(file)) as progress, file.open("rb") as stream:
+                return await store.import_registrations(
+                    counted.good(registers.patients(stream, str(file))),
+                    identity.keys_of,
+                    complete=complete,
+                    progress=progress,
+                )
+
+    return _report(shared.run(work()), counted.bad, file)
+
+
+@patients.command("show")
+def show_patient(ins: str = typer.Argument(help="The patient's INS.")) -> int:
+    """Show one registered patient. Writes health data on the screen: mind who looks."""
+    from dataclasses import asdict
+
+    site = shared.settings()
+
+    async def work() -> dict[str, object]:
+        async with shared.opened(site) as store:
+            found = await store.registration_by_ins(ins)
+            if found is None:
+                raise NotFound("no registered patient has this INS")
+            return asdict(found)
+
+    shared.show_one(shared.run(work()))
+    return 0
+
+
+@patients.command("set-gp")
+def set_gp(
+    ins: str = typer.Argument(help="The patient's INS."),
+    rpps: str = typer.Argument(help="The RPPS of the registered GP."),
+    by: str = typer.Option("admin", "--by", help="Who says so."),
+) -> int:
+    """Correct a patient's registered GP; the correction survives the next import."""
+    from relay import identity
+
+    site = shared.settings()
+    bare = identity.rpps(rpps)
+    if bare is None:
+        raise UsageError("an RPPS has 11 digits")
+
+    async def work() -> None:
+        async with shared.opened(site) as store:
+            await store.set_gp(ins, bare, by=by)
+
+    shared.run(work())
+    shared.show_one({"ins": ins, "gp_rpps": bare})
+    return 0
+
+
+@patients.command("object")
+def object_to(
+    ins: str = typer.Argument(help="The patient's INS."),
+    scope: str = typer.Option("all", "--scope", help="gp, copies or all."),
+    by: str = typer.Option(..., "--by", help="Who recorded the objection."),
+) -> int:
+    """Record an objection: queued copies and reminders are cancelled at once, what left is listed."""
+    from relay import operations
+
+    if scope not in ("gp", "copies", "all"):
+        raise UsageError(f"--scope is gp, copies or all, not « {scope} »")
+    site = shared.settings()
+
+    async def work() -> dict[str, object]:
+        async with shared.opened(site) as store:
+            return await operations.objection(site, store, ins, scope, by)
+
+    found = shared.run(work())
+    shared.show_one(found)
+    return 0
+
+
+# ------------------------------------------------------------------------------------------------ directory
+
+
+@directory.command("import")
+def import_directory(
+    file: Path = typer.Argument(help="directory.csv or the Annuaire Santé extraction."),
+) -> int:
+    """Read professionals and their mailboxes."""
+    from relay import identity, registers
+
+    site = shared.settings()
+    counted = _Counted()
+
+    async def work() -> object:
+        async with shared.opened(site) as store:
+            with _bar(_exists(file)) as progress, file.open("rb") as stream:
+                return await store.import_professionals(
+                    counted.good(registers.professionals(stream, str(file))), identity.fold, progress=progress
+                )
+
+    return _report(shared.run(work()), counted.bad, file)
+
+
+@directory.command("find")
+def find(text: str = typer.Argument(help="A family name, an RPPS or a mail address.")) -> int:
+    """Find professionals."""
+    site = shared.settings()
+
+    async def work() -> list[dict[str, object]]:
+        async with shared.opened(site) as store:
+            found = await store.find_professionals(text)
+            return [
+                {
+                    "rpps": each.rpps,
+                    "family_name": each.family_name,
+                    "given_name": each.given_name,
+                    "mailboxes": [box.address for box in each.mailboxes],
+                    "active": each.active,
+                    "postcode": each.postcode,
+                    "channels": [
+                        f"{link.adapter_kind}:{link.chat}" for link in await store.links([each.rpps])
+                    ],
+                }
+                for each in found
+            ]
+
+    rows = shared.run(work())
+    shared.show_rows(
+        rows, ("rpps", "family_name", "given_name", "mailboxes", "active", "postcode", "channels"),
+        "nobody of that name",
+    )  # fmt: skip
+    return 0 if rows else 1
+
+
+@directory.command("link")
+def link(
+    rpps: str = typer.Argument(None, help="The professional's RPPS."),
+    channel: str = typer.Argument(None, help="telegram:CHAT[:USER], matrix:@USER:SERVER or webchat:NAME."),
+    file: Path = typer.Option(None, "--file", help="links.csv: rpps,channel."),
+    no_notice: bool = typer.Option(False, "--no-notice", help="Mail nobody: for a bulk load."),
+) -> int:
+    """Link a chat account to a professional, as an admin's act; they are told by secure mail."""
+    from relay import operations, registers
+
+    site = shared.settings()
+    if (file is None) == (rpps is None or channel is None):
+        raise UsageError("give RPPS and CHANNEL, or --file links.csv")
+    counted = _Counted()
+    if file is not None:
+        with _exists(file).open("rb") as stream:
+            links = list(counted.good(registers.links(stream, str(file))))
+    else:
+        links = [registers.link(rpps, channel)]
+
+    async def work() -> int:
+        async with shared.opened(site) as store:
+            return await operations.link(site, store, links, notice=not no_notice)
+
+    done = shared.run(work())
+    if shared.chosen.json:
+        shared.emit(
+            {"linked": done, "bad": [{"line": each.number, "reason": each.reason} for each in counted.bad]}
+        )
+    else:
+        print(f"linked {done}")
+        for each in counted.bad:
+            print(f"{file}:{each.number}: {each.reason}", file=sys.stderr)
+    return 1 if counted.bad else 0
+
+
+@directory.command("unlink")
+def unlink(
+    rpps: str = typer.Argument(help="The professional's RPPS."),
+    channel: str = typer.Argument(None, help="One account; all when left out."),
+) -> int:
+    """Take chat accounts from a professional."""
+    from relay import registers
+
+    site = shared.settings()
+    one = registers.link(rpps, channel) if channel else None
+
+    async def work() -> int:
+        async with shared.opened(site) as store:
+            return await store.unlink(rpps, one)
+
+    count = shared.run(work())
+    shared.show_one({"rpps": rpps, "unlinked": count})
+    return 0 if count else 1
+
+
+@directory.command("away")
+def away(
+    rpps: str = typer.Argument(help="Who is away."),
+    first: str = typer.Option(..., "--from", help="First day, 2026-12-24."),
+    last: str = typer.Option(..., "--to", help="Last day."),
+    substitute: str = typer.Option(None, "--substitute", help="The RPPS of who stands in."),
+) -> int:
+    """Declare an absence, perhaps with a substitute."""
+    from relay.model import Absence
+
+    site = shared.settings()
+    try:
+        days = date.fromisoformat(first), date.fromisoformat(last)
+    except ValueError:
+        raise UsageError("days are written 2026-12-24") from None
+    if days[1] < days[0]:
+        raise UsageError("the last day is before the first")
+    if days[1] < datetime.now(UTC).date():
+        raise UsageError("this absence is over already")
+
+    async def work() -> None:
+        async with shared.opened(site) as store:
+            await store.away(Absence(rpps, days[0], days[1], substitute))
+
+    shared.run(work())
+    shared.show_one({"rpps": rpps, "from": days[0], "to": days[1], "substitute": substitute})
+    return 0

@@ -1,0 +1,181 @@
+"""`relay rules …`: check and test a rule file, and explain a decision."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from relay.cli import shared
+from relay.errors import ConfigurationError, UsageError
+
+if TYPE_CHECKING:
+    from rules.language import Finding, RuleSet, Site
+
+commands = typer.Typer(help="Routing rules: check, test, explain.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the program."""
+    app.add_typer(commands, name="rules")
+
+
+def _file(named: Path | None) -> tuple[Path, Site | None]:
+    """The rule file that is meant, and what the configuration knows (None without one)."""
+    site = shared.settings_or_none()
+    if site is None:
+        if named is None:
+            raise UsageError("no configuration here: name a rule file, or give --config")
+        return named, None
+    from relay import daemon
+
+    return named or site.rules, daemon.rules_site(site)
+
+
+def _text(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"cannot be read ({type(error).__name__})", file=str(file)) from None
+
+
+def _load(file: Path, site: Site | None, lang: str) -> tuple[RuleSet | None, tuple[Finding, ...]]:
+    from rules import language
+
+    return language.load(_text(file), str(file), site, lang)
+
+
+def _show(findings: tuple[Finding, ...], lang: str) -> None:
+    for finding in findings:
+        print(finding.text(lang))
+
+
+@commands.command("check")
+def check(
+    file: Path = typer.Argument(None, help="The rule file; the configured one when left out."),
+    form: str = typer.Option("text", "--format", help="text or json."),
+    lang: str = typer.Option("fr", "--lang", help="Language of the findings: fr or en."),
+) -> int:
+    """Check a rule file and the tests beside it: exit 1 when it has errors."""
+    from rules import cases
+
+    if form not in ("text", "json"):
+        raise UsageError(f"--format is text or json, not « {form} »")
+    place, site = _file(file)
+    rules, findings = _load(place, site, lang)
+    beside = Path(cases.tests_beside(str(place)))
+    if rules is not None:
+        if beside.exists():
+            findings = (*findings, *cases.run(rules, _text(beside), str(beside), lang).findings)
+        else:
+            findings = (*findings, cases.without_tests(str(place), lang))
+    ok = rules is not None and not any(finding.severity == "error" for finding in findings)
+    if form == "json" or shared.chosen.json:
+        shared.emit({"ok": ok, "findings": [finding.as_json() for finding in findings]})
+    else:
+        _show(findings, lang)
+        if ok and rules is not None:
+            count, copies = len(rules.rules), len(rules.also)
+            print(
+                f"{place.name} : rien à redire, {count} règles, {copies} copies."
+                if lang == "fr"
+                else f"{place.name}: nothing to object to, {count} rules, {copies} copies."
+            )
+    return 0 if ok else 1
+
+
+@commands.command("test")
+def test(
+    file: Path = typer.Argument(None, help="The rule file; the configured one when left out."),
+    lang: str = typer.Option("fr", "--lang", help="Language of the findings: fr or en."),
+) -> int:
+    """Run the tests that stand beside a rule file."""
+    from rules import cases
+
+    place, site = _file(file)
+    rules, findings = _load(place, site, lang)
+    if rules is None:
+        if shared.chosen.json:
+            shared.emit({"ok": False, "cases": [], "findings": [each.as_json() for each in findings]})
+        else:
+            _show(findings, lang)
+        return 1
+    beside = Path(cases.tests_beside(str(place)))
+    if not beside.exists():
+        raise ConfigurationError("there is no test file beside the rules", file=str(beside))
+    outcome = cases.run(rules, _text(beside), str(beside), lang)
+    if shared.chosen.json:
+        shared.emit({"ok": outcome.ok, "cases": [result.as_json() for result in outcome.results]})
+    else:
+        for result in outcome.results:
+            print(f"{'✓' if result.ok else '✗'} {result.name}")
+        _show(outcome.findings, lang)
+        failed = sum(not result.ok for result in outcome.results)
+        print(
+            f"{len(outcome.results)} cas, {failed} en échec."
+            if lang == "fr"
+            else f"{len(outcome.results)} cases, {failed} failed."
+        )
+    return 0 if outcome.ok else 1
+
+
+@commands.command("explain")
+def explain(
+    letter: Path = typer.Argument(None, help="A letter's file."),
+    rules_file: Path = typer.Option(None, "--rules", help="The rule file; the configured one when left out."),
+    facts: str = typer.Option(None, "--facts", help="Facts as JSON instead of a letter."),
+    at: str = typer.Option(None, "--at", help="The instant (site's time); now when left out."),
+    lang: str = typer.Option("fr", "--lang", help="fr or en."),
+) -> int:
+    """Say which rule decides, and why each earlier one did not."""
+    from rules import engine, language
+
+    place, site = _file(rules_file)
+    rules, findings = _load(place, site, lang)
+    if rules is None:
+        _show(findings, lang)
+        return 1
+    if (facts is None) == (letter is None):
+        raise UsageError("name a letter, or give --facts")
+    when = datetime.now(UTC)
+    if at is not None:
+        try:
+            when = datetime.fromisoformat(at)
+        except ValueError:
+            raise UsageError(f"--at « {at} » is no time; write 2026-12-04T18:45") from None
+        when = when.replace(tzinfo=rules.zone) if when.tzinfo is None else when
+    if facts is not None:
+        try:
+            given = json.loads(facts)
+        except ValueError:
+            raise UsageError("--facts is no JSON") from None
+        if not isinstance(given, dict):
+            raise UsageError('--facts is one JSON object, such as {"event": "discharge"}')
+        try:
+            known = language.facts_from_json(given)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+    else:
+        from relay import intake
+
+        known = intake.facts_of(letter.name, _text(letter), rules, when)
+    result = engine.explain(rules, known, when)
+    if shared.chosen.json:
+        shared.emit(result)
+        return 0
+    print(f"{place.name} → {result['rule']} ({result['action']}, {result['why']})")
+    if result["undecided_at"]:
+        print(f"  indécis à {result['undecided_at']} : {result['undecided_field']} inconnu")
+    trace = result["trace"]
+    assert isinstance(trace, list)  # noqa: S101 - engine.explain's shape
+    for entry in trace:
+        mark = {"yes": "oui", "no": "non", "unknown": "inconnu"}.get(entry["result"], entry["result"])
+        print(f"  {entry['file']}:{entry['line']} {entry['id']} : {mark}{' ←' if entry['decides'] else ''}")
+        for matcher in entry["matchers"]:
+            words = json.dumps(matcher, ensure_ascii=False, default=str)
+            print(f"      {words}", file=sys.stdout)
+    return 0

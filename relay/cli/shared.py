@@ -1,0 +1,178 @@
+"""What every command shares: the three options, the configuration, the store, and how results are shown."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from relay.errors import UsageError
+
+if TYPE_CHECKING:
+    from relay.config import Settings
+    from relay.store import Store
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The options that every command takes, wherever they stand on the line."""
+
+    config: Path | None = None
+    json: bool = False
+    log: str = "json"
+
+
+chosen = Chosen()
+
+
+def take_shared(words: Sequence[str]) -> tuple[list[str], Chosen]:
+    """Split the shared options from the rest; what follows `--` is left alone. Raises UsageError."""
+    rest: list[str] = []
+    found = Chosen()
+    waiting = list(words)
+    while waiting:
+        word = waiting.pop(0)
+        if word == "--":
+            rest += [word, *waiting]
+            break
+        name, equals, value = word.partition("=")
+        if word == "--json":
+            found = replace(found, json=True)
+        elif name in ("--config", "--log"):
+            if not equals:
+                if not waiting:
+                    raise UsageError(f"{name} needs a value")
+                value = waiting.pop(0)
+            found = replace(found, config=Path(value)) if name == "--config" else replace(found, log=value)
+        else:
+            rest.append(word)
+    return rest, found
+
+
+def config_file() -> Path:
+    """The configuration's file: --config, else $RELAY_CONFIG, else ./config.toml."""
+    return chosen.config or Path(os.environ.get("RELAY_CONFIG") or "config.toml")
+
+
+def settings() -> Settings:
+    """The configuration, checked. Raises ConfigurationError."""
+    from relay import config
+
+    return config.read(config_file())
+
+
+def settings_or_none() -> Settings | None:
+    """For commands that need no configuration: None when there is no file and none was asked for."""
+    if chosen.config is None and "RELAY_CONFIG" not in os.environ and not config_file().exists():
+        return None
+    return settings()
+
+
+@contextlib.asynccontextmanager
+async def opened(site: Settings) -> AsyncIterator[Store]:
+    """The store, closed at the end."""
+    from relay import daemon
+
+    store = await daemon.open_store(site)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def run(work: Coroutine[object, object, T]) -> T:
+    """Run one command's work to its end."""
+    return asyncio.run(work)
+
+
+# ------------------------------------------------------------------------------------------------- showing
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    return str(value)
+
+
+def emit(document: object) -> None:
+    """Exactly one JSON document on standard output."""
+    json.dump(document, sys.stdout, ensure_ascii=False, default=_plain)
+    sys.stdout.write("\n")
+
+
+def show_rows(rows: Sequence[Mapping[str, object]], columns: Sequence[str], nothing: str) -> None:
+    """A list command's result: JSON array, or a table for people."""
+    if chosen.json:
+        emit(list(rows))
+        return
+    if not rows:
+        say(nothing)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(row.get(column)) for column in columns))
+    Console(highlight=False, markup=False, soft_wrap=not sys.stdout.isatty()).print(table)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value)) or "–"
+    plain = _plain(value) if not isinstance(value, (str, int, float)) else value
+    return str(plain)
+
+
+def show_one(row: Mapping[str, object]) -> None:
+    """One object: JSON, or one line a key."""
+    if chosen.json:
+        emit(row)
+        return
+    width = max((len(key) for key in row), default=0)
+    for key, value in row.items():
+        print(f"{key:<{width}}  {_cell(value)}")
+
+
+def say(text: str) -> None:
+    """A sentence for people; standard error when standard output belongs to JSON."""
+    print(text, file=sys.stderr if chosen.json else sys.stdout)
+
+
+def since(text: str | None, zone: str = "UTC") -> datetime | None:
+    """`--since`: an ISO date or time (site's time zone when it has none), or a duration ago. Raises UsageError."""
+    if text is None:
+        return None
+    from zoneinfo import ZoneInfo
+
+    from relay.config import duration
+
+    with contextlib.suppress(ValueError):
+        return datetime.now(UTC) - duration(text)
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"--since « {text} » is no date, time or duration (2026-11-21, 7d)") from None
+    return at.replace(tzinfo=ZoneInfo(zone)) if at.tzinfo is None else at
+
+
+def ago(days: float) -> datetime:
+    """That many days before now."""
+    return datetime.now(UTC) - timedelta(days=days)

@@ -1,0 +1,264 @@
+"""`relay init|check|run|demo|recognise|status|pause|resume`: from nothing to a running relay."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from relay.cli import shared
+from relay.errors import UsageError
+
+if TYPE_CHECKING:
+    from relay.config import Settings
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the program."""
+    for name, command in (
+        ("init", init), ("check", check), ("run", run), ("demo", demo), ("recognise", recognise),
+        ("status", status), ("pause", pause), ("resume", resume),
+    ):  # fmt: skip
+        app.command(name)(command)
+
+
+# ----------------------------------------------------------------------------------------------------- init
+
+
+def init(
+    folder: Path = typer.Argument(help="The folder to write."),
+    since: str = typer.Option(
+        None, "--since", help="From when an already full mailbox is read: now, all or a date. Asks nothing."
+    ),
+) -> int:
+    """Write a configuration, the rules, the keys and the database of a new site."""
+    from relay import starter
+
+    if since is None:
+        if not sys.stdin.isatty():
+            raise UsageError("nobody to ask here: say --since now, --since all or --since 2026-11-21")
+        answers = _ask()
+    else:
+        answers = starter.Answers(since=_since(since))
+    written = shared.run(starter.write(folder, answers))
+    if shared.chosen.json:
+        shared.emit({"folder": str(folder), "written": [str(each) for each in written]})
+        return 0
+    for each in written:
+        print(each)
+    print(f"\nNext: edit {folder / 'config.toml'}, then relay check --config {folder / 'config.toml'}")
+    return 0
+
+
+def _since(text: str) -> str:
+    if text in ("now", "all"):
+        return text
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError:
+        raise UsageError(f"--since « {text} » is neither now, all nor a date such as 2026-11-21") from None
+
+
+def _ask() -> object:
+    from relay import starter
+
+    ask = typer.prompt
+    return starter.Answers(
+        since=_since(ask("Read which waiting messages (now, all or a date)", default="now")),
+        name=ask("How the relay signs", default="Relais ville-hôpital"),
+        ward=ask("First ward", default="Cardiologie"),
+        ward_mail=ask("That ward's secure mail address", default="cardiologie@chr-exemple.mssante.fr"),
+        relay_mail=ask("The relay's own secure mail address", default="relais@relais45.mssante.fr"),
+        imap_host=ask("IMAP server", default="imap.operateur.mssante.fr"),
+        smtp_host=ask("SMTP server", default="smtp.operateur.mssante.fr"),
+        desk_mail=ask("The desk that takes what nobody took", default="sorties@chr-exemple.mssante.fr"),
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- check
+
+
+def check(
+    online: bool = typer.Option(False, "--online", help="Connect and authenticate to every adapter."),
+    flows: bool = typer.Option(False, "--flows", help="Print the network flow matrix."),
+) -> int:
+    """Check configuration, rules, keys, database, clock and certificates; exit 1 when something is wrong."""
+    from relay import checking
+
+    site = shared.settings()
+    findings = shared.run(checking.examine(site, online=online))
+    rows = checking.flow_matrix(site) if flows else []
+    ok = not any(finding.wrong for finding in findings)
+    if shared.chosen.json:
+        document: dict[str, object] = {
+            "ok": ok,
+            "checks": [
+                {"name": each.name, "ok": not each.wrong, "severity": each.severity, "text": each.text}
+                for each in findings
+            ],
+        }
+        if flows:
+            document["flows"] = rows
+        shared.emit(document)
+    else:
+        marks = {"ok": "✓", "warning": "!", "error": "✗"}
+        for finding in findings:
+            print(f"{marks[finding.severity]} {finding.name}: {finding.text}")
+        if flows:
+            shared.show_rows(rows, ("from", "to", "port", "protocol", "why"), "no network flow")
+    unavailable = any(finding.wrong and finding.unavailable for finding in findings)
+    return 0 if ok else 3 if unavailable and all(f.unavailable for f in findings if f.wrong) else 1
+
+
+# ------------------------------------------------------------------------------------------------ run, demo
+
+
+def run(
+    only: str = typer.Option(None, "--only", help="One part of the daemon: intake, dispatch or console."),
+) -> int:
+    """Run the relay until SIGTERM."""
+    if only not in (None, "intake", "dispatch", "console"):
+        raise UsageError(f"--only is intake, dispatch or console, not « {only} »")
+    from relay.daemon import Daemon, check_adapter
+
+    site = shared.settings()
+    for table in site.adapters.values():
+        check_adapter(site, table)
+    asyncio.run(Daemon(site, only=only).run())  # type: ignore[arg-type]
+    return 0
+
+
+def demo(
+    port: int = typer.Option(8025, "--port", help="Port of the page on 127.0.0.1."),
+    once: bool = typer.Option(
+        False, "--once", help="Run the sample letters through, print each step, leave."
+    ),
+) -> int:
+    """Show the whole relay on this machine: no account, no root, nothing leaves it."""
+    from relay import demo as tour
+
+    return asyncio.run(tour.run(port=port, once=once, out=sys.stdout))
+
+
+# ------------------------------------------------------------------------------------------------ recognise
+
+
+def recognise(files: list[Path] = typer.Argument(help="Messages or documents.")) -> int:
+    """Say what the relay understands of files; exit 0 for any bytes."""
+    import json
+
+    from relay import reading, recognition
+
+    for file in files:
+        try:
+            raw = file.read_bytes()
+        except OSError as error:
+            raise UsageError(f"{file}: cannot be read ({type(error).__name__})") from None
+        document = reading.read_file(file.name, raw)
+        row = recognition.to_json(recognition.recognise(document), file=str(file))
+        if shared.chosen.json:
+            shared.emit(row)
+            continue
+        print(f"{file}: {row['outcome']}" + (f" ({row['format']})" if row["format"] else ""))
+        for key, value in row.items():
+            if key not in ("file", "outcome", "format") and value not in (None, [], ""):
+                text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+                print(f"  {key}: {text}")
+    return 0
+
+
+# ------------------------------------------------------------------------------------- status, pause, resume
+
+
+def status(watch: bool = typer.Option(False, "--watch", help="Show it again every two seconds.")) -> int:
+    """One page: what came in, what waits, what is open, what is down."""
+    from relay import __version__
+
+    site = shared.settings()
+
+    async def page() -> dict[str, object]:
+        from relay import daemon
+
+        async with shared.opened(site) as store:
+            found = dict(await store.status())
+            found["invariants"] = await store.invariants()
+            found["rules"] = await daemon.rules_standing(site, store)
+        order = (
+            "version", "now", "mode", "received", "decided", "held", "ignored", "corrupt", "open", "balance",
+            "deliveries", "threads", "oldest_waiting_s", "adapters", "rules", "invariants",
+        )  # fmt: skip
+        found |= {"version": __version__, "mode": site.mode}
+        return {key: found[key] for key in order} | {k: v for k, v in found.items() if k not in order}
+
+    while True:
+        document = shared.run(page())
+        if shared.chosen.json:
+            shared.emit(document)
+        else:
+            if watch:
+                print("\x1b[2J\x1b[H", end="")
+            _status_page(document)
+        if not watch:
+            return 0
+        with contextlib.suppress(KeyboardInterrupt):
+            shared.run(asyncio.sleep(2))
+            continue
+        return 0
+
+
+def _status_page(document: dict[str, object]) -> None:
+    print(f"Relais {document['version']} · {document['mode']} · {document['now']}")
+    counts = ("received", "decided", "held", "ignored", "corrupt", "open")
+    print("  ".join(f"{name} {document[name]}" for name in counts))
+    for title in ("deliveries", "threads", "adapters", "rules", "invariants"):
+        rows = document[title]
+        assert isinstance(rows, dict)  # noqa: S101 - contract §6
+        shown = []
+        for name, value in rows.items():
+            if isinstance(value, dict):
+                shown.append(" ".join(str(part) for part in (name, value["state"], value["detail"]) if part))
+            elif value or title == "rules":
+                shown.append(f"{name} {value}")
+        print(f"{title}: {' · '.join(shown) or '–'}")
+    wait = document["oldest_waiting_s"]
+    print(f"oldest waiting: {'–' if wait is None else f'{wait} s'}")
+
+
+def pause(adapter: str = typer.Argument(None, help="One adapter; all when left out.")) -> int:
+    """Emergency stop: nothing leaves; intake goes on."""
+    return _pause(adapter, stop=True)
+
+
+def resume(adapter: str = typer.Argument(None, help="One adapter; all when left out.")) -> int:
+    """End a pause."""
+    return _pause(adapter, stop=False)
+
+
+def _pause(adapter: str | None, *, stop: bool) -> int:
+    site = shared.settings()
+    names = _adapters(site, adapter)
+
+    async def work() -> None:
+        async with shared.opened(site) as store:
+            for name in names:
+                await (store.pause(name) if stop else store.resume(name))
+
+    shared.run(work())
+    if shared.chosen.json:
+        shared.emit({"paused" if stop else "resumed": names})
+    else:
+        print(f"{'paused' if stop else 'resumed'}: {', '.join(names)}")
+    return 0
+
+
+def _adapters(site: Settings, named: str | None) -> list[str]:
+    if named is None:
+        return list(site.adapters)
+    if named not in site.adapters:
+        raise UsageError(f"no adapter « {named} »; known are {', '.join(site.adapters) or 'none'}")
+    return [named]

@@ -1,0 +1,459 @@
+"""The daemon: opens the adapters, supervises the three loops, obeys signals.
+
+A broken adapter is tried again for ever, ever more slowly, and never stops another; its people are told once
+when it breaks and once when it heals. SIGTERM lets what is on the wire end (10 s at most); SIGHUP reads the
+rules and certificates again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import signal
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+import uvicorn
+
+from relay import __version__, console, log, metrics, planning
+from relay.clock import SystemClock
+from relay.config import CHAT_KINDS, AdapterTable, Settings, translate
+from relay.dispatch import Dispatch
+from relay.errors import ConfigurationError, Deferred, Unavailable, Verdict
+from relay.intake import Intake
+from relay.model import Why
+from relay.ports import Adapter, Channel, Clock, Inbox, Limits, Sender, Tools
+from relay.schedule import Schedule
+from relay.store import Store
+from relay.vault import FileKeyRing, Vault
+from rules import language
+
+if TYPE_CHECKING:
+    from starlette.routing import BaseRoute
+    from starlette.types import ASGIApp
+
+DRAIN = 10.0  # seconds between SIGTERM and the end
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0  # seconds between two tries of a broken adapter
+ALERT_AFTER = timedelta(minutes=2)
+"""An adapter that stays away this long is worth a mail to the admins; a hiccup is not."""
+
+Role = Literal["intake", "dispatch", "console"]
+
+
+def node_name() -> str:
+    """Who claims rows here: one relay a host and state folder."""
+    return socket.gethostname()
+
+
+# ------------------------------------------------------------------------------------------------- opening
+
+
+def key_ring(settings: Settings) -> FileKeyRing:
+    """The site's keys. Raises ConfigurationError when the file is missing or readable by others."""
+    if not settings.keys_file.exists():
+        raise settings.error(
+            ("keys", "file"), f"{settings.keys_file} does not exist; `relay init DIR` makes one"
+        )
+    return FileKeyRing(settings.keys_file)
+
+
+async def open_store(settings: Settings, clock: Clock | None = None) -> Store:
+    """The site's database, its schema brought up to date. Raises Unavailable or ConfigurationError."""
+    password = settings.database_password
+    return await Store.open(
+        settings.database_url,
+        Vault(key_ring(settings)),
+        clock=clock or SystemClock(),
+        node=node_name(),
+        password=password.get_secret_value() if password else None,
+    )
+
+
+def check_adapter(settings: Settings, table: AdapterTable) -> object:
+    """The adapter's own Settings of one `[adapters.NAME]`. Raises ConfigurationError with file, line and key."""
+    module = importlib.import_module(f"adapters.{table.kind}")
+    return _adapter_settings(settings, table, module.Settings)
+
+
+def _adapter_settings(settings: Settings, table: AdapterTable, model: type) -> object:
+    from pydantic import ValidationError
+
+    from relay.config import ROUTING_KEYS
+
+    known = model.model_fields  # type: ignore[attr-defined]
+    aliases = {field.alias or name for name, field in known.items()}
+    raw = {key: value for key, value in table.raw.items() if key not in ROUTING_KEYS or key in aliases}
+    try:
+        return model.model_validate(raw)  # type: ignore[attr-defined]
+    except ValidationError as error:
+        found = [
+            translate(model, ("adapters", table.name), dict(item), settings.error) for item in error.errors()
+        ]
+        raise min(found, key=lambda each: each.line) from None
+
+
+def connect(settings: Settings, tools: Tools) -> dict[str, Adapter]:
+    """Every adapter of the configuration, not yet connected. Chat stays off until the DPO agreed."""
+    adapters: dict[str, Adapter] = {}
+    for name, table in settings.adapters.items():
+        checked = check_adapter(settings, table)
+        if table.kind in CHAT_KINDS and settings.chat_agreed is None:
+            log.get().warning("chat_is_off", adapter=name, kind=table.kind)
+            continue
+        module = importlib.import_module(f"adapters.{table.kind}")
+        adapters[name] = module.connect(name, checked, tools)
+    return adapters
+
+
+def rules_site(settings: Settings) -> language.Site:
+    """What a rule file may refer to."""
+    wards = frozenset(word for ward in settings.wards.values() for word in (ward.name, ward.slug))
+    return language.Site(
+        adapters={name: table.kind for name, table in settings.adapters.items()},
+        desks={name: desk.sees for name, desk in settings.desks.items()},
+        rotas=frozenset(settings.rotas),
+        wards=wards,
+        language=settings.language,
+    )
+
+
+async def rules_in_force(settings: Settings, store: Store, by: str = "relay") -> language.RuleSet | None:
+    """The rule set to run: the file when it checks and its tests pass, else the last good one, else None.
+
+    With None everything is held. The text that was good is kept in the store.
+    """
+    from rules import cases
+
+    site = rules_site(settings)
+    file = settings.rules
+    text = await asyncio.to_thread(_text, file)
+    active = await store.rules_active()
+    if text is not None:
+        rules, findings = language.load(text, str(file), site, lang=settings.language)
+        if rules is not None:
+            beside = cases.tests_beside(str(file))
+            tests = await asyncio.to_thread(_text, Path(beside))
+            if tests is not None:
+                findings = (*findings, *cases.run(rules, tests, beside).findings)
+            if not any(finding.severity == "error" for finding in findings):
+                if active is None or active.digest != rules.digest:
+                    await store.activate_rules(text, rules.digest, by=by, reason="file")
+                    log.get().info("rules_activated", digest=rules.digest[:12])
+                return rules
+        first = next((finding for finding in findings if finding.severity == "error"), None)
+        log.get().error(
+            "rules_file_refused", code=first.code if first else None, file=file.name,
+            line=first.line if first else None,
+        )  # fmt: skip
+    else:
+        log.get().error("rules_file_missing", file=file.name)
+    if active is None:
+        return None
+    rules, _ = language.load(active.text, f"{file.name} (last good)", site, lang=settings.language)
+    return rules
+
+
+def _text(file: Path) -> str | None:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def tokens(settings: Settings) -> planning.Tokens:
+    """The signer of Message-IDs, reply addresses and buttons."""
+    mail = settings.mail
+    domain = mail.sender.rpartition("@")[2] if mail and mail.sender else "relais.invalid"
+    return planning.Tokens(key_ring(settings).long_key("token"), domain)
+
+
+def open_site(
+    settings: Settings, rules: language.RuleSet | None, limits: Mapping[str, Limits] | None = None
+) -> planning.Site:
+    """What planning knows of the site."""
+    return planning.Site(settings=settings, rules=rules, tokens=tokens(settings), limits=limits or {})
+
+
+# ------------------------------------------------------------------------------------------------ the daemon
+
+
+@dataclass
+class _Health:
+    """One adapter, as its people see it."""
+
+    up: bool | None = None
+    since: datetime | None = None
+    detail: str = ""
+    told: bool = False
+
+
+class Daemon:
+    """One running relay."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Clock | None = None,
+        only: Role | None = None,
+        pages: Sequence[BaseRoute] = (),
+    ) -> None:
+        self.settings, self.only, self.pages = settings, only, pages
+        self.clock: Clock = clock or SystemClock()
+        self.ready = asyncio.Event()
+        self.readiness = console.Readiness()
+        self._stopping = asyncio.Event()
+        self._mounts: dict[str, object] = {}
+        self._health: dict[str, _Health] = {}
+
+    def stop(self) -> None:
+        """Begin the orderly end."""
+        self._stopping.set()
+
+    def does(self, role: Role) -> bool:
+        """Whether this process plays that part."""
+        return self.only in (None, role)
+
+    async def run(self) -> None:
+        """Serve until `stop`. Raises ConfigurationError or Unavailable before anything is started."""
+        self.store = await open_store(self.settings, self.clock)
+        try:
+            await self._open()
+            await self._serve()
+        finally:
+            await self.store.close()
+
+    async def _open(self) -> None:
+        """Everything that can refuse to start, before the first connection."""
+        tools = Tools(
+            clock=self.clock,
+            state=self.settings.state,
+            language=self.settings.language,
+            timezone=self.settings.timezone,
+            mount=self._mounts.__setitem__,
+        )
+        adapters = connect(self.settings, tools)
+        self.inboxes = {name: each for name, each in adapters.items() if isinstance(each, Inbox)}
+        self.senders = {name: each for name, each in adapters.items() if isinstance(each, Sender)}
+        self.adapters = adapters
+        self._limits = {name: sender.limits for name, sender in self.senders.items()}
+        self.site = open_site(self.settings, await rules_in_force(self.settings, self.store), self._limits)
+        source = self.current_site
+        self.intake = Intake(self.store, self.inboxes, source, self.clock)
+        self.dispatch = Dispatch(self.store, self.senders, source, self.clock)
+        self.schedule = Schedule(self.store, source, self.clock)
+        self._health = {name: _Health(since=self.clock.now()) for name in adapters}
+        self.readiness.database = True
+        self.readiness.rules = True
+        self.readiness.adapters.update(dict.fromkeys(adapters, False))
+        metrics.ruleset_ok(self.site.rules is not None)
+        for name in adapters:
+            await self.store.adapter_state(name, "starting", "")
+
+    def current_site(self) -> planning.Site:
+        """The site in force at this moment; a reload swaps it between two messages."""
+        return self.site
+
+    async def _serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with contextlib.suppress(NotImplementedError, RuntimeError):
+                loop.add_signal_handler(number, self.stop)
+        with contextlib.suppress(NotImplementedError, RuntimeError):
+            loop.add_signal_handler(signal.SIGHUP, self._reload)
+        server = await self._listen() if self.does("console") else None
+        tasks: set[asyncio.Task[None]] = set()
+        try:
+            tasks |= {asyncio.create_task(work, name=name) for name, work in self._work(server)}
+            log.get().info("ready", version=__version__, mode=self.settings.mode, port=self.port)
+            self.readiness.listeners = True
+            self.ready.set()
+            stop = asyncio.create_task(self._stopping.wait(), name="stop")
+            done, _ = await asyncio.wait({*tasks, stop}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stop}:
+                # None of the loops may end by itself: what ended it is a defect or a dead disk.
+                task.result()
+            stop.cancel()
+        finally:
+            await self._end(tasks, server)
+
+    def _work(self, server: uvicorn.Server | None) -> list[tuple[str, object]]:
+        work: list[tuple[str, object]] = []
+        if self.does("intake"):
+            work.append(("intake", self._intake()))
+        if self.does("dispatch"):
+            work.append(("dispatch", self._dispatch()))
+            work.append(("schedule", self.schedule.run()))
+        if server is not None:
+            work.append(("console", server.serve()))
+        return work
+
+    # --------------------------------------------------------------------------------------------- the loops
+
+    async def _intake(self) -> None:
+        """Decide what an earlier life accepted, then watch every inbox."""
+        await self.intake.catch_up()
+        async with asyncio.TaskGroup() as group:
+            for name in self.inboxes:
+                group.create_task(self._supervise(name), name=f"watch:{name}")
+            group.create_task(asyncio.Event().wait())
+
+    async def _dispatch(self) -> None:
+        """Settle what an earlier life left half sent, then serve every sender."""
+        await self.dispatch.recover()
+        async with asyncio.TaskGroup() as group:
+            for name, sender in self.senders.items():
+                if name not in self.inboxes:
+                    group.create_task(self._probe(name, sender), name=f"probe:{name}")
+                group.create_task(self.dispatch.run(name), name=f"send:{name}")
+            group.create_task(asyncio.Event().wait())
+
+    async def _probe(self, name: str, sender: Sender) -> None:
+        """Try a sender once at the start, and again while it is away, so that its state is known before the first copy."""
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                await sender.probe()
+            except Verdict as verdict:
+                await self._down(name, verdict)
+                await self.clock.sleep(pause)
+                pause = min(LONGEST_PAUSE, pause * 2)
+            else:
+                await self._up(name)
+                return
+
+    async def _supervise(self, name: str) -> None:
+        """Watch one inbox for ever; its failures pause it, never the others."""
+        pause = FIRST_PAUSE
+        while True:
+            began = self.clock.monotonic()
+            try:
+                await self.inboxes[name].probe()
+                await self._up(name)
+                await self.intake.watch(name)
+            except Verdict as verdict:
+                await self._down(name, verdict)
+            if self.clock.monotonic() - began > LONGEST_PAUSE:
+                pause = FIRST_PAUSE
+            await self.clock.sleep(pause)
+            pause = min(LONGEST_PAUSE, pause * 2)
+
+    async def _up(self, name: str) -> None:
+        health = self._health[name]
+        self.readiness.adapters[name] = True
+        metrics.adapter_up(name, True)
+        if health.up:
+            return
+        health.up, health.since, health.detail = True, self.clock.now(), ""
+        log.get().info("adapter_up", adapter=name)
+        await self.store.adapter_state(name, "up", "")
+        if health.told:
+            health.told = False
+            await self._tell_admins("healed", name, "")
+
+    async def _down(self, name: str, verdict: Verdict) -> None:
+        health = self._health[name]
+        self.readiness.adapters[name] = True
+        metrics.adapter_up(name, False)
+        if health.up is not False:
+            health.up, health.since = False, self.clock.now()
+        if health.detail != verdict.why:
+            health.detail = verdict.why
+            log.get().warning("adapter_down", adapter=name, why=verdict.why, code=verdict.detail or None)
+            await self.store.adapter_state(name, "down", verdict.why)
+        if not health.told and health.since and self.clock.now() - health.since >= ALERT_AFTER:
+            health.told = True
+            await self._tell_admins("broken", name, verdict.why)
+
+    async def _tell_admins(self, what: Literal["broken", "healed"], name: str, why: str) -> None:
+        """One mail when an adapter breaks, one when it heals, with the age of the oldest waiting."""
+        status = await self.store.status()
+        plan = planning.plan_admin(self.site, what, name, why, status["oldest_waiting_s"], self.clock.now())
+        if plan is not None:
+            await self.store.record([plan])
+
+    # ---------------------------------------------------------------------------------------- console, signals
+
+    async def _listen(self) -> uvicorn.Server:
+        """Bind the console's address now, so that a taken port is an error before anything else starts."""
+        host, port = self.settings.console
+        try:
+            listener = socket.create_server((host, port), family=_family(host))
+        except OSError as error:
+            raise Unavailable(
+                f"cannot listen on {host}:{port} ({error.strerror}); another relay may run, or change [console] listen"
+            ) from None
+        self._listener = listener
+        self.port = listener.getsockname()[1]
+        application = console.app(
+            self.readiness,
+            listen=(host, self.port),
+            channels=cast("Mapping[str, ASGIApp]", self._mounts),
+            pages=self.pages,
+            gauges=self._gauges,
+            name=self.settings.name,
+        )
+        configuration = uvicorn.Config(
+            application, log_config=None, access_log=False, lifespan="off", server_header=False,
+            timeout_graceful_shutdown=2,
+        )  # fmt: skip
+        server = _Server(configuration)
+        server.sockets = [listener]
+        return server
+
+    async def _gauges(self) -> None:
+        """What only the store counts, read when somebody asks for metrics."""
+        with contextlib.suppress(Unavailable):
+            status = await self.store.status()
+            metrics.standing(status["threads"], status["oldest_waiting_s"])
+
+    port: int | None = None
+
+    def _reload(self) -> None:
+        """SIGHUP: rules and certificates again, between two messages."""
+        self._reloading = asyncio.get_running_loop().create_task(self.reload(), name="reload")
+
+    async def reload(self) -> None:
+        """Read the rules again; the set in force stays when the file is bad."""
+        rules = await rules_in_force(self.settings, self.store)
+        if rules is not None:
+            self.site = replace(self.site, rules=rules)
+
+    async def _end(self, tasks: set[asyncio.Task[None]], server: uvicorn.Server | None) -> None:
+        """Let what is on the wire end, then cut."""
+        log.get().info("stopping")
+        for task in tasks:
+            if task.get_name() in ("intake", "schedule"):
+                task.cancel()
+        if server is not None:
+            server.should_exit = True
+        await self.dispatch.drain(DRAIN)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for adapter in self.adapters.values():
+            with contextlib.suppress(Verdict, OSError):
+                await adapter.close()
+        log.get().info("stopped")
+
+
+class _Server(uvicorn.Server):
+    """uvicorn inside our loop: the sockets are ours, and so are the signals."""
+
+    sockets: list[socket.socket]
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().serve(sockets or self.sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> object:  # type: ignore[override]
+        yield
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET

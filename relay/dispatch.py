@@ -1,0 +1,244 @@
+"""Deliveries → wire. One loop for each sender, so that a dead destination never delays another.
+
+    claim (one commit) → compose → in_flight (one commit) → send → finish (one commit) → consequences
+
+`in_flight` is committed before the final dot or the POST: after a crash such a copy is ambiguous, looked for
+as evidence and sent again at most once, byte for byte the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from relay import composing, log, metrics, planning, wording
+from relay.errors import Deferred, Rejected, Uncertain, Verdict
+from relay.model import (
+    Attempt,
+    ChatRecipe,
+    Delivery,
+    DeliveryState,
+    MailMessage,
+    MailRecipe,
+    Plan,
+    Purpose,
+    Receipt,
+    Why,
+)
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from relay.planning import Site
+    from relay.ports import Clock, Sender
+    from relay.store import Store
+
+BATCH = 100
+BATCH_BYTES = 24 * 2**20
+LEASE = 900.0  # seconds; longer than the longest answer a server may take after the final dot (RFC 5321 §4.5.3.2.6)
+SLOW = 2 * 2**20  # composing more than this leaves the event loop
+AMBIGUOUS_WAIT = timedelta(seconds=5)
+
+FIRST_RETRY = 5.0  # seconds; doubles with each try
+LONGEST_RETRY = 1800.0
+
+OURS = frozenset({Why.AUTHENTICATION, Why.CERTIFICATE})
+"""Refusals that say something about us, not about the message: every copy waits, a person is told."""
+CONNECTION = frozenset({Why.CONNECTION, Why.TIMEOUT, Why.AUTHENTICATION, Why.CERTIFICATE, Why.BUSY})
+
+
+def backoff(attempts: int, draw: float) -> float:
+    """Seconds until the next try: 5 s doubling to 30 min, spread by ±20 % so that a crowd does not come back at once."""
+    return min(LONGEST_RETRY, FIRST_RETRY * 2 ** min(attempts, 12)) * (0.8 + 0.4 * draw)
+
+
+class Dispatch:
+    """Runs the senders of one node."""
+
+    def __init__(
+        self, store: Store, senders: Mapping[str, Sender], site: planning.SiteSource, clock: Clock
+    ) -> None:
+        self.store, self.senders, self.site, self.clock = store, senders, site, clock
+        self._draw = random.Random()  # noqa: S311 - spreads retries, guards nothing
+        self._draining = False
+        self._turns: set[asyncio.Task[float | None]] = set()
+
+    async def recover(self) -> None:
+        """What an earlier life of this node left half done, before the first send."""
+        counts = await self.store.recover()
+        if any(counts.values()):
+            log.get().warning("recovered", count=sum(counts.values()))
+
+    async def drain(self, seconds: float) -> None:
+        """Claim nothing more, and wait at most `seconds` for what is on the wire."""
+        self._draining = True
+        if self._turns:
+            await asyncio.wait(self._turns, timeout=seconds)
+
+    async def run(self, name: str) -> None:
+        """Serve one sender for ever."""
+        sender = self.senders[name]
+        failures = 0
+        while not self._draining:
+            turn = asyncio.ensure_future(self.turn(name, sender))
+            self._turns.add(turn)
+            turn.add_done_callback(self._turns.discard)
+            pause = await asyncio.shield(turn)
+            if pause is None:
+                failures = 0
+                continue
+            if pause > 0:
+                failures += 1
+                await self.clock.sleep(min(60.0, pause * 2 ** min(failures - 1, 5)))
+                continue
+            failures = 0
+            await self.rest(name)
+
+    async def rest(self, name: str) -> None:
+        """Wait for work: another commit, or the next copy that falls due."""
+        due = await self.store.next_due([name])
+        wait = 30.0 if due is None else max(0.0, min(30.0, (due - self.clock.now()).total_seconds()))
+        if wait == 0.0:
+            return
+        changed = asyncio.ensure_future(self.store.changed())
+        asleep = asyncio.ensure_future(self.clock.sleep(wait))
+        try:
+            await asyncio.wait({changed, asleep}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (changed, asleep):
+                task.cancel()
+
+    async def turn(self, name: str, sender: Sender) -> float | None:
+        """Claim, send and finish one batch.
+
+        Answers None when there was work, 0 when there was none, and the seconds to leave the sender alone
+        when it could not be reached.
+        """
+        claimed = await self.store.claim([name], BATCH, LEASE)
+        if not claimed:
+            return 0.0
+        site = self.site()
+        ready, attempts = await self.compose(site, claimed)
+        if ready:
+            await self.store.in_flight([delivery.id for delivery in ready])
+            # Cancelled here, the rows stay in_flight and are ambiguous at the next start.
+            answers = await sender.send_many(ready)
+            attempts += [
+                self.attempt(delivery, answer) for delivery, answer in zip(ready, answers, strict=True)
+            ]
+        await self.store.finish(attempts)
+        await self.consequences(site, claimed, attempts)
+        unreachable = [a for a in attempts if a.state is DeliveryState.DEFERRED and a.why in CONNECTION]
+        if unreachable and len(unreachable) == len(attempts):
+            return 60.0 if unreachable[0].why in OURS else 1.0
+        return None
+
+    async def compose(self, site: Site, claimed: Sequence[Delivery]) -> tuple[list[Delivery], list[Attempt]]:
+        """Fill each delivery's message; what cannot be written is failed with its reason, the others go on."""
+        wanted = {
+            delivery.recipe.original
+            for delivery in claimed
+            if isinstance(delivery.recipe, MailRecipe) and delivery.recipe.original
+        }
+        raws = await self.store.raws(sorted(wanted)) if wanted else {}
+        ready: list[Delivery] = []
+        failed: list[Attempt] = []
+        for delivery in claimed:
+            recipe = delivery.recipe
+            if isinstance(recipe, ChatRecipe):
+                ready.append(replace(delivery, message=wording.chat_message(delivery, recipe)))
+                continue
+            raw = raws.get(recipe.original) if recipe.original else None
+            if recipe.original and raw is None:
+                # Its content was destroyed by retention: sending the frame without the letter would lie.
+                failed.append(self.fail(delivery, Why.GAVE_UP))
+                continue
+            if raw is not None and len(raw) > SLOW:
+                content = await asyncio.to_thread(composing.compose, recipe, raw)
+            else:
+                content = composing.compose(recipe, raw)
+            message = MailMessage(recipe.sender, delivery.address, content, delivery.id)
+            ready.append(replace(delivery, message=message))
+        return ready, failed
+
+    def fail(self, delivery: Delivery, why: Why) -> Attempt:
+        """A copy that cannot be written at all."""
+        return Attempt(delivery.id, DeliveryState.FAILED, self.clock.now(), why)
+
+    def attempt(self, delivery: Delivery, answer: Receipt | Verdict) -> Attempt:
+        """What the sender answered, as the row to write."""
+        now = self.clock.now()
+        match answer:
+            case Receipt():
+                why = Why.RESENT_AFTER_CRASH if delivery.state is DeliveryState.AMBIGUOUS else None
+                return Attempt(
+                    delivery.id, DeliveryState.SENT, now, why or delivery.why, remote=answer.remote
+                )
+            case Rejected():
+                return Attempt(delivery.id, DeliveryState.FAILED, now, Why(answer.why))
+            case Uncertain():
+                if delivery.why is Why.LOST_AFTER_SEND:
+                    # Second time: a third copy would be worse than a person looking at the evidence.
+                    return Attempt(delivery.id, DeliveryState.FAILED, now, Why.LOST_AFTER_SEND)
+                return Attempt(
+                    delivery.id,
+                    DeliveryState.AMBIGUOUS,
+                    now,
+                    Why.LOST_AFTER_SEND,
+                    not_before=now + AMBIGUOUS_WAIT,
+                )
+            case Deferred():
+                if delivery.give_up_at and now >= delivery.give_up_at:
+                    return Attempt(delivery.id, DeliveryState.FAILED, now, Why.GAVE_UP)
+                wait = answer.retry_after
+                if wait is None:
+                    wait = backoff(delivery.attempts, self._draw.random())
+                return Attempt(
+                    delivery.id,
+                    DeliveryState.DEFERRED,
+                    now,
+                    Why(answer.why),
+                    not_before=now + timedelta(seconds=wait),
+                )
+        raise TypeError("a sender answers with a Receipt or a verdict")
+
+    async def consequences(
+        self, site: Site, claimed: Sequence[Delivery], attempts: Sequence[Attempt]
+    ) -> None:
+        """What a sent or failed copy means for its thread: decided by planning, written like any other plan."""
+        by_id = {delivery.id: delivery for delivery in claimed}
+        now = self.clock.now()
+        for attempt in attempts:
+            delivery = by_id[attempt.delivery]
+            metrics.delivery(delivery.adapter, attempt.state.value)
+            if attempt.state is DeliveryState.FAILED:
+                log.get().warning(
+                    "delivery_failed", delivery=delivery.id, adapter=delivery.adapter, why=attempt.why,
+                    purpose=delivery.purpose, reference=delivery.reference,
+                )  # fmt: skip
+                await self._planned(site, delivery, attempt, now)
+            elif attempt.state is DeliveryState.SENT:
+                if delivery.purpose is Purpose.ALERT and delivery.envelope:
+                    metrics.alerted((attempt.at - delivery.created_at).total_seconds())
+                if planning.wants_sent(site, delivery, attempt.at):
+                    await self._planned(site, delivery, attempt, now)
+
+    async def _planned(self, site: Site, delivery: Delivery, attempt: Attempt, now: datetime) -> None:
+        """Plan and record; when somebody changed the thread meanwhile, look again."""
+        for _ in range(5):
+            view = await self.store.view(delivery.thread) if delivery.thread else None
+            plan: Plan | None
+            if attempt.state is DeliveryState.FAILED:
+                plan = planning.plan_failed(site, view, delivery, attempt.why or Why.REFUSED, now)
+            else:
+                plan = planning.plan_sent(site, view, delivery, attempt.at)
+            if plan is None:
+                return
+            (problem,) = await self.store.record([plan])
+            if problem is None:
+                return
+        log.get().error("plan_not_recorded", delivery=delivery.id, reference=delivery.reference)

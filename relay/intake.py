@@ -1,0 +1,511 @@
+"""Arrivals → decisions.
+
+    watch → accept (one commit) → acknowledge upstream ┊ open → read → recognise → resolve → rules → plan → record
+
+The only input and output besides the store are the opener and the directory, asked before the pure rooms.
+Whatever an arrival holds, it ends decided, held, ignored with a reason or corrupt: a failure of ours on one
+arrival sets that one aside, whole, for a person, and the next goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from relay import log, metrics, planning, reading, recognition, resolution
+from relay.errors import NotFound, Refused, Stale
+from relay.formats import replies as corrections
+from relay.model import (
+    Ask,
+    Context,
+    Envelope,
+    Notice,
+    Outcome,
+    Plan,
+    Press,
+    Professional,
+    Recognised,
+    Registration,
+    Resolution,
+    Typed,
+    Why,
+)
+from relay.planning import Arrival, Correction
+from relay.ports import Channel
+from rules import engine, language
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from relay.config import AdapterTable
+    from relay.planning import Site
+    from relay.ports import Clock, Inbox, Opener
+    from relay.reading import Document
+    from relay.resolution import StayKeys
+    from relay.store import Store
+
+SLOW = 256 * 1024
+"""Bytes; reading more than this leaves the event loop."""
+TRIES = 5
+"""How often a decision is made again when somebody changed its thread meanwhile."""
+
+
+@dataclass(slots=True)
+class _Letter:
+    """One arrival on its way to a plan. Each step of `decide` fills in its part."""
+
+    envelope: Envelope
+    document: Document | None = None
+    signed: bool | None = None
+    recognised: Recognised | None = None
+    registrations: tuple[Registration, ...] = ()
+    resolution: Resolution | None = None
+    stay: StayKeys | None = None
+    plan: Plan | None = None  # settled without asking the store
+    correction: Correction | None = None
+    fingerprint: str | None = None
+    chosen_patient: Registration | None = None
+
+
+class Intake:
+    """Takes and decides what arrives at one node."""
+
+    def __init__(
+        self,
+        store: Store,
+        inboxes: Mapping[str, Inbox],
+        site: planning.SiteSource,
+        clock: Clock,
+        opener: Opener | None = None,
+    ) -> None:
+        self.store, self.inboxes, self.site, self.clock, self.opener = store, inboxes, site, clock, opener
+
+    # ------------------------------------------------------------------------------------------------ taking
+
+    async def catch_up(self) -> None:
+        """Decide what was accepted and not decided when the last life ended."""
+        after: str | None = None
+        while waiting := await self.store.open_envelopes(after, 200):
+            await self.decide(waiting)
+            after = waiting[-1].id
+
+    async def watch(self, name: str) -> None:
+        """Serve one inbox until its connection breaks (Deferred)."""
+        inbox = self.inboxes[name]
+        arrivals = inbox.watch(await self.store.cursor(inbox.account))
+        following: asyncio.Task[object] | None = None
+        try:
+            following = asyncio.ensure_future(anext(arrivals))
+            while True:
+                batch = await following
+                # The next batch is fetched while this one is stored and decided.
+                following = asyncio.ensure_future(anext(arrivals))
+                fresh = await self.store.accept(batch)
+                await asyncio.gather(inbox.acknowledge(batch.envelopes), self.decide(fresh))
+        finally:
+            if following is not None:
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
+
+    # ---------------------------------------------------------------------------------------------- deciding
+
+    async def decide(self, envelopes: Sequence[Envelope]) -> None:
+        """Decide arrivals in their order; answers when each is recorded.
+
+        Arrivals that speak of the same stay, document or thread are decided one after the other, each
+        seeing what the one before it wrote; all others share their reads and their commit.
+        """
+        letters = [await self._read(envelope) for envelope in envelopes]
+        await self._resolve(letters)
+        waiting = [(letter, self._ask(letter)) for letter in letters]
+        while waiting:
+            chosen: list[tuple[_Letter, Ask]] = []
+            later: list[tuple[_Letter, Ask]] = []
+            taken: set[str] = set()
+            for letter, ask in waiting:
+                marks = _marks(ask)
+                (later if marks & taken else chosen).append((letter, ask))
+                taken |= marks
+            await self._settle(chosen)
+            waiting = later
+
+    async def _read(self, envelope: Envelope, correction: Correction | None = None) -> _Letter:
+        """Bytes → what they say. A failure of ours makes the arrival corrupt, its bytes kept."""
+        letter = _Letter(envelope, correction=correction)
+        if envelope.event is not None:
+            return letter
+        try:
+            raw = envelope.raw
+            if self.opener is not None:
+                opened = await self.opener.open(raw)
+                raw, letter.signed = opened.raw, opened.signed
+            if len(raw) > SLOW:
+                await asyncio.to_thread(self._understand, letter, raw)
+            else:
+                self._understand(letter, raw)
+                await asyncio.sleep(0)
+        except Exception as error:  # noqa: BLE001 - whatever the bytes did, a person sees them and the next goes on
+            log.failure("arrival_unreadable", error, envelope=envelope.id, adapter=envelope.adapter)
+            letter.plan = planning.plan_corrupt(self.site(), envelope, Why.UNREADABLE, self.clock.now())
+        return letter
+
+    def _understand(self, letter: _Letter, raw: bytes) -> None:
+        """The pure rooms that need nothing but the bytes; may run outside the event loop."""
+        site = self.site()
+        table = site.settings.adapters.get(letter.envelope.adapter)
+        mail = table is None or table.kind == "imap"
+        document = reading.read(raw) if mail else reading.read_file(letter.envelope.ref, raw)
+        letter.document = document
+        letter.fingerprint = reading.fingerprint(raw)
+        letter.recognised = recognition.recognise(document, is_ours=site.is_ours)
+        if letter.correction is not None:
+            corrected = corrections.applied(letter.recognised.notice, letter.correction.fields)
+            letter.recognised = replace(letter.recognised, notice=corrected)
+
+    async def _resolve(self, letters: Sequence[_Letter]) -> None:
+        """Ask the registry and the directory about every notice, all in two reads."""
+        site = self.site()
+        notices = [letter for letter in letters if _is_notice(letter)]
+        if not notices:
+            return
+        keys = [resolution.asks(_notice(letter), _facility(site, letter)) for letter in notices]
+        found = await self.store.registrations(keys)
+        numbers: dict[str, None] = {}
+        names: dict[str, None] = {}
+        for letter, registrations in zip(notices, found, strict=True):
+            letter.registrations = tuple(registrations)
+            rpps, families = resolution.professional_asks(_notice(letter), registrations)
+            numbers.update(dict.fromkeys(rpps))
+            names.update(dict.fromkeys(families))
+            if letter.correction and letter.correction.gp:
+                numbers[letter.correction.gp] = None
+        professionals = await self.store.professionals(list(numbers), list(names))
+        stated = [_stated_address(letter) for letter in notices]
+        owners = await self.store.owners([address for address in stated if address])
+        for letter in notices:
+            self._resolved(site, letter, professionals, owners)
+
+    def _resolved(
+        self,
+        site: Site,
+        letter: _Letter,
+        professionals: Sequence[Professional],
+        owners: Mapping[str, str],
+    ) -> None:
+        correction = letter.correction
+        letter.resolution = resolution.resolve(
+            _notice(letter),
+            letter.registrations,
+            professionals,
+            domains=site.settings.domains,
+            test_ins=site.settings.test_ins,
+            facility=_facility(site, letter),
+            owners=owners,
+            chosen_patient=letter.chosen_patient,
+            chosen_gp=correction.gp if correction else None,
+        )
+        letter.stay = resolution.stay_keys(_notice(letter), letter.resolution, _facility(site, letter))
+
+    # ------------------------------------------------------------------------------------------------- asking
+
+    def _ask(self, letter: _Letter) -> Ask:
+        """What the store must say before this arrival can be planned."""
+        site = self.site()
+        event = letter.envelope.event
+        if isinstance(event, Press):
+            return Ask(nonce=event.nonce, account=(event.channel, event.sender))
+        if isinstance(event, Typed):
+            return Ask(account=(event.channel, event.sender))
+        document, recognised = letter.document, letter.recognised
+        if document is None or recognised is None:
+            return Ask()
+        ask = Ask(fingerprint=letter.fingerprint)
+        if recognised.outcome in (Outcome.REPLY, Outcome.RECEIPT, Outcome.UNCLEAR, Outcome.AUTOMATIC):
+            ask = planning.ask_of_mail(site, document, recognised, ask)
+        if letter.resolution is not None and letter.stay is not None:
+            people = {letter.resolution.professional.rpps} if letter.resolution.professional else set()
+            ask = replace(
+                ask,
+                document_keys=resolution.document_keys(recognised.notice),
+                stays=letter.stay.lookups,
+                people=tuple(sorted(people)),
+            )
+        return ask
+
+    # ----------------------------------------------------------------------------------------------- settling
+
+    async def _settle(self, chosen: Sequence[tuple[_Letter, Ask]]) -> None:
+        """Plan and record arrivals that have nothing to do with each other; one that lost a race is planned again."""
+        waiting = list(chosen)
+        for draw in range(TRIES):
+            if not waiting:
+                return
+            contexts = await self.store.contexts([ask for _, ask in waiting])
+            planned: list[tuple[_Letter, Ask, Plan, str | None]] = []
+            for (letter, ask), context in zip(waiting, contexts, strict=True):
+                plan, popup = await self._plan(letter, context, draw)
+                if plan is not None:
+                    planned.append((letter, ask, plan, popup))
+            problems = await self.store.record([plan for _, _, plan, _ in planned])
+            waiting = []
+            for (letter, ask, plan, popup), problem in zip(planned, problems, strict=True):
+                if problem is None:
+                    await self._settled(letter, plan, popup)
+                elif isinstance(problem, Stale):
+                    waiting.append((letter, ask))
+                else:
+                    log.failure("plan_not_recorded", problem, envelope=letter.envelope.id)
+        for letter, _ in waiting:
+            # Still open in the store: decided again at the next start, and counted as open until then.
+            log.get().error("plan_not_recorded", envelope=letter.envelope.id, adapter=letter.envelope.adapter)
+
+    async def _plan(self, letter: _Letter, context: Context, draw: int) -> tuple[Plan | None, str | None]:
+        """One arrival's plan, and the words that answer a button press."""
+        site, now = self.site(), self.clock.now()
+        try:
+            event = letter.envelope.event
+            if letter.plan is not None:
+                return letter.plan, None
+            if isinstance(event, Press):
+                return planning.plan_press(site, letter.envelope, event, context, now)
+            if isinstance(event, Typed):
+                return planning.plan_typed(site, letter.envelope, event, context, now)
+            return await self._plan_mail(site, letter, context, now, draw), None
+        except Refused:
+            raise
+        except Exception as error:  # noqa: BLE001 - a defect of ours holds one arrival, never the loop
+            log.failure("arrival_not_planned", error, envelope=letter.envelope.id)
+            return planning.plan_corrupt(site, letter.envelope, Why.UNREADABLE, now), None
+
+    async def _plan_mail(
+        self, site: Site, letter: _Letter, context: Context, now: datetime, draw: int
+    ) -> Plan | None:
+        """The plan of one mail or document; None when it corrected a held letter, which was decided instead."""
+        document, recognised = letter.document, letter.recognised
+        assert document is not None and recognised is not None  # noqa: S101, PT018 - set by _read
+        arrival = self._arrival(site, letter, context, now, draw)
+        if letter.correction is None:
+            if context.duplicate_of is not None:
+                return planning.plan_ignore(arrival, Why.DUPLICATE, now)
+            if site.tokens.read_message_id(document.message_id or "") is not None:
+                return planning.plan_ignore(arrival, Why.OWN_MESSAGE, now)
+            match recognised.outcome:
+                case Outcome.RECEIPT:
+                    return planning.plan_receipt(site, arrival, context, now)
+                case Outcome.AUTOMATIC:
+                    return planning.plan_ignore(arrival, Why.AUTOMATIC, now)
+                case Outcome.REPLY:
+                    plan = planning.plan_reply(site, arrival, context, now)
+                    if isinstance(plan, Plan):
+                        return plan
+                    await self._correct(letter, plan, now)
+                    return None
+            if why := _set_aside(arrival):
+                return planning.plan_hold(site, arrival, context, why, now)
+            if recognised.outcome is Outcome.UNCLEAR:
+                return planning.plan_hold(site, arrival, context, recognised.why or Why.UNCLEAR, now)
+            if recognised.outcome is Outcome.OTHER:
+                if document.attachments and arrival.listed:
+                    return planning.plan_hold(site, arrival, context, Why.ATTACHMENT_UNREAD, now)
+                return planning.plan_ignore(arrival, recognised.why or Why.NOT_A_NOTICE, now)
+        return planning.plan_notice(site, arrival, context, now)
+
+    def _arrival(self, site: Site, letter: _Letter, context: Context, now: datetime, draw: int) -> Arrival:
+        """Everything known about one mail, facts and the rules' decision included."""
+        document, recognised, envelope = letter.document, letter.recognised, letter.envelope
+        assert document is not None and recognised is not None  # noqa: S101, PT018 - set by _read
+        table = site.settings.adapters.get(envelope.adapter)
+        facts: dict[str, object] = {}
+        decision = None
+        if letter.resolution is not None:
+            facts = _facts(site, letter, table, context, now)
+            decision = self._decide(site, letter, facts, now)
+        return Arrival(
+            envelope=envelope,
+            document=document,
+            recognised=recognised,
+            fingerprint=letter.fingerprint,
+            resolution=letter.resolution,
+            stay=letter.stay,
+            facts=facts,
+            decision=decision,
+            table=table,
+            listed=_listed(table, document.from_),
+            draw=draw,
+            released=letter.correction,
+        )
+
+    def _decide(
+        self, site: Site, letter: _Letter, facts: dict[str, object], now: datetime
+    ) -> engine.Decision | None:
+        """The rules' word. What a person released is sent: only rules that send are asked then."""
+        if site.rules is None:
+            return None
+        decision = engine.decide(site.rules, facts, now)  # type: ignore[arg-type]
+        if (
+            letter.correction is not None
+            and decision.action != "send"
+            and not decision.why.startswith("floor")
+        ):
+            sending = replace(site.rules, rules=tuple(r for r in site.rules.rules if r.action == "send"))
+            decision = engine.decide(sending, facts, now)  # type: ignore[arg-type]
+        return decision
+
+    async def _settled(self, letter: _Letter, plan: Plan, popup: str | None) -> None:
+        """Tell the outside what needs no durability."""
+        if plan.state is not None:
+            metrics.envelope(plan.state.value)
+            log.get().info(
+                "settled", envelope=letter.envelope.id, adapter=letter.envelope.adapter, state=plan.state,
+                why=plan.why, outcome=plan.kind, reference=plan.reference,
+                rule=plan.decision.rule if plan.decision else None,
+            )  # fmt: skip
+        event = letter.envelope.event
+        inbox = self.inboxes.get(letter.envelope.adapter)
+        if isinstance(event, Press) and isinstance(inbox, Channel):
+            await inbox.answer(event, popup or "", alert=plan.why is not Why.PRESS)
+
+    # ----------------------------------------------------------------------------------------------- a person
+
+    async def _correct(self, letter: _Letter, correction: Correction, now: datetime) -> None:
+        """A ward filled in the lines: decide the held letter again, and account for the reply."""
+        reply = replace(correction, envelope=letter.envelope.id)
+        try:
+            await self.release(reply)
+        except (Refused, NotFound) as refusal:
+            log.get().warning("correction_refused", envelope=letter.envelope.id, error=type(refusal).__name__)
+
+    async def release(self, correction: Correction) -> str | None:
+        """Decide a held letter again with what a person said; answers its reference.
+
+        Raises NotFound when nothing is held under this id, Refused when a floor still forbids sending.
+        """
+        hold = await self.store.hold(correction.hold)
+        envelope = await self.store.stored(hold.envelope)
+        letter = await self._read(envelope, correction)
+        if letter.plan is not None or letter.recognised is None:
+            raise Refused("these bytes cannot be read: reject the hold, or answer the ward by hand")
+        if correction.patient is not None:
+            letter.chosen_patient = await self.store.registration_by_ins(correction.patient)
+            if letter.chosen_patient is None:
+                raise NotFound("no registered patient has this INS")
+        await self._resolve([letter])
+        if letter.resolution is None:
+            raise Refused("no letter was recognised in it: it can be rejected, not sent by itself")
+        site = self.site()
+        for draw in range(TRIES):
+            (context,) = await self.store.contexts([self._ask(letter)])
+            arrival = self._arrival(site, letter, context, self.clock.now(), draw)
+            plan = planning.plan_release(site, arrival, context, hold, self.clock.now())
+            (problem,) = await self.store.record([plan])
+            if problem is None:
+                return plan.reference
+            if not isinstance(problem, Stale):
+                raise problem
+        raise Refused("somebody else is deciding this at the moment; try again")
+
+    async def replay(self, envelope: str) -> None:
+        """Decide an arrival again; its rows have the same ids, so what exists stays as it is."""
+        await self.decide([await self.store.stored(envelope)])
+
+
+# ---------------------------------------------------------------------------------------------------- small words
+
+
+def _marks(ask: Ask) -> set[str]:
+    """What two arrivals may both speak of."""
+    return {
+        *ask.document_keys, *ask.stays, *ask.message_ids, *ask.deliveries, *ask.threads, *ask.references,
+        *([ask.fingerprint] if ask.fingerprint else []), *([ask.nonce] if ask.nonce else []),
+    }  # fmt: skip
+
+
+def _is_notice(letter: _Letter) -> bool:
+    return letter.recognised is not None and letter.recognised.outcome in (Outcome.NOTICE, Outcome.UNCLEAR)
+
+
+def _notice(letter: _Letter) -> Notice:
+    assert letter.recognised is not None  # noqa: S101 - asked after _is_notice
+    return letter.recognised.notice
+
+
+def _stated_address(letter: _Letter) -> str | None:
+    gp = _notice(letter).registered_gp
+    return gp.mss_address.lower() if gp and gp.mss_address else None
+
+
+def _facility(site: Site, letter: _Letter) -> str:
+    table = site.settings.adapters.get(letter.envelope.adapter)
+    return table.ward.facility if table and table.ward else ""
+
+
+def _listed(table: AdapterTable | None, sender: str | None) -> bool:
+    """Whether this sender may send letters to that mailbox. Only mailboxes have senders."""
+    if table is None or table.kind != "imap":
+        return True
+    return sender is not None and any(fnmatchcase(sender, glob) for glob in table.senders)
+
+
+def _set_aside(arrival: Arrival) -> Why | None:
+    """What holds an arrival whatever the rules say."""
+    outcome = arrival.recognised.outcome
+    table = arrival.table
+    if arrival.envelope.flaw is not None:
+        return arrival.envelope.flaw
+    if not arrival.listed and (outcome is not Outcome.OTHER or (table is not None and not table.senders)):
+        return Why.UNLISTED_SENDER
+    problems = {problem.code for problem in arrival.recognised.notice.problems}
+    for why in (Why.TWO_PATIENTS, Why.BROKEN_PACKAGE):
+        if why.value in problems:
+            return why
+    return None
+
+
+def _facts(
+    site: Site, letter: _Letter, table: AdapterTable | None, context: Context, now: datetime
+) -> dict[str, object]:
+    """The facts the rules match on (docs/rules.md)."""
+    document = letter.document
+    assert document is not None and letter.resolution is not None  # noqa: S101, PT018 - set by _resolve
+    ward = table.ward if table else None
+    today = now.astimezone(site.settings.zone).date()
+    found = letter.resolution
+    away = any(
+        absence.substitute and absence.since <= today <= absence.until
+        for absence in context.absences
+        if found.professional and absence.rpps == found.professional.rpps
+    )
+    addressed = found.mailbox is not None and found.mailbox.lower() in document.to
+    mentions = language.mentioned(site.rules, document.text) if site.rules else frozenset()
+    return resolution.facts(
+        _notice(letter),
+        found,
+        mailbox=letter.envelope.adapter,
+        sender=document.from_ or "",
+        signed=letter.signed,
+        ward_name=ward.name if ward else "",
+        ward_slug=ward.slug if ward else "",
+        ward_unit=(ward.unit or "") if ward else "",
+        facility=ward.facility if ward else "",
+        arrived=letter.envelope.received_at,
+        timezone=site.settings.timezone,
+        addressed=addressed,
+        gp_away=away,
+        mentions=mentions,
+        unknown=language.UNKNOWN,
+    )
+
+
+def facts_of(name: str, raw: bytes, rules: language.RuleSet, now: datetime) -> dict[str, object]:
+    """The facts of a file by itself: nobody is registered, no directory is known. For `rules explain`."""
+    document = reading.read_file(name, raw)
+    recognised = recognition.recognise(document)
+    found = resolution.resolve(recognised.notice, (), (), domains=("*",), test_ins="accept")
+    return resolution.facts(
+        recognised.notice, found, mailbox="", sender=document.from_ or "", signed=None, ward_name="",
+        ward_slug="", ward_unit="", facility="", arrived=now, timezone=rules.timezone, addressed=False,
+        gp_away=False, mentions=language.mentioned(rules, document.text), unknown=language.UNKNOWN,
+    )  # fmt: skip

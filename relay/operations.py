@@ -1,0 +1,255 @@
+"""What people do from the command line: each act reads, decides with the pure rooms, and records one plan.
+
+Every act answers one row for the screen. Raises NotFound, Refused or UsageError; somebody else's change in
+between is looked at again, never overwritten.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from relay import daemon, planning
+from relay.clock import SystemClock
+from relay.errors import NotFound, Refused, Stale, UsageError
+from relay.identity import normal_rpps
+from relay.intake import Correction, Intake
+from relay.model import AuditEvent, DeliveryNews, DeliveryState, Plan, Verb, Why
+
+if TYPE_CHECKING:
+    from relay.config import Settings
+    from relay.model import Link, ThreadView
+    from relay.planning import Site
+    from relay.store import Store
+
+TRIES = 5
+
+
+async def _site(settings: Settings, store: Store) -> Site:
+    return daemon.open_site(
+        settings, await daemon.rules_in_force(settings, store), daemon.limits_of(settings)
+    )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+async def _intake(settings: Settings, store: Store) -> Intake:
+    site = await _site(settings, store)
+    return Intake(store, {}, lambda: site, SystemClock())
+
+
+async def _recorded(store: Store, plan: Callable[[], Plan | None]) -> Plan | None:
+    """Record what `plan` makes; when somebody changed it meanwhile, make it again."""
+    for _ in range(TRIES):
+        made = plan()
+        if made is None:
+            return None
+        (problem,) = await store.record([made])
+        if problem is None:
+            return made
+        if not isinstance(problem, Stale):
+            raise problem
+    raise Refused("somebody else is changing this at the moment; try again")
+
+
+# --------------------------------------------------------------------------------------------------- arrivals
+
+
+async def show_envelope(
+    settings: Settings, store: Store, envelope: str, *, raw: Path | None = None
+) -> dict[str, object]:
+    """One arrival and its decision; `raw` gets the original bytes, readable by their owner alone."""
+    row = dict(await store.envelope(envelope))
+    if raw is not None:
+        content = await store.raw(envelope)
+        await asyncio.to_thread(_write_private, raw, content)
+        row["raw"] = str(raw)
+    return row
+
+
+def _write_private(file: Path, content: bytes) -> None:
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+        stream.write(content)
+
+
+async def replay(settings: Settings, store: Store, envelope: str) -> dict[str, object]:
+    """Decide again: the same ids, so what exists is left as it is."""
+    intake = await _intake(settings, store)
+    await intake.replay(envelope)
+    return dict(await store.envelope(envelope))
+
+
+async def release(
+    settings: Settings, store: Store, held: str, *, gp: str | None, patient: str | None, by: str
+) -> dict[str, object]:
+    """Send a held letter on as a person decided."""
+    if gp is not None and normal_rpps(gp) is None:
+        raise UsageError("--gp is an RPPS: 11 digits")
+    intake = await _intake(settings, store)
+    reference = await intake.release(
+        Correction(by=_actor(settings, by), hold=held, gp=normal_rpps(gp) if gp else None, patient=patient)
+    )
+    return {"released": held, "reference": reference}
+
+
+async def reject(settings: Settings, store: Store, held: str, *, reason: str, by: str) -> dict[str, object]:
+    """Set a held letter aside for good."""
+    if not reason.strip():
+        raise UsageError("--reason must say why")
+    site = await _site(settings, store)
+    hold = await store.hold(held)
+    await _recorded(store, lambda: planning.plan_reject(site, hold, _actor(settings, by), reason, _now()))
+    return {"rejected": held}
+
+
+# --------------------------------------------------------------------------------------------------- deliveries
+
+
+async def retry(settings: Settings, store: Store, delivery: str) -> dict[str, object]:
+    """Queue a failed or deferred copy again."""
+    await store.requeue(delivery, by="admin")
+    return {"delivery": delivery, "state": "queued"}
+
+
+async def cancel(settings: Settings, store: Store, delivery: str) -> dict[str, object]:
+    """Stop a copy that has not left. Raises Refused when it has."""
+    plan = Plan(
+        at=_now(),
+        news=(DeliveryNews(delivery, DeliveryState.CANCELLED, Why.BY_PERSON),),
+        audit=(AuditEvent("admin", "delivery_cancelled", delivery, Why.BY_PERSON),),
+    )
+    (problem,) = await store.record([plan])
+    if problem is not None:
+        raise problem
+    rows = await store.deliveries(ids=[delivery])
+    if not rows:
+        raise NotFound(f"no delivery {delivery}")
+    if rows[0]["state"] != DeliveryState.CANCELLED:
+        raise Refused(f"this copy is {rows[0]['state']}: it can be recalled, not cancelled")
+    return {"delivery": delivery, "state": "cancelled"}
+
+
+# ------------------------------------------------------------------------------------------------------ threads
+
+
+def _actor(settings: Settings, by: str) -> str:
+    """Check who acts: rpps:RPPS, ward:SLUG, desk:NAME, or an admin's name."""
+    kind, colon, name = by.partition(":")
+    if not colon:
+        return by if by == "admin" else f"admin:{by}"
+    if kind == "rpps":
+        bare = normal_rpps(name)
+        if bare is None:
+            raise UsageError("--by rpps:… needs an RPPS: 11 digits")
+        return f"rpps:{bare}"
+    if kind == "ward":
+        if name not in settings.wards:
+            raise UsageError(f"no ward « {name} »; known are {', '.join(settings.wards) or 'none'}")
+        return by
+    if kind == "desk":
+        if name not in settings.desks:
+            raise UsageError(f"no desk « {name} »; known are {', '.join(settings.desks) or 'none'}")
+        return by
+    raise UsageError("--by is rpps:RPPS, ward:SLUG or desk:NAME")
+
+
+async def show_thread(settings: Settings, store: Store, ref: str) -> dict[str, object]:
+    """One follow-up, its copies and its timers."""
+    view = await store.thread(ref)
+    row = asdict(view.thread)
+    row.pop("followup")
+    row["participants"] = [each.key for each in view.thread.participants]
+    row["followup"] = view.thread.followup.name if view.thread.followup else None
+    row["deliveries"] = await store.deliveries(ids=[each.id for each in view.deliveries])
+    row["timers"] = [{"kind": each.kind, "level": each.level, "due": each.due} for each in view.timers]
+    return row
+
+
+async def thread_verb(
+    settings: Settings, store: Store, verb: str, ref: str, *, by: str, text: str | None
+) -> dict[str, object]:
+    """One verb of threads.md on one follow-up."""
+    site = await _site(settings, store)
+    actor = _actor(settings, by)
+    view = await store.thread(ref)
+    return await _on_thread(
+        store, view, lambda fresh: planning.plan_verb(site, fresh, Verb(verb), actor, text, _now())
+    )
+
+
+async def recall(settings: Settings, store: Store, ref: str, *, by: str, reason: str) -> dict[str, object]:
+    """Take a letter back."""
+    site = await _site(settings, store)
+    actor = _actor(settings, by)
+    view = await store.thread(ref)
+    return await _on_thread(
+        store, view, lambda fresh: planning.plan_recall(site, fresh, actor, reason, _now())
+    )
+
+
+async def _on_thread(store: Store, view: ThreadView, plan: Callable[[ThreadView], Plan]) -> dict[str, object]:
+    for _ in range(TRIES):
+        (problem,) = await store.record([plan(view)])
+        view = await store.view(view.thread.id)
+        if problem is None:
+            thread = view.thread
+            return {"reference": thread.reference, "state": thread.state, "owner": thread.owner, "closed_reason": thread.closed_reason}  # fmt: skip
+        if not isinstance(problem, Stale):
+            raise problem
+    raise Refused("somebody else is changing this follow-up at the moment; try again")
+
+
+# ------------------------------------------------------------------------------------------------------- people
+
+
+async def objection(settings: Settings, store: Store, ins: str, scope: str, by: str) -> dict[str, object]:
+    """Record an objection; stop what is queued, list what left."""
+    site = await _site(settings, store)
+    await store.object(ins, scope, by)
+    stopped: list[str] = []
+    left: list[str] = []
+    for view in await store.threads_of_patient(ins):
+        plan = planning.plan_objection(site, view, scope, by, _now())
+        if plan is not None:
+            (problem,) = await store.record([plan])
+            if problem is not None:
+                raise problem
+        for delivery in await store.deliveries(ids=[each.id for each in view.deliveries]):
+            chosen = stopped if delivery["state"] == DeliveryState.CANCELLED else left
+            chosen.append(str(delivery["id"]))
+    return {"ins": ins, "scope": scope, "cancelled": stopped, "left": left}
+
+
+async def link(settings: Settings, store: Store, links: Sequence[Link], *, notice: bool) -> int:
+    """Link chat accounts; each professional is told at their own secure mailbox, unless `notice` is False."""
+    site = await _site(settings, store)
+    now = _now()
+    known = {each.rpps: each for each in await store.professionals([one.rpps for one in links], [])}
+    strangers = sorted({one.rpps for one in links} - set(known))
+    if strangers:
+        raise NotFound(f"not in the directory: {', '.join(strangers[:5])}")
+    await store.link(links)
+    if notice:
+        plans = [plan for one in links if (plan := planning.plan_linked(site, one, known[one.rpps], now))]
+        for problem in await store.record(plans):
+            if problem is not None:
+                raise problem
+    return len(links)
+
+
+async def purge(settings: Settings, store: Store) -> dict[str, object]:
+    """Apply the retention periods."""
+    now = _now()
+    counts: Mapping[str, int] = await store.purge(
+        content_before=now - settings.keep_content,
+        facts_before=now - settings.keep_facts,
+        audit_before=now - settings.keep_audit,
+    )
+    return dict(counts)

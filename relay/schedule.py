@@ -1,0 +1,91 @@
+"""Timers and periodic work.
+
+The timer table is the truth; APScheduler, in memory, only wakes us and runs what comes round by the clock on
+the wall: the wards' daily list, retention, the audit checkpoint, certificate checks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.cron import CronTrigger
+
+from relay import log, planning
+from relay.errors import Stale
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from relay.ports import Clock
+    from relay.store import Store
+
+BATCH = 100
+LONGEST_WAIT = 30.0  # seconds; a timer written by another process is seen at the latest then
+
+
+class Schedule:
+    """Fires the timers of one node and runs its periodic work."""
+
+    def __init__(self, store: Store, site: planning.SiteSource, clock: Clock) -> None:
+        self.store, self.site, self.clock = store, site, clock
+        self._periodic: list[tuple[str, CronTrigger, Callable[[], Awaitable[None]]]] = []
+
+    def every(self, name: str, work: Callable[[], Awaitable[None]], **cron: int | str) -> None:
+        """Run `work` by the site's wall clock: `every("daily_list", …, hour=18, minute=0)`."""
+        self._periodic.append((name, CronTrigger(timezone=self.site().settings.timezone, **cron), work))
+
+    async def run(self) -> None:
+        """Fire timers for ever. What was missed while down fires once, at once."""
+        scheduler = AsyncIOScheduler()
+        for name, trigger, work in self._periodic:
+            scheduler.add_job(
+                self._guarded, trigger, args=(name, work), id=name, coalesce=True, misfire_grace_time=3600
+            )
+        scheduler.start()
+        try:
+            while True:
+                while await self.turn():
+                    pass
+                await self.rest()
+        finally:
+            scheduler.shutdown(wait=False)
+
+    async def rest(self) -> None:
+        """Wait for the next timer, or for a commit that may have brought an earlier one."""
+        due = await self.store.next_timer()
+        wait = LONGEST_WAIT
+        if due is not None:
+            wait = min(wait, (due - self.clock.now()).total_seconds())
+        if wait <= 0:
+            return
+        changed = asyncio.ensure_future(self.store.changed())
+        asleep = asyncio.ensure_future(self.clock.sleep(wait))
+        try:
+            await asyncio.wait({changed, asleep}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (changed, asleep):
+                task.cancel()
+
+    async def turn(self) -> bool:
+        """Fire what is due. Answers whether anything was."""
+        due = await self.store.due_timers(BATCH)
+        if not due:
+            return False
+        site = self.site()
+        now = self.clock.now()
+        plans = [planning.plan_timer(site, timer, view, now) for timer, view in due]
+        for (timer, _), problem in zip(due, await self.store.record(plans), strict=True):
+            if problem is None:
+                log.get().info("timer_fired", thread=timer.thread, kind=timer.kind, step=timer.level)
+            elif not isinstance(problem, Stale):
+                log.failure("timer_not_recorded", problem, thread=timer.thread)
+        return True
+
+    async def _guarded(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Periodic work that fails is logged and comes round again."""
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001 - one job's failure must not end the others
+            log.failure("periodic_work_failed", error, task=name)
