@@ -1,0 +1,239 @@
+"""One file per format. Each holds `read(...) -> Notice | None`: None = not of this format; never raises.
+
+A reader says what stands in the piece it was given, with its doubts in `Notice.unknown` (a field that
+stands there and cannot be read) and `Notice.problems`; `relay.recognition` puts the pieces together.
+A new format is one file here and one line in `relay.recognition._READERS`. Below: the values that letters
+have in common, read the same way by every format.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from datetime import UTC, date, datetime, timedelta, timezone
+from zoneinfo import ZoneInfo
+
+from lxml import etree
+
+from relay.model import Problem
+
+PARIS = ZoneInfo("Europe/Paris")
+
+INS_OIDS = {  # CI-SIS: NIR, NIA, test, demonstration
+    "1.2.250.1.213.1.4.8": "NIR",
+    "1.2.250.1.213.1.4.9": "NIA",
+    "1.2.250.1.213.1.4.10": "NIR",
+    "1.2.250.1.213.1.4.11": "NIR",
+}
+PROFESSIONALS_OID = "1.2.250.1.71.4.2.1"
+STRUCTURES_OID = "1.2.250.1.71.4.2.2"
+
+TWO_PATIENTS = Problem("two_patients", "plus d'une personne dans le même envoi")
+"""The mail or package speaks of two people: it is held whole."""
+
+
+def broken_package(text: str) -> Problem:
+    """The package cannot be trusted as a whole."""
+    return Problem("broken_package", text)
+
+
+# --------------------------------------------------------------------------------------------------------- words
+
+_PLAIN = {ord(c): unicodedata.normalize("NFD", c)[0] for c in map(chr, range(0xC0, 0x250))}
+_PLAIN |= {ord("ø"): "o", ord("Ø"): "o", ord("ł"): "l", ord("Ł"): "l", ord("đ"): "d"}
+_PLAIN |= dict.fromkeys(map(ord, "\u00a0\u202f\u2007\u2009\u200a\u3000"), " ")
+_PLAIN |= dict.fromkeys(map(ord, "’‘ʼ´`′"), "'")
+_PLAIN |= dict.fromkeys(map(ord, "‐‑‒–—−"), "-")
+_PLAIN |= dict.fromkeys(map(ord, "：﹕꞉∶"), ":")
+_PLAIN |= {
+    ord("\u200b"): "",
+    ord("\ufeff"): "",
+    ord("œ"): "oe",
+    ord("Œ"): "oe",
+    ord("æ"): "ae",
+    ord("Æ"): "ae",
+}
+
+
+def fold(text: str) -> str:
+    """Lower case without accents, typographic signs made plain: for finding words, not for comparing people."""
+    if text.isascii():
+        return text.lower()
+    return unicodedata.normalize("NFC", text).translate(_PLAIN).lower()
+
+
+# --------------------------------------------------------------------------------------------------------- times
+
+_MONTHS = {
+    name: number
+    for number, names in enumerate(
+        (
+            "janvier janv january jan", "fevrier fevr fev february feb", "mars march mar", "avril avr april apr",
+            "mai may", "juin june jun", "juillet juil july jul", "aout august aug", "septembre september sept sep",
+            "octobre october oct", "novembre november nov", "decembre december dec",
+        ), 1,
+    )
+    for name in names.split()
+}  # fmt: skip
+_DAY = re.compile(
+    r"(?<!\d)(?:(?P<y>\d{4})[-/.](?P<m>\d{1,2})[-/.](?P<d>\d{1,2})"
+    r"|(?P<d2>\d{1,2})\s?[-/.]\s?(?P<m2>\d{1,2})\s?[-/.]\s?(?P<y2>\d{4}|\d{2})"
+    r"|(?P<d3>\d{1,2})(?:er|st|nd|rd|th)?\s+(?:of\s+)?(?P<m3>[a-z]{3,9})\.?,?\s+(?P<y3>\d{4})"
+    r"|(?P<m4>[a-z]{3,9})\s+(?P<d4>\d{1,2})(?:st|nd|rd|th)?,?\s+(?P<y4>\d{4})"
+    r"|(?P<d5>\d{2})(?P<m5>\d{2})(?P<y5>(?:19|20)\d{2}))(?!\d)"
+)
+_CLOCK = re.compile(r"(?<!\d)(\d{1,2})\s?(?:h|:|heures?)\s?(\d{2})?(?::\d{2})?\s?(am|pm)?(?![\d])")
+
+
+def find_day(folded: str, *, short_years: bool = False) -> tuple[date, int] | None:
+    """The first real date of folded text and where it ends. Two-digit years count only where `short_years`."""
+    for found in _DAY.finditer(folded):
+        groups = [found[name] for name in ("y", "y2", "y3", "y4", "y5") if found[name]]
+        months = [found[name] for name in ("m", "m2", "m3", "m4", "m5") if found[name]]
+        days = [found[name] for name in ("d", "d2", "d3", "d4", "d5") if found[name]]
+        year, month = groups[0], months[0]
+        if len(year) == 2 and not short_years:
+            return None
+        number = int(month) if month.isdigit() else _MONTHS.get(month, 0)
+        if not number:
+            continue
+        try:
+            return date(int(year) + (2000 if len(year) == 2 else 0), number, int(days[0])), found.end()
+        except ValueError:
+            return None
+    return None
+
+
+def find_moment(text: str, zone: ZoneInfo = PARIS) -> tuple[datetime, bool] | None:
+    """(UTC time, whether a time of day stands there) of text such as « 01/12/2026 à 14 h 30 »; None: no real date."""
+    folded = fold(text)
+    day = find_day(folded, short_years=True)
+    if day is None:
+        return None
+    clock = _CLOCK.search(folded, day[1]) or (_CLOCK.search(folded) if "T" not in text else None)
+    hour = minute = 0
+    if iso := re.match(r"t(\d{2}):(\d{2})", folded[day[1] :]):
+        hour, minute, exact = int(iso[1]), int(iso[2]), True
+    elif clock:
+        hour, minute, exact = int(clock[1]), int(clock[2] or 0), True
+        if clock[3] == "pm" and hour < 12:
+            hour += 12
+    else:
+        exact = False
+    if hour > 23 or minute > 59:
+        return None
+    local = datetime(day[0].year, day[0].month, day[0].day, hour, minute, tzinfo=zone)
+    return local.astimezone(UTC), exact
+
+
+_HL7_TIME = re.compile(r"(\d{4})(\d{2})?(\d{2})?(?:(\d{2})(\d{2})?(\d{2})?(?:\.\d+)?)?([+-]\d{4})?$")
+
+
+def hl7_time(value: str | None, zone: ZoneInfo = PARIS) -> tuple[datetime, bool] | None:
+    """(UTC time, whether it has an hour) of an HL7 TS; None when it is less than a day or is not real."""
+    found = _HL7_TIME.match(value.strip()) if value else None
+    if not found or not found[3]:
+        return None
+    where: ZoneInfo | timezone = zone
+    if found[7]:
+        minutes = int(found[7][1:3]) * 60 + int(found[7][3:])
+        where = (
+            timezone(timedelta(minutes=minutes if found[7][0] == "+" else -minutes))
+            if minutes < 1440
+            else zone
+        )
+    try:
+        local = datetime(int(found[1]), int(found[2]), int(found[3]), int(found[4] or 0), int(found[5] or 0),
+                         int(found[6] or 0), tzinfo=where if found[4] else zone)  # fmt: skip
+        return local.astimezone(UTC), found[4] is not None
+    except (ValueError, OverflowError):
+        return None
+
+
+def hl7_day(value: str | None) -> date | None:
+    """The calendar day an HL7 TS writes, whatever its offset; None when it is less than a day or is not real."""
+    found = _HL7_TIME.match(value.strip()) if value else None
+    if not found or not found[3]:
+        return None
+    try:
+        return date(int(found[1]), int(found[2]), int(found[3]))
+    except ValueError:
+        return None
+
+
+# ----------------------------------------------------------------------------------------------------- identifiers
+
+_MATRICULE = re.compile(r"[1-478]\d{4}(?:\d{2}|2[AB])\d{6}(?:\d{2})?")
+
+
+def matricule(text: str) -> str | None:
+    """A 13- or 15-character INS without its spaces; None when it has not that shape."""
+    bare = re.sub(r"[\s.\-\u00a0\u202f]", "", text).upper()
+    return bare if _MATRICULE.fullmatch(bare) else None
+
+
+def bare_rpps(text: str | None) -> str | None:
+    """The 11 digits of an RPPS written alone or as IDNPS (`8` in front); None for anything else."""
+    digits = re.sub(r"[\s.\u00a0\u202f]", "", text or "")
+    if len(digits) == 12 and digits[0] == "8":
+        digits = digits[1:]
+    return digits if len(digits) == 11 and digits.isascii() and digits.isdigit() else None
+
+
+def bare_finess(text: str | None) -> str | None:
+    """The 9 characters of a FINESS written alone or as IDNST (`1` in front); None for anything else."""
+    found = re.fullmatch(r"1?(\d[\dABab]\d{7})", (text or "").strip())
+    return found[1].upper() if found else None
+
+
+def postcode(text: str | None) -> str | None:
+    """Five digits, or None."""
+    found = re.fullmatch(r"\d{5}", (text or "").strip())
+    return found[0] if found else None
+
+
+_EXITS = (
+    ("death", r"dece|death|died|deceased"),
+    ("home_hospitalisation", r"hospitalisation a domicile|\bhad\b|hospital at home"),
+    ("nursing_home", r"ehpad|maison de retraite|nursing home|\busld\b|long sejour|medico-?social"),
+    ("rehabilitation", r"\bssr\b|\bsmr\b|readaptation|reeducation|convalescence|rehab|soins de suite"),
+    ("home", r"domicile|home|maison|famille"),
+    ("hospital", r"hopital|hospital|\bch[ru]?u?\b|clinique|transfert|mutation|etablissement"),
+    ("other", r"autre|other|fugue|contre avis"),
+)  # fmt: skip
+
+
+def exit_mode(text: str) -> str | None:
+    """The exit mode that words mean; None when they mean none of those known."""
+    folded = fold(text)
+    return next((mode for mode, pattern in _EXITS if re.search(pattern, folded)), None)
+
+
+# ------------------------------------------------------------------------------------------------------------- XML
+
+MAX_XML = 50 * 2**20
+_DOCTYPES = (b"<!DOCTYPE", b"<!doctype", "<!DOCTYPE".encode("utf-16-le"), "<!DOCTYPE".encode("utf-16-be"))
+
+
+class RefusedXml(ValueError):
+    """The XML is broken, too large, or has a document type: no French document needs one."""
+
+
+def parse_xml(content: bytes) -> etree._Element:
+    """The root of an XML document, no entity resolved, nothing fetched. Raises RefusedXml."""
+    if len(content) > MAX_XML:
+        raise RefusedXml("too large")
+    if any(mark in content for mark in _DOCTYPES):
+        raise RefusedXml("has a DOCTYPE")
+    # A PDF in base64 passes libxml2's limit of 10 MB a text node; safe, entities being refused above.
+    parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, remove_comments=True,
+                             remove_pis=True, huge_tree=len(content) > 8 * 2**20)  # fmt: skip
+    try:
+        root = etree.fromstring(content, parser)
+    except (etree.LxmlError, ValueError, RecursionError) as problem:
+        raise RefusedXml("is not well formed") from problem
+    if root is None:
+        raise RefusedXml("is empty")
+    if root.getroottree().docinfo.internalDTD is not None:
+        raise RefusedXml("has a DOCTYPE")
+    return root

@@ -1,0 +1,795 @@
+"""Ward letters as text: labelled lines, French or English, in any order, among ordinary prose.
+
+A label alone never decides who somebody is: an RPPS belongs to the doctor whose label it follows in the
+same block, and one that follows nobody is nobody's. A field that stands there and cannot be read goes to
+`unknown`; a label with nothing behind it says nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Literal
+from zoneinfo import ZoneInfo
+
+from relay import formats
+from relay.formats import fold
+from relay.model import FollowUp, LocalId, Notice, Patient, Person, Problem, Stay
+from relay.reading import never_raises
+
+MAX_LINES = 3000
+_MAX_LINE = 400
+
+# label (folded, without bullets and parentheses) → field
+_LABELS: dict[str, str] = {
+    label: name
+    for name, labels in {
+        "patient": "patient|patiente|nom du patient|nom de la patiente|patient name|usager|resident|concerne"
+        "|identite|identite du patient|patient concerne",
+        "family_first": "nom et prenom|nom et prenoms|nom prenom|nom prenoms|nom prenom du patient|nom, prenom",
+        "given_first": "prenom nom|prenom et nom|full name",
+        "name": "nom|nom de famille|family name|last name|surname",
+        "birth_name": "nom de naissance|nom naissance|nom de jeune fille|nom patronymique|birth name|maiden name"
+        "|nom de naissance du patient",
+        "used_name": "nom d'usage|nom usage|nom usuel|nom marital|nom d'epouse|nom utilise|used name|married name",
+        "given": "prenom|prenoms|prenom usuel|prenom de naissance|premier prenom|prenom du patient"
+        "|prenoms de naissance|liste des prenoms|first name|first names|given name|given names|forename",
+        "born": "ne|nee|ne le|nee le|ne/nee le|date de naissance|naissance|ddn|date of birth|birth date|birthdate"
+        "|dob|born|born on|date naissance|date de naissance du patient",
+        "sex": "sexe|sex|gender|genre|sexe du patient",
+        "ins": "ins|matricule ins|ins-nir|ins nir|nir|n ins|numero ins|identite nationale de sante"
+        "|identifiant national de sante|ins du patient|national health identifier|national patient identifier",
+        "nia": "ins-nia|ins nia|nia",
+        "ins_oid": "oid|oid ins|oid de l'ins|ins oid",
+        "ipp": "ipp|n ipp|numero ipp|identifiant permanent du patient|identifiant permanent|patient id|mrn"
+        "|identifiant patient|id patient",
+        "birth_place": "lieu de naissance|code lieu de naissance|code insee de naissance|code insee naissance"
+        "|birth place|birthplace|place of birth|commune de naissance",
+        "postcode": "code postal|code postal du patient|postcode|postal code|zip code",
+        "gp": "medecin traitant|mt|medecin traitant declare|votre medecin traitant|medecin traitant du patient"
+        "|registered gp|gp|general practitioner|registered general practitioner|primary care physician"
+        "|primary care provider|pcp|family doctor|family physician|docteur traitant|nom du medecin traitant",
+        "gp_rpps": "rpps du medecin traitant|rpps medecin traitant|rpps mt|n rpps du medecin traitant|rpps du mt"
+        "|gp rpps|rpps of the gp|n rpps medecin traitant|numero rpps du medecin traitant",
+        "rpps": "rpps|n rpps|numero rpps|rpps n|identifiant rpps|rpps number|rpps id",
+        "doctor": "medecin hospitalier|medecin responsable|medecin referent|redacteur|redactrice|auteur|signataire"
+        "|praticien|praticien hospitalier|redige par|valide par|signe par|medecin|docteur|chirurgien|anesthesiste"
+        "|interne|chef de service|author|physician|doctor|attending|attending physician|signed by|consultant"
+        "|hospital doctor|medecin senior|medecin signataire|expediteur|medecin du service|cardiologue"
+        "|medecin correspondant|correspondant|adresse par|specialiste|medecin adresseur|referring doctor"
+        "|medecin de l'unite|responsable medical|medecin urgentiste|sage-femme|surgeon|praticien responsable",
+        "recipient": "destinataire|destinataires|recipient|recipients",
+        "copy": "copie|copie a|copies|cc|copy|copy to|en copie",
+        "address": "adresse|tel|telephone|fax|mail|email|e-mail|courriel|cabinet|ville|address|phone"
+        "|adresse du cabinet|practice|finess du cabinet",
+        "mss": "mssante|mss|adresse mssante|messagerie securisee|adresse mss|messagerie|bal mssante"
+        "|secure mail|secure address",
+        "ward": "service|ward|service d'hospitalisation|nom du service|department|unite de soins|unite"
+        "|unite d'hospitalisation|service hospitalier|service de soins",
+        "unit": "uf|unite fonctionnelle|code uf|n uf|functional unit|unit code|unit",
+        "facility_name": "etablissement|hopital|hospital|facility|etablissement de sante|centre hospitalier",
+        "finess": "finess|n finess|numero finess|finess de l'etablissement|finess etablissement|code finess",
+        "admitted": "date d'entree|date entree|date d'admission|date admission|entree|entree le|admission|admis le"
+        "|admise le|admission date|admitted|admitted on|date of admission|date d'hospitalisation|date d'arrivee"
+        "|debut d'hospitalisation|date et heure d'entree|entry date|hospitalise le|hospitalisee le|debut de sejour",
+        "discharged": "date de sortie|date sortie|sortie|sortie le|sorti le|date et heure de sortie"
+        "|discharge date|date of discharge|discharged|discharged on|discharge|fin d'hospitalisation|fin de sejour"
+        "|date de fin de sejour|sortie du service le|date/heure de sortie|date de sortie d'hospitalisation"
+        "|discharge date and time",
+        "period": "sejour|hospitalisation|hospitalise|hospitalisee|periode d'hospitalisation|dates de sejour"
+        "|dates du sejour|dates d'hospitalisation|periode|hospital stay|hospitalise du|hospitalisee du",
+        "stay": "n de sejour|n sejour|no de sejour|no sejour|numero de sejour|numero du sejour|num sejour|ref sejour"
+        "|reference sejour|reference de sejour|reference du sejour|ref de sejour|ref du sejour|stay number|stay"
+        "|stay no|stay id|stay ref|stay reference|visit number|encounter|encounter number|nda|n nda|iep|n iep"
+        "|n d'hospitalisation|numero d'hospitalisation|n de dossier administratif|admission number"
+        "|numero de venue|n de venue|identifiant du sejour|identifiant sejour|case number",
+        "exit_mode": "mode de sortie|destination|destination de sortie|sortie vers|mode sortie|discharge to"
+        "|discharge destination|discharge disposition|devenir|devenir a la sortie|retour",
+        "urgency": "urgence|degre d'urgence|niveau d'urgence|priorite|urgency|priority|caractere d'urgence|urgent",
+        "opposition": "opposition|opposition du patient|opposition a la transmission|opposition a l'envoi"
+        "|opposition du patient a la transmission|opposition au partage|objection|patient objection|refus du patient",
+        "consent": "consentement|consentement du patient|consent|patient consent|consentement a la transmission"
+        "|accord du patient|non-opposition|non opposition|non-opposition du patient|consentement a l'envoi",
+        "masked": "masquage|masque|masque aux professionnels|masque_ps",
+        "kind": "type de document|type du document|document|nature du document|document type|type of document|objet"
+        "|type|titre|title|object|subject|intitule",
+        "awaited": "resultats attendus|resultats en attente|examens en attente|resultat attendu|pending results"
+        "|awaited results|bilans en attente",
+        "follow_up": "rendez-vous|rdv|suites a donner|suite a donner|consultation de controle|prochain rendez-vous"
+        "|follow-up|follow up|appointment|suivi prevu|rendez-vous de suivi",
+        "status": "statut|statut du document|status",
+        "replaces": "annule et remplace|remplace",
+    }.items()
+    for label in labels.split("|")
+}  # fmt: skip
+
+_FIELD = re.compile(r"[\s>*•·|#_●■▪–—-]*([^\n:=\t|]{2,60}?)\s*(?:[:：﹕꞉∶=|]|\t)\s*(.*)", re.DOTALL)
+_BARE = re.compile(
+    r"[\s>*•·-]*((?:n[ée]+\s?(?:\([eé]\))?\s+le|date de naissance|born(?: on)?|rpps(?: n°)?|ins|ipp|date de sortie"
+    r"|sortie? le|date d[’']entr[ée]e)) +(?=[\d])(.*)",
+    re.IGNORECASE,
+)
+_PARENTHESES = re.compile(r"\([^)]{0,30}\)")
+_OTHER_FIELD = re.compile(
+    r"(?:\s{2,}|\t|\s*[;|•]\s*|,\s+|\s[-–—]\s)(?=[^\s:;|,][^:;|,\t]{1,40}?\s?[:：]\s?\S?)"
+)
+_NOTHING = re.compile(
+    r"(?:[-–—_.…?/\s]*|n\.?[cr]\.?|non (?:renseignee?|connue?|communiquee?|precisee?|declaree?|designee?)|inconnue?"
+    r"|aucune?|neant|sans|unknown|none|n/?a|pas de medecin traitant.*|a completer|absente?|sans medecin traitant)\.?"
+)
+_NAME_LIKE = re.compile(r"\b(?:dr|docteur|pr|professeur)\b\.?\s", re.IGNORECASE)
+
+_CIVILITY = re.compile(
+    r"^(?:(?P<f>mme|madame|mlle|mademoiselle|mrs|ms|miss)|(?P<m>monsieur|mr|m)|(?P<n>enfant|bebe|nouveau-ne|bb))\b\.?\s+"
+)
+_TITLE = re.compile(
+    r"^(?:(?:m(?:me|lle|r)?|madame|monsieur)\.?\s+)?(?:le\s+|la\s+)?(?:dr|docteure?|pr|professeure?|doctor|prof)\b\.?\s*",
+    re.IGNORECASE,
+)
+_PARTICLES = frozenset({"de", "du", "des", "la", "le", "les", "d'", "da", "di", "dos", "van", "von", "der", "den", "el",
+                        "ben", "al", "y", "e"})  # fmt: skip
+
+# What makes a text speak of a discharge, in a subject, a document type or a title line.
+_DISCHARGE = re.compile(
+    r"avis de sortie|lettre de liaison|lettre de sortie|courrier de sortie|compte[ -]rendu (?:de fin )?d'hospitalisation"
+    r"|resume de sortie|bulletin de sortie|sortie d'hospitalisation|sortie d'un patient|sortie de l'etablissement"
+    r"|sortie du service|\bcrh\b|discharge (?:letter|summary|notice|report|notification)|hospital discharge"
+    r"|letter of discharge|notice of discharge"
+)
+_ENTRY = re.compile(
+    r"lettre d'entree|liaison (?:a )?l'entree|avis d'(?:entree|admission|hospitalisation)|admission notice"
+)
+_EMERGENCY = re.compile(
+    r"passage aux urgences|retour des urgences|fiche des urgences|emergency (?:visit|department) (?:report|summary)"
+)
+_DEATH = re.compile(r"avis de deces|certificat de deces|death notice|patiente? (?:est )?decedee?")
+_ADDENDUM = re.compile(r"\b(?:addendum|additif|complement|resultats? complementaires?)\b")
+_REPLACES = re.compile(r"annule et remplace|cancels and replaces|version corrigee|corrected version")
+_RETRACTS = re.compile(r"\bannulation\b|\bannulee?\b(?! et remplace)|\bretracted\b|\bwithdrawn\b")
+_TO_COME = re.compile(
+    r"lettre (?:de liaison )?(?:a venir|suivra|suit\b|vous parviendra|sera envoyee|vous sera)|letter (?:to )?follows?\b"
+)
+_OBJECTS = re.compile(
+    r"(?:s'oppose(?! pas)|s'est opposee?(?! pas)|a refuse|refuse(?! pas)|(?<!pas d')(?<!aucune )(?<!non-)(?<!non )opposition"
+    r"(?: formelle)? du patient|objects to)\b[^.\n]{0,80}(?:transmi|envoi|communi|partage|medecin traitant|sending|sharing)"
+)
+_NO_OBJECTION = re.compile(r"(?:ne s'oppose|n'a pas|ne refuse|pas d'|aucune |sans )[^.\n]{0,12}$")
+
+
+@dataclass(slots=True)
+class _Found:
+    """What the lines said so far."""
+
+    patient: Patient = field(default_factory=Patient)
+    family: list[str] = field(default_factory=list)  # names told apart by their labels
+    names: list[Patient] = field(default_factory=list)  # whole names of patient lines
+    stay: Stay = field(default_factory=Stay)
+    gps: list[Person] = field(default_factory=list)
+    gp_said_none: bool = False
+    author: Person | None = None
+    recipients: list[Person] = field(default_factory=list)
+    follow_up: list[FollowUp] = field(default_factory=list)
+    awaited: list[str] = field(default_factory=list)
+    kind: str | None = None
+    consent: str | None = None
+    urgency: str | None = None
+    local_ids: list[LocalId] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    labelled: set[str] = field(default_factory=set)
+    two: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """What a text is: `notice` as far as it was understood, and what it has of a notice."""
+
+    notice: Notice
+    has_patient: bool  # a labelled patient, named or numbered
+    is_discharge: bool
+    labels: frozenset[str]
+
+
+def label_of(text: str) -> str | None:
+    """The field that a label names, or None."""
+    plain = _PARENTHESES.sub(" ", fold(text))
+    plain = re.sub(r"[°º.*_\"]|\bno\b(?= )", " ", plain).strip(" -:>•")
+    return _LABELS.get(" ".join(plain.split()).replace("n ", "n ", 1))
+
+
+def fields(text: str) -> Iterator[tuple[str, str, int]]:
+    """(field, value, block) of each labelled line; several on one line are told apart.
+
+    `block` grows at a blank line or at prose; field "" is a line of prose, which ends nothing by itself.
+    """
+    block = 0
+    lines = text.split("\n", MAX_LINES)[:MAX_LINES]
+    skip = -1
+    for number, line in enumerate(lines):
+        if number == skip:
+            continue
+        if not line.strip(" \t>\u00a0\r"):
+            block += 1
+            continue
+        if len(line) > _MAX_LINE:
+            block += 1
+            yield "", line[:_MAX_LINE], block
+            continue
+        pieces = list(_pieces(line))
+        if not pieces:
+            yield "", line, block
+            continue
+        for name, value in pieces:
+            if not value and number + 1 < len(lines):
+                following = lines[number + 1].strip(" \t>\u00a0")
+                if following and len(following) < 120 and not _FIELD.match(following) and pieces[-1][1] == "":
+                    skip, value = number + 1, following
+            yield name, value, block
+
+
+def _pieces(line: str) -> Iterator[tuple[str, str]]:
+    """The labelled values of one line."""
+    found = _FIELD.match(line)
+    name = label_of(found[1]) if found else None
+    if found is None or name is None:
+        bare = _BARE.match(line)
+        if bare is None:
+            return
+        name, value = label_of(bare[1]) or "", bare[2]
+        if not name:
+            return
+    else:
+        value = found[2]
+    if ":" in value or "：" in value:
+        for cut in _OTHER_FIELD.finditer(value):
+            rest = _FIELD.match(value, cut.end())
+            if rest and label_of(rest[1]):
+                yield name, _clean(value[: cut.start()])
+                yield from _pieces(value[cut.end() :])
+                return
+    yield name, _clean(value)
+
+
+def _clean(value: str) -> str:
+    return " ".join(value.replace("\u200b", "").replace("\ufeff", "").split()).strip(" *_|")
+
+
+# ------------------------------------------------------------------------------------------------------------ names
+
+
+def _is_capital(word: str) -> bool:
+    letters = [c for c in word if c.isalpha()]
+    return len(letters) > 1 and all(c.isupper() for c in letters)
+
+
+def split_name(text: str, *, given_first: bool | None = None) -> tuple[str | None, tuple[str, ...], bool]:
+    """(family name, given names, whether the order is unsure) of a name as people write it.
+
+    The words in capitals are the family name. Without any such contrast a comma or `given_first` tells; else
+    given names are taken to come first, and the order is unsure.
+    """
+    if "," in text:
+        family, _, given = text.partition(",")
+        return family.strip() or None, tuple(given.split()), False
+    words = text.replace("’", "'").split()
+    if not words:
+        return None, (), False
+    capital = [_is_capital(word) for word in words]
+    if any(capital) and not all(capital):
+        first, last = capital.index(True), len(words) - 1 - capital[::-1].index(True)
+        while first > 0 and fold(words[first - 1]) in _PARTICLES:
+            first -= 1
+        inner = words[first : last + 1]
+        whole = all(capital[n] or fold(words[n]) in _PARTICLES for n in range(first, last + 1))
+        return " ".join(inner), tuple(words[:first] + words[last + 1 :]), not whole
+    if len(words) == 1:
+        return words[0], (), False
+    unsure = given_first is None
+    if (all(capital) and given_first is not True) or given_first is False:
+        cut = 1
+        while cut < len(words) - 1 and fold(words[cut - 1]) in _PARTICLES:
+            cut += 1
+        return " ".join(words[:cut]), tuple(words[cut:]), unsure
+    cut = len(words) - 1
+    while cut > 1 and fold(words[cut - 1]) in _PARTICLES:
+        cut -= 1
+    return " ".join(words[cut:]), tuple(words[:cut]), unsure
+
+
+_BORN_AS = re.compile(r"\b(?:n[ée]e?|n[ée]\(e\)|birth name|born)\s*:?\s+(?!le\b|on\b|\d)", re.IGNORECASE)
+_MARRIED = re.compile(r"\b(?:[ée]pouse|[ée]poux|[ée]p\.?|veuve|vve|married)\s+", re.IGNORECASE)
+_BORN_ON = re.compile(r"\b(?:n[ée]e?(?:\(e\))?\s+le|born(?: on)?|ddn|dob)\b", re.IGNORECASE)
+
+
+def _whole_name(value: str, given_first: bool | None) -> Patient:
+    """A patient line: civility, names in either order, « née », « épouse », perhaps sex and birth date behind."""
+    patient = Patient()
+    text = value.strip(" .;")
+    folded = fold(text)
+    if civility := _CIVILITY.match(folded):
+        if not civility["n"]:
+            patient = replace(patient, sex="F" if civility["f"] else "M")
+        if len(folded) == len(text):
+            text = text[civility.end() :]
+        else:
+            text = text.split(None, 1)[-1]
+    if on := _BORN_ON.search(text):
+        day = formats.find_day(fold(text[on.end() :]))
+        if day:
+            patient = replace(patient, birth_date=day[0])
+        text = text[: on.start()]
+    for inner in re.findall(r"\(([^)]*)\)", text):
+        if day := formats.find_day(fold(inner)):
+            patient = replace(patient, birth_date=patient.birth_date or day[0])
+        if (sex := _sex(inner)) and patient.sex is None:
+            patient = replace(patient, sex=sex)
+    text = re.sub(r"\((?![^)]*(?:n[ée]+|[ée]p))[^)]*\)", " ", text).replace("(", " ").replace(")", " ")
+    if day := formats.find_day(fold(text)):
+        patient = replace(patient, birth_date=patient.birth_date or day[0])
+    text = re.split(r"\d|\s[-–—]\s|;|\[|\bINS\b|\bIPP\b|\bs[ée]jour\b", text, maxsplit=1)[0]
+    pieces = text.split(",")
+    if len(pieces) > 2 or (len(pieces) == 2 and (_sex(pieces[1]) or not pieces[1].strip())):
+        for piece in pieces[1:]:
+            if (sex := _sex(piece)) and patient.sex is None:
+                patient = replace(patient, sex=sex)
+        text = pieces[0]
+    text = text.strip(" ,.;-")
+    if born := _BORN_AS.search(text):
+        before, after = text[: born.start()].strip(" ,"), text[born.end() :].strip()
+        family, given, unsure = split_name(after, given_first=False)
+        used, first, order = split_name(before, given_first=given_first)
+        if before and not first and not given and len(before.split()) > 1:
+            used, first = before, ()
+        return replace(patient, birth_name=family, used_name=used, given_names=first or given,
+                       name_kind="birth", order_unsure=order and bool(first) and unsure)  # fmt: skip
+    if wed := _MARRIED.search(text):
+        before, after = text[: wed.start()].strip(" ,"), text[wed.end() :].strip()
+        family, first, order = split_name(before, given_first=given_first)
+        used, given, _ = split_name(after, given_first=False)
+        return replace(patient, birth_name=family, used_name=used, given_names=first or given,
+                       name_kind="birth", order_unsure=order and bool(first))  # fmt: skip
+    family, given, unsure = split_name(text, given_first=given_first)
+    return replace(patient, birth_name=family, given_names=given, order_unsure=unsure)
+
+
+def _sex(value: str) -> Literal["M", "F", "U"] | None:
+    word = fold(value).strip(" .()")
+    if word in ("f", "feminin", "femme", "female", "woman", "fille", "f (feminin)", "w"):
+        return "F"
+    if word in ("m", "masculin", "homme", "h", "male", "man", "garcon"):
+        return "M"
+    if word in ("u", "i", "indetermine", "unknown sex", "x"):
+        return "U"
+    return None
+
+
+_EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
+_RPPS = re.compile(r"(?<!\d)(8?1\d(?:\s?\d){9})(?!\d)")
+
+
+def person(value: str) -> Person | None:
+    """A doctor as a line names them, with the RPPS and secure address that stand beside the name."""
+    rpps = _RPPS.search(value)
+    address = _EMAIL.search(value)
+    text = re.split(r"[(\[;,]|\s[-–—/]\s|\bRPPS\b|\bT[ée]l\b|\d|<", value, maxsplit=1)[0]
+    text = _TITLE.sub("", text.strip())
+    if "@" in text:
+        text = ""
+    family, given, _ = split_name(text, given_first=None)
+    result = Person(
+        name=" ".join([*given, *([family] if family else [])]) or None,
+        family_name=family,
+        given_name=" ".join(given) or None,
+        rpps=formats.bare_rpps(rpps[1]) if rpps else None,
+        mss_address=address[0].lower() if address else None,
+    )
+    return result if result != Person() else None
+
+
+# ----------------------------------------------------------------------------------------------------------- reading
+
+
+@never_raises(
+    Letter(
+        Notice(format="text", problems=(Problem("unreadable_document", "texte illisible"),)),
+        False,
+        False,
+        frozenset(),
+    )
+)
+def read(text: str, *, subject: str = "", zone: ZoneInfo = formats.PARIS) -> Letter:
+    """What a text says; whether it is a notice is the caller's to decide from the marks. Never raises."""
+    found = _Found()
+    owner: str | None = None  # whose the next RPPS or address is: "gp", "doctor"
+    owner_block = -1
+    titles: list[str] = []
+    prose = 0
+    for name, value, block in fields(text):
+        if not name:
+            if len(titles) < 15:
+                titles.append(value)
+            prose += 1
+            if _NAME_LIKE.search(value) or prose > 3:
+                owner = None
+            continue
+        prose = 0
+        if owner is not None and block != owner_block:
+            owner = None
+        if name in ("gp", "doctor", "recipient", "copy"):
+            owner, owner_block = ("gp" if name == "gp" else "doctor"), block
+        elif name in ("patient", "family_first", "given_first", "birth_name"):
+            owner = None
+        found.labelled.add(name)
+        _take(found, name, value, owner, zone)
+    return _letter(found, text, subject, titles)
+
+
+def _take(found: _Found, name: str, value: str, owner: str | None, zone: ZoneInfo) -> None:
+    """Put one labelled value where it belongs."""
+    folded = fold(value)
+    if _NOTHING.fullmatch(folded):
+        if name == "gp":
+            found.gp_said_none = True
+        return
+    patient = found.patient
+    match name:
+        case "patient" | "family_first" | "given_first":
+            first = {"family_first": False, "given_first": True}.get(name)
+            one = _whole_name(value, first)
+            if one.birth_name or one.used_name:
+                found.names.append(one)
+        case "name":
+            _set_name(found, "birth_name", value, stated=False)
+        case "birth_name":
+            _set_name(found, "birth_name", value, stated=True)
+        case "used_name":
+            if patient.used_name and fold(patient.used_name) != fold(value):
+                found.two = True
+            found.patient = replace(patient, used_name=value)
+        case "given":
+            given = tuple(re.split(r"[\s,;]+", value.strip(" ,;")))
+            if patient.given_names and fold(patient.given_names[0]) != fold(given[0]):
+                found.two = True
+            found.patient = replace(patient, given_names=given)
+        case "born":
+            day = formats.find_day(folded)
+            if day is None:
+                found.unknown.append("patient.birth_date")
+            elif patient.birth_date and patient.birth_date != day[0]:
+                found.two = True
+            else:
+                found.patient = replace(patient, birth_date=day[0])
+        case "sex":
+            sex = _sex(value)
+            if sex is None:
+                found.unknown.append("patient.sex")
+            elif patient.sex and patient.sex != sex:
+                found.two = True
+            else:
+                found.patient = replace(patient, sex=sex)
+        case "ins" | "nia":
+            _take_ins(found, name, value)
+        case "ins_oid":
+            if (oid := re.search(r"[\d.]{10,}", value)) and patient.ins:
+                found.patient = replace(patient, ins_oid=oid[0].strip("."))
+        case "ipp":
+            local = LocalId("", value.split(maxsplit=1)[0])
+            if local not in found.local_ids:
+                found.local_ids.append(local)
+        case "birth_place":
+            if cog := re.search(r"(?<!\d)\d[\dAB]\d{3}(?!\d)", value.upper()):
+                found.patient = replace(patient, birth_place=cog[0])
+        case "postcode":
+            if owner is None:
+                found.patient = replace(patient, postcode=formats.postcode(value[:5]))
+        case "gp":
+            if one_gp := person(value):
+                found.gps.append(one_gp)
+        case "gp_rpps":
+            _gp_rpps(found, value)
+        case "rpps":
+            if owner == "gp" and found.gps:
+                _gp_rpps(found, value)
+            elif owner == "doctor" and found.author is not None and found.author.rpps is None:
+                found.author = replace(found.author, rpps=formats.bare_rpps(value))
+        case "mss" | "address":
+            address = _EMAIL.search(value)
+            if owner == "gp" and found.gps and address and found.gps[-1].mss_address is None:
+                found.gps[-1] = replace(found.gps[-1], mss_address=address[0].lower())
+        case "doctor":
+            found.author = found.author or person(value)
+        case "recipient" | "copy":
+            for piece in re.split(r";|\bet\b(?=\s+(?:le\s+)?(?:Dr|Docteur|Pr))", value):
+                if one_recipient := person(piece):
+                    found.recipients.append(replace(one_recipient, copy=name == "copy"))
+        case "kind":
+            found.kind = found.kind or value[:200]
+        case "awaited":
+            found.awaited.append(value[:300])
+        case "follow_up":
+            day = formats.find_day(folded)
+            found.follow_up.append(FollowUp(value[:300], day[0] if day else None))
+        case _:
+            _take_stay(found, name, value, folded, zone)
+
+
+def _take_ins(found: _Found, name: str, value: str) -> None:
+    patient = found.patient
+    oid = re.search(r"1\.2\.250\.1\.213\.1\.4\.\d{1,2}(?!\d)", value)
+    bare = value.replace(oid[0], " ") if oid else value
+    digits = re.search(r"(?<!\d)[1-478](?:[\s.-]?[\dABab]){12}(?:[\s.-]?\d){0,2}(?![\d])", bare)
+    number = formats.matricule(digits[0]) if digits else None
+    if number is None:
+        found.unknown.append("patient.ins")
+        return
+    if patient.ins and patient.ins[:13] != number[:13]:
+        found.two = True
+        return
+    kind = (
+        oid[0] if oid else "1.2.250.1.213.1.4.9" if name == "nia" or "nia" in fold(bare) else patient.ins_oid
+    )
+    found.patient = replace(patient, ins=number, ins_oid=kind)
+
+
+def _gp_rpps(found: _Found, value: str) -> None:
+    digits = _RPPS.search(value)
+    rpps = formats.bare_rpps(digits[1]) if digits else None
+    if rpps is None:
+        found.unknown.append("registered_gp.rpps")
+    elif not found.gps:
+        found.gps.append(Person(rpps=rpps))
+    elif found.gps[-1].rpps not in (None, rpps):
+        found.gps.append(replace(found.gps[-1], rpps=rpps))
+    else:
+        found.gps[-1] = replace(found.gps[-1], rpps=rpps)
+
+
+def _set_name(found: _Found, which: str, value: str, *, stated: bool) -> None:
+    value = re.split(r"[(,;]", value)[0].strip()
+    patient = found.patient
+    civility = _CIVILITY.match(fold(value))
+    if civility and not civility["n"]:
+        value = value.split(None, 1)[-1]
+        patient = replace(patient, sex=patient.sex or ("F" if civility["f"] else "M"))
+    if not value:
+        return
+    if (
+        stated
+        and patient.birth_name
+        and patient.name_kind == "birth"
+        and fold(patient.birth_name) != fold(value)
+    ):
+        found.two = True
+        return
+    if stated:
+        other = patient.birth_name if patient.name_kind == "unstated" else None
+        used = patient.used_name or (other if other and fold(other) != fold(value) else None)
+        found.patient = replace(patient, birth_name=value, used_name=used, name_kind="birth")
+    elif patient.name_kind == "birth":
+        if patient.birth_name and fold(patient.birth_name) != fold(value):
+            found.patient = replace(patient, used_name=patient.used_name or value)
+    elif patient.birth_name and fold(patient.birth_name) != fold(value):
+        found.two = True
+    else:
+        found.patient = replace(patient, birth_name=value)
+
+
+_YES = re.compile(r"(?:oui|yes|o|y|vrai|true|1|x|recueillie?|donnee?|obtenue?|accordee?|favorable)\b.*")
+_NO = re.compile(r"(?:non|no|n|faux|false|0|refusee?|refus|retiree?)\b.*")
+
+
+def _take_stay(found: _Found, name: str, value: str, folded: str, zone: ZoneInfo) -> None:
+    stay = found.stay
+    match name:
+        case "admitted" | "discharged":
+            moment = formats.find_moment(value, zone)
+            if moment is None:
+                if re.search(r"\d", value) or (name in ("admitted", "discharged") and len(value) < 30):
+                    found.unknown.append(f"stay.{name}")
+            elif name == "admitted":
+                found.stay = replace(stay, admitted=stay.admitted or moment[0], admitted_exact=moment[1])
+            elif stay.discharged and stay.discharged != moment[0]:
+                found.unknown.append("stay.discharged")
+            else:
+                found.stay = replace(stay, discharged=moment[0], discharged_exact=moment[1])
+        case "period":
+            if edges := re.search(r"du\s+(.+?)\s+au\s+(.+)", value, re.IGNORECASE):
+                low, high = formats.find_moment(edges[1], zone), formats.find_moment(edges[2], zone)
+                if low and not stay.admitted:
+                    stay = replace(stay, admitted=low[0], admitted_exact=low[1])
+                if high and not stay.discharged:
+                    stay = replace(stay, discharged=high[0], discharged_exact=high[1])
+                    found.labelled.add("discharged")
+                found.stay = stay
+            elif re.fullmatch(r"(?:n°\s*)?[\w/-]*\d[\w/-]*", value):
+                found.stay = replace(stay, number=stay.number or value.removeprefix("n°").strip())
+        case "stay":
+            number = value.strip(" .;,")
+            if stay.number and stay.number != number:
+                found.unknown.append("stay.number")
+            else:
+                found.stay = replace(stay, number=number[:100] or None)
+        case "ward":
+            unit = re.search(r"\b(?:UF|unit)\s*:?\s*(\w{2,10})|\((\d{3,6})\)", value)
+            ward = re.sub(r"\s*[(,-]?\s*(?:UF\s*:?\s*\w{2,10}|\(\d{3,6}\))\)?", "", value).strip() or value
+            found.stay = replace(stay, ward=stay.ward or ward,
+                                 unit=stay.unit or (unit and (unit[1] or unit[2])) or None)  # fmt: skip
+        case "unit":
+            found.stay = replace(stay, unit=stay.unit or value)
+        case "facility_name":
+            found.stay = replace(stay, facility_name=stay.facility_name or value)
+        case "finess":
+            found.stay = replace(stay, facility=stay.facility or formats.bare_finess(value))
+        case "exit_mode":
+            mode = formats.exit_mode(value)
+            if mode is None:
+                found.unknown.append("stay.exit_mode")
+            else:
+                found.stay = replace(stay, exit_mode=mode)
+        case "urgency":
+            found.urgency = _urgency(folded)
+            if found.urgency is None:
+                found.unknown.append("urgency")
+        case "opposition" | "consent" | "masked":
+            _take_consent(found, name, folded)
+        case _:
+            pass
+
+
+def _urgency(folded: str) -> str | None:
+    if re.match(r"(?:non|no|aucune?|normale?|routine|standard|faible|basse|low|pas urgent|0)\b", folded):
+        return "routine"
+    if re.match(
+        r"(?:rapide|bientot|soon|semi|moyenne|moderee?|prioritaire|sous \d+ ?(?:h|j)|medium)\b", folded
+    ):
+        return "soon"
+    if re.match(r"(?:oui|yes|urgente?|haute|elevee?|immediate?|high|absolue|tres|vitale|1)\b", folded):
+        return "urgent"
+    return None
+
+
+def _take_consent(found: _Found, name: str, folded: str) -> None:
+    if name == "opposition" and re.match(r"pas d'opposition|ne s'oppose pas|sans opposition", folded):
+        said = "allowed"
+    elif _NO.match(folded):
+        said = "opposed" if name == "consent" else "allowed"
+    elif _YES.match(folded) or (name == "opposition" and re.match(r"s'oppose|opposee?|au |a l", folded)):
+        said = {"consent": "allowed", "opposition": "opposed", "masked": "masked"}[name]
+    else:
+        found.unknown.append("consent")
+        return
+    if name == "masked" and said == "allowed":
+        return
+    strict = {"allowed": 0, "masked": 1, "opposed": 2}
+    if found.consent is None or strict[said] > strict[found.consent]:
+        found.consent = said
+
+
+# ----------------------------------------------------------------------------------------------------- putting together
+
+
+def _letter(found: _Found, text: str, subject: str, titles: Iterable[str]) -> Letter:
+    patient = _patient(found)
+    stay, folded_subject = found.stay, fold(subject)
+    head = f"{folded_subject}\n{fold(found.kind or '')}\n" + "\n".join(
+        fold(line) for line in titles if len(line) < 120
+    )
+    named = f"{folded_subject}\n{fold(found.kind or '')}"
+    event: str | None = None
+    document = "letter"
+    if _DEATH.search(named) or stay.exit_mode == "death":
+        event = "death"
+    elif _EMERGENCY.search(named):
+        event = "er_visit"
+    elif _ENTRY.search(named):
+        event = "admission"
+    elif _DISCHARGE.search(head) or stay.discharged or "stay.discharged" in found.unknown:
+        event = "discharge"
+    folded = fold(text[:20_000])
+    if _REPLACES.search(named) or "replaces" in found.labelled:
+        document = "replacement"
+    elif _RETRACTS.search(named):
+        document = "retraction"
+    elif _ADDENDUM.search(named):
+        document = "addendum"
+    elif _TO_COME.search(folded) or "avis anticipe" in named or "advance notice" in named:
+        document = "advance_notice"
+    objection = _OBJECTS.search(folded)
+    consent = found.consent
+    if objection and not _NO_OBJECTION.search(folded[: objection.start()][-30:]):
+        consent = "opposed"
+    problems = list(found.problems)
+    if found.two:
+        problems.append(formats.TWO_PATIENTS)
+    gp = found.gps[0] if found.gps else None
+    for other in found.gps[1:]:
+        if gp is not None and gp.rpps is None and _same_name(gp, other):
+            gp = other
+        elif (gp is not None and other.rpps not in (None, gp.rpps)) or not _same_name(gp, other):
+            problems.append(Problem("many_gps", "plusieurs médecins traitants dans le texte"))
+            found.unknown.append("registered_gp")
+            gp = None
+            break
+    has_patient = patient is not None and bool(
+        patient.ins
+        or (
+            found.names
+            and (patient.birth_date or patient.sex or "stay" in found.labelled or len(found.labelled) > 2)
+        )
+        or (
+            (patient.birth_name or patient.used_name)
+            and patient.given_names
+            and found.labelled & {"born", "ins", "ipp"}
+        )
+    )
+    notice = Notice(
+        format="text",
+        event=event,
+        document=document if event else None,
+        title=found.kind,
+        patient=patient,
+        stay=stay if stay != Stay() else None,
+        author=found.author,
+        registered_gp=gp,
+        recipients=tuple(found.recipients),
+        follow_up=tuple(found.follow_up),
+        awaited_results=tuple(found.awaited),
+        consent=consent,
+        urgency=found.urgency,
+        unknown=tuple(dict.fromkeys(found.unknown)),
+        problems=tuple(dict.fromkeys(problems)),
+    )
+    return Letter(notice, has_patient, event is not None, frozenset(found.labelled))
+
+
+def _same_name(one: Person | None, other: Person) -> bool:
+    if one is None or not one.family_name or not other.family_name:
+        return True
+    return fold(one.family_name) == fold(other.family_name)
+
+
+def _patient(found: _Found) -> Patient | None:
+    """The labels' own names before those of a patient line; two lines that name two people say so."""
+    patient = replace(found.patient, local_ids=tuple(found.local_ids))
+    for line in found.names:
+        if found.names[0] is not line and _other_person(found.names[0], line):
+            found.two = True
+        if line.birth_date and patient.birth_date and line.birth_date != patient.birth_date:
+            found.two = True
+        patient = replace(
+            patient,
+            sex=patient.sex or line.sex,
+            birth_date=patient.birth_date or line.birth_date,
+            given_names=patient.given_names or line.given_names,
+        )
+    if found.names:
+        line = found.names[0]
+        if patient.birth_name is None:
+            patient = replace(
+                patient,
+                birth_name=line.birth_name,
+                used_name=patient.used_name or line.used_name,
+                name_kind=line.name_kind,
+                order_unsure=line.order_unsure and not found.patient.given_names,
+            )
+        elif patient.name_kind == "birth" and line.birth_name and patient.used_name is None:
+            stated, shown = fold(patient.birth_name), line.used_name or line.birth_name
+            if fold(shown) != stated:
+                patient = replace(patient, used_name=shown)
+    if patient.birth_name is None and patient.used_name:
+        patient = replace(patient, name_kind="used")
+    return patient if patient != Patient() else None
+
+
+def _other_person(one: Patient, other: Patient) -> bool:
+    words = [
+        {
+            word
+            for name in (who.birth_name, who.used_name, *who.given_names)
+            if name
+            for word in re.split(r"[\s'-]+", fold(name))
+        }
+        for who in (one, other)
+    ]
+    return not (words[0] <= words[1] or words[1] <= words[0])
