@@ -1,0 +1,264 @@
+"""In charge of what deciding needs to know: many questions answered by few queries on one snapshot."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import ColumnElement, Connection, Select, or_, select
+
+from relay import tables
+from relay.errors import NotFound
+from relay.model import Absence, Ask, Context, Delivery, Link, Thread, ThreadView, Timer, Why
+from relay.store import rows
+from relay.store.database import chunks
+from relay.store.transaction import moment
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from relay.vault import Vault
+
+_thread, _delivery, _timer = tables.thread, tables.delivery, tables.timer
+
+
+def among(
+    connection: Connection, query: Select[Any], column: ColumnElement[Any], texts: Iterable[str]
+) -> list[Any]:
+    """The rows whose column is one of the texts."""
+    found: list[Any] = []
+    for some in chunks(dict.fromkeys(texts)):
+        found += connection.execute(query.where(column.in_(some))).all()
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------- views
+
+
+def views(connection: Connection, vault: Vault, ids: Iterable[str], today: str) -> dict[str, ThreadView]:
+    """Threads by id, each with its copies, waiting timers and the links and absences of who takes part."""
+    found = among(connection, select(_thread), _thread.c.id, ids)
+    threads = {row.id: rows.thread_of(row, vault) for row in found}
+    if not threads:
+        return {}
+    copies: defaultdict[str, list[Delivery]] = defaultdict(list)
+    query = select(_delivery).where(_delivery.c.thread.is_not(None)).order_by(_delivery.c.seq)
+    for row in among(connection, query, _delivery.c.thread, threads):
+        copies[row.thread].append(rows.delivery_of(row, vault, recipe=False))
+    timers: defaultdict[str, list[Timer]] = defaultdict(list)
+    for row in among(connection, select(_timer).where(_timer.c.done_at.is_(None)), _timer.c.thread, threads):
+        timers[row.thread].append(rows.timer_of(row))
+    people = {name: _rpps_of(thread) for name, thread in threads.items()}
+    wanted = {rpps for group in people.values() for rpps in group}
+    links, absences = links_of(connection, wanted), absences_of(connection, wanted, today)
+    return {
+        name: ThreadView(
+            thread=thread,
+            deliveries=tuple(copies[name]),
+            timers=tuple(sorted(timers[name], key=lambda timer: timer.due)),
+            links=tuple(link for rpps in people[name] for link in links.get(rpps, ())),
+            absences=tuple(absence for rpps in people[name] for absence in absences.get(rpps, ())),
+        )
+        for name, thread in threads.items()
+    }
+
+
+def _rpps_of(thread: Thread) -> list[str]:
+    keys = [participant.key for participant in thread.participants]
+    if thread.gp:
+        keys.append(thread.gp)
+    return list(dict.fromkeys(key.removeprefix("rpps:") for key in keys if key.startswith("rpps:")))
+
+
+def links_of(connection: Connection, people: Iterable[str]) -> dict[str, list[Link]]:
+    """The running links of each professional."""
+    query = select(tables.link).where(tables.link.c.unlinked_at.is_(None)).order_by(tables.link.c.linked_at)
+    found: dict[str, list[Link]] = {}
+    for row in among(connection, query, tables.link.c.rpps, people):
+        found.setdefault(row.rpps, []).append(rows.link_of(row))
+    return found
+
+
+def absences_of(connection: Connection, people: Iterable[str], today: str) -> dict[str, list[Absence]]:
+    """The absences of each professional that run or are to come. `today` as ISO text."""
+    query = select(tables.absence).where(tables.absence.c.until >= today).order_by(tables.absence.c.since)
+    found: dict[str, list[Absence]] = {}
+    for row in among(connection, query, tables.absence.c.rpps, people):
+        found.setdefault(row.rpps, []).append(rows.absence_of(row))
+    return found
+
+
+def view(connection: Connection, vault: Vault, thread: str, now: datetime) -> ThreadView:
+    """One thread by id or reference. Raises NotFound."""
+    query = select(_thread.c.id).where(or_(_thread.c.id == thread, _thread.c.reference == thread.upper()))
+    name = connection.execute(query).scalar()
+    if name is None:
+        raise NotFound("no such follow-up")
+    return views(connection, vault, [name], now.date().isoformat())[name]
+
+
+def of_patient(connection: Connection, vault: Vault, ins: str, now: datetime) -> tuple[ThreadView, ...]:
+    """Every thread about this patient, oldest first."""
+    query = (
+        select(_thread.c.id)
+        .where(_thread.c.patient == vault.index("patient", ins), _thread.c.patient.is_not(None))
+        .order_by(_thread.c.opened_at)
+    )
+    names = list(connection.execute(query).scalars())
+    found = views(connection, vault, names, now.date().isoformat())
+    return tuple(found[name] for name in names)
+
+
+# ------------------------------------------------------------------------------------------------------ timers
+
+
+def due_timers(
+    connection: Connection, vault: Vault, now: datetime, at: int, limit: int
+) -> tuple[tuple[Timer, ThreadView], ...]:
+    """Timers that are due, oldest first, each with its thread as it stands."""
+    query = select(_timer).where(_timer.c.done_at.is_(None), _timer.c.due <= at)
+    found = connection.execute(query.order_by(_timer.c.due).limit(limit)).all()
+    threads = views(connection, vault, {row.thread for row in found}, now.date().isoformat())
+    return tuple((rows.timer_of(row), threads[row.thread]) for row in found)
+
+
+def next_timer(connection: Connection) -> datetime | None:
+    """When the next timer is due."""
+    query = select(_timer.c.due).where(_timer.c.done_at.is_(None)).order_by(_timer.c.due).limit(1)
+    due = connection.execute(query).scalar()
+    return None if due is None else moment(due)
+
+
+# ---------------------------------------------------------------------------------------------------- contexts
+
+
+def contexts(connection: Connection, vault: Vault, asks: Sequence[Ask], now: datetime) -> list[Context]:
+    """The answer to each question, all seen at one instant."""
+    today = now.date().isoformat()
+    envelope, hold = tables.envelope, tables.hold
+
+    originals: dict[str, str] = {}
+    prints = [ask.fingerprint for ask in asks if ask.fingerprint]
+    if prints:
+        query = (
+            select(envelope.c.fingerprint, envelope.c.id)
+            .where(
+                envelope.c.fingerprint.is_not(None),
+                or_(envelope.c.why.is_(None), envelope.c.why != Why.DUPLICATE.value),
+            )
+            .order_by(envelope.c.seq)
+        )
+        for fingerprint, name in among(connection, query, envelope.c.fingerprint, prints):
+            originals.setdefault(fingerprint, name)
+    documents = _pairs(connection, tables.document_key, "envelope", (ask.document_keys for ask in asks))
+    stays = _pairs(connection, tables.stay_key, "thread", (ask.stays for ask in asks))
+    references: dict[str, str] = {
+        row.reference: row.id
+        for row in among(
+            connection,
+            select(_thread.c.id, _thread.c.reference),
+            _thread.c.reference,
+            (reference for ask in asks for reference in ask.references),
+        )
+    }
+    by_message: defaultdict[str, list[Delivery]] = defaultdict(list)
+    by_id: dict[str, Delivery] = {}
+    query = select(_delivery).where(_delivery.c.message_id.is_not(None)).order_by(_delivery.c.seq)
+    for row in among(connection, query, _delivery.c.message_id, (m for ask in asks for m in ask.message_ids)):
+        by_message[row.message_id].append(rows.delivery_of(row, vault, recipe=False))
+    for row in among(
+        connection, select(_delivery), _delivery.c.id, (d for ask in asks for d in ask.deliveries)
+    ):
+        by_id[row.id] = rows.delivery_of(row, vault, recipe=False)
+    grants = {
+        row.nonce: rows.grant_of(row)
+        for row in among(
+            connection, select(tables.grant), tables.grant.c.nonce, (ask.nonce for ask in asks if ask.nonce)
+        )
+    }
+    accounts: defaultdict[tuple[str, str], list[Link]] = defaultdict(list)
+    for row in among(
+        connection,
+        select(tables.link).where(tables.link.c.unlinked_at.is_(None)),
+        tables.link.c.account,
+        (ask.account[1] for ask in asks if ask.account),
+    ):
+        accounts[row.adapter_kind, row.account].append(rows.link_of(row))
+    owners: defaultdict[str, set[str]] = defaultdict(set)
+    box = tables.mailbox
+    addresses = {address: address.lower() for ask in asks for address in ask.addresses}
+    for row in among(connection, select(box.c.address, box.c.rpps), box.c.address, addresses.values()):
+        owners[row.address].add(row.rpps)
+    people = {rpps for ask in asks for rpps in ask.people}
+    people |= {link.rpps for group in accounts.values() for link in group}
+    links, absences = links_of(connection, people), absences_of(connection, people, today)
+
+    copies = [_of(ask, by_message, by_id) for ask in asks]
+    threads = [
+        list(
+            dict.fromkeys(
+                (
+                    *ask.threads,
+                    *(references[each] for each in ask.references if each in references),
+                    *(stays[each] for each in ask.stays if each in stays),
+                    *(copy.thread for copy in mine if copy.thread),
+                    *((grants[ask.nonce].thread,) if ask.nonce in grants else ()),
+                )
+            )
+        )
+        for ask, mine in zip(asks, copies, strict=True)
+    ]
+    seen = views(connection, vault, (name for group in threads for name in group), today)
+    holds: defaultdict[str, list[Any]] = defaultdict(list)
+    spoken = (copy.envelope for mine in copies for copy in mine if copy.envelope)
+    open_holds = select(hold).where(hold.c.ended_at.is_(None))
+    for row in among(connection, open_holds, hold.c.envelope, spoken):
+        holds[row.envelope].append(rows.hold_of(row, vault))
+
+    answers = []
+    for ask, mine, group in zip(asks, copies, threads, strict=True):
+        account = accounts.get(ask.account, []) if ask.account else []
+        wanted = dict.fromkeys((*ask.people, *(link.rpps for link in account)))
+        answers.append(
+            Context(
+                duplicate_of=originals.get(ask.fingerprint) if ask.fingerprint else None,
+                documents={key: documents[key] for key in ask.document_keys if key in documents},
+                threads=tuple(seen[name] for name in group if name in seen),
+                stays={key: stays[key] for key in ask.stays if key in stays},
+                deliveries=mine,
+                holds=tuple(
+                    each
+                    for name in dict.fromkeys(copy.envelope for copy in mine if copy.envelope)
+                    for each in holds.get(name, ())
+                ),
+                grant=grants.get(ask.nonce) if ask.nonce else None,
+                links=tuple(
+                    dict.fromkeys((*account, *(link for rpps in wanted for link in links.get(rpps, ()))))
+                ),
+                absences=tuple(each for rpps in wanted for each in absences.get(rpps, ())),
+                owners={
+                    address: next(iter(owners[plain]))
+                    for address in ask.addresses
+                    # A mailbox of several people names nobody.
+                    if len(owners.get(plain := addresses[address], ())) == 1
+                },
+            )
+        )
+    return answers
+
+
+def _pairs(
+    connection: Connection, table: Any, value: str, keys: Iterable[Iterable[str]]
+) -> Mapping[str, str]:
+    query = select(table.c.key, table.c[value])
+    found = among(connection, query, table.c.key, (key for group in keys for key in group))
+    return {row[0]: row[1] for row in found}
+
+
+def _of(
+    ask: Ask, by_message: Mapping[str, list[Delivery]], by_id: Mapping[str, Delivery]
+) -> tuple[Delivery, ...]:
+    found = [copy for message in ask.message_ids for copy in by_message.get(message, ())]
+    found += [by_id[name] for name in ask.deliveries if name in by_id]
+    return tuple({copy.id: copy for copy in found}.values())

@@ -1,0 +1,501 @@
+"""In charge of the connection: threads, transactions, waking, and the one seam between SQLite and PostgreSQL.
+
+A transaction is one synchronous function run in a worker thread: the event loop never waits for the disk, and
+nothing of a function is seen before all of it is. The function may be run again after a clash with another
+process, so it must not change anything but the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import psycopg
+from sqlalchemy import Connection, Engine, Insert, Select, create_engine, event
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    OperationalError,
+    SQLAlchemyError,
+)
+from sqlalchemy.pool import StaticPool
+
+from relay import log
+from relay.errors import ConfigurationError, RelaisError, Unavailable
+from relay.store import schema
+
+if TYPE_CHECKING:
+    from sqlalchemy import Table
+
+Answer = TypeVar("Answer")
+Result = TypeVar("Result")
+
+BUSY_MS = 30_000
+POLL_SECONDS = 0.5
+TRIES = 6
+CHANNEL = "relais_changed"
+
+
+class Inconsistent(RelaisError):
+    """The rows of a transaction contradict each other or the tables: a defect of ours. Nothing was written."""
+
+
+class Database(ABC):
+    """One database, opened; the subclasses are the two dialects."""
+
+    def __init__(self, readers: int, writers: int) -> None:
+        self.mark = token_hex(8)  # tells our own notifications from those of others
+        self._readers = ThreadPoolExecutor(readers, thread_name_prefix="store-read")
+        self._writers = ThreadPoolExecutor(writers, thread_name_prefix="store-write")
+        self._loop = asyncio.get_running_loop()
+        self._changed = asyncio.Condition()
+        self._generation = 0
+        self._watcher: asyncio.Task[None] | None = None
+        self._failed: str | None = None
+
+    # ------------------------------------------------------------------------------------- transactions
+
+    async def read(self, work: Callable[[Connection], Answer]) -> Answer:
+        """Run `work` on one snapshot of the database. Raises Unavailable."""
+        return await self._run(self._readers, self._read, work)
+
+    async def write(self, work: Callable[[Connection], tuple[Answer, bool]]) -> Answer:
+        """Run `work` in one transaction, durable when this returns; it answers, and says whether to wake others.
+
+        Raises Unavailable, Inconsistent, and what `work` raises; then nothing was written.
+        """
+        return await self._run(self._writers, self._write, work)
+
+    async def _run(
+        self,
+        threads: ThreadPoolExecutor,
+        how: Callable[[Callable[[Connection], Result]], Answer],
+        work: Callable[[Connection], Result],
+    ) -> Answer:
+        if self._failed:
+            raise Unavailable(self._failed)
+        return await self._loop.run_in_executor(threads, how, work)
+
+    def _read(self, work: Callable[[Connection], Answer]) -> Answer:
+        for left in reversed(range(TRIES)):
+            try:
+                with self._snapshot() as connection:
+                    return work(connection)
+            except DBAPIError as error:
+                if not left or not self._again(error, reading=True):
+                    raise self._translated(error) from None
+                time.sleep(0.05)
+            except SQLAlchemyError as error:
+                raise self._translated(error) from None
+        raise AssertionError("unreachable")
+
+    def _write(self, work: Callable[[Connection], tuple[Answer, bool]]) -> Answer:
+        for left in reversed(range(TRIES)):
+            try:
+                answer, news = self._once(work)
+            except DBAPIError as error:
+                if not left or not self._again(error, reading=False):
+                    raise self._translated(error) from None
+                time.sleep(0.01 * (TRIES - left))
+            except SQLAlchemyError as error:
+                raise self._translated(error) from None
+            else:
+                if news:
+                    self.announce()
+                return answer
+        raise AssertionError("unreachable")
+
+    @abstractmethod
+    def _once(self, work: Callable[[Connection], Answer]) -> Answer:
+        """Begin, work, commit."""
+
+    @abstractmethod
+    @contextmanager
+    def _snapshot(self) -> Iterator[Connection]:
+        """A connection on which every query sees the same state."""
+        yield NotImplemented
+
+    @abstractmethod
+    def _again(self, error: DBAPIError, *, reading: bool) -> bool:
+        """Whether the failed transaction is certain to have changed nothing and may well succeed now."""
+
+    def _translated(self, error: SQLAlchemyError) -> RelaisError:
+        """What a database says may quote rows: keep its type alone."""
+        cause = getattr(error, "orig", None) or error
+        if isinstance(error, IntegrityError | DataError):
+            return Inconsistent(f"the store refuses this row ({type(cause).__name__})")
+        return Unavailable(f"the database does not answer ({type(cause).__name__})")
+
+    # ------------------------------------------------------------------------------------------- waking
+
+    @property
+    def generation(self) -> int:
+        """Grows with every change anybody committed, as far as this process knows."""
+        return self._generation
+
+    async def changed(self, since: int | None = None) -> int:
+        """Return when somebody, here or in another process, committed after `since` (default: from now on)."""
+        seen = self._generation if since is None else since
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._generation > seen)
+            return self._generation
+
+    def announce(self) -> None:
+        """Wake those who wait here; called in a worker thread after a commit."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        self._generation += 1
+        self._waker = asyncio.ensure_future(self._tell())
+
+    async def _tell(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    @abstractmethod
+    async def _watch(self) -> None:
+        """Call `_wake` whenever another process committed; runs until cancelled."""
+
+    # ------------------------------------------------------------------------------------------ dialect
+
+    @abstractmethod
+    def insert(self, table: Table) -> Any:  # the two dialects' Insert share on_conflict_* but no type
+        """An INSERT that knows ON CONFLICT."""
+
+    def insert_new(self, table: Table) -> Insert:
+        """An INSERT that leaves rows alone which exist already."""
+        statement: Insert = self.insert(table).on_conflict_do_nothing()
+        return statement
+
+    def locking(self, query: Select[Any], *, skip: bool = False) -> Select[Any]:
+        """The same query, whose rows nobody else may change until we commit. SQLite has one writer anyway."""
+        return query
+
+    def alone(self, connection: Connection, what: str) -> None:  # noqa: B027 - SQLite has one writer anyway
+        """Wait until no other transaction does `what`, and keep it so until the commit."""
+
+    def tell(self, connection: Connection) -> None:  # noqa: B027 - SQLite is asked by the others
+        """Let other processes know of this transaction when it commits."""
+
+    # ---------------------------------------------------------------------------------------------- life
+
+    async def start(self) -> None:
+        """Connect, bring the schema up to date, and start listening. Raises ConfigurationError or Unavailable."""
+        try:
+            await self._loop.run_in_executor(self._writers, self._start)
+        except BaseException:
+            await self.close()
+            raise
+        self._watcher = asyncio.create_task(self._watch(), name="store-watch")
+
+    def _start(self) -> None:
+        """Prove the settings; make or change the tables where they are not what this release needs."""
+        try:
+            self._prove()
+        except SQLAlchemyError as error:
+            raise self._translated(error) from None
+        if not self._read(schema.is_current):
+            self._migrate()
+
+    def _migrate(self) -> None:
+        self._write(self._upgrade)
+
+    def _upgrade(self, connection: Connection) -> tuple[None, bool]:
+        self.alone(connection, "schema")
+        if not schema.is_current(connection):  # another process may have been faster
+            schema.upgrade(connection)
+        return None, False
+
+    @abstractmethod
+    def _prove(self) -> None:
+        """Connect and check that the database does what durability needs of it. Raises Unavailable."""
+
+    async def close(self) -> None:
+        """Let running transactions end, then let go of every connection."""
+        if self._watcher:
+            self._watcher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watcher
+        for threads in (self._writers, self._readers):
+            await asyncio.to_thread(threads.shutdown)
+        self._dispose()
+
+    @abstractmethod
+    def _dispose(self) -> None:
+        """Close the connections."""
+
+
+class Sqlite(Database):
+    """One file: one thread writes, one reads."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(readers=1, writers=1)
+        self._path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Unavailable(f"the folder of {path} cannot be made ({error.strerror})") from None
+        self._writer = self._engine("BEGIN IMMEDIATE")
+        self._reader = self._engine("BEGIN")
+
+    def _engine(self, begin: str, *, foreign_keys: bool = True) -> Engine:
+        engine = create_engine(
+            URL.create("sqlite", database=str(self._path)),
+            hide_parameters=True,
+            poolclass=StaticPool,
+            connect_args={"check_same_thread": False, "timeout": BUSY_MS / 1000, "isolation_level": None},
+        )
+
+        @event.listens_for(engine, "connect")
+        def _settings(connection: sqlite3.Connection, _: object) -> None:
+            # isolation_level None: the driver begins nothing by itself, a deferred BEGIN would meet SQLITE_BUSY.
+            for pragma in (
+                f"busy_timeout = {BUSY_MS}",
+                "journal_mode = WAL",
+                "synchronous = FULL",
+                f"foreign_keys = {int(foreign_keys)}",
+                "cache_size = -32768",
+                "temp_store = MEMORY",
+                "journal_size_limit = 67108864",
+            ):
+                connection.execute(f"PRAGMA {pragma}").close()
+
+        @event.listens_for(engine, "begin")
+        def _begin(connection: Connection) -> None:
+            connection.exec_driver_sql(begin)
+
+        return engine
+
+    def _prove(self) -> None:
+        new = not self._path.exists()
+        for engine in (self._writer, self._reader):
+            raw = engine.raw_connection()
+            try:
+                cursor = raw.cursor()
+                found = {
+                    name: cursor.execute(f"PRAGMA {name}").fetchone()[0]
+                    for name in ("journal_mode", "synchronous", "foreign_keys")
+                }
+                cursor.close()
+            finally:
+                raw.close()
+            if found != {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}:
+                raise Unavailable(f"{self._path}: SQLite refuses WAL, synchronous=FULL or foreign keys")
+        if new:
+            self._path.chmod(0o600)
+
+    def _migrate(self) -> None:
+        # Batch migrations drop and copy tables: with foreign keys on, dropping a parent deletes its children,
+        # and the pragma has no effect inside a transaction.
+        engine = self._engine("BEGIN IMMEDIATE", foreign_keys=False)
+        try:
+            with engine.begin() as connection:
+                self._upgrade(connection)
+                if connection.exec_driver_sql("PRAGMA foreign_key_check").first():
+                    raise Unavailable(f"{self._path}: the migration would leave rows without their parents")
+        except SQLAlchemyError as error:
+            raise self._translated(error) from None
+        finally:
+            engine.dispose()
+
+    def _once(self, work: Callable[[Connection], Answer]) -> Answer:
+        with self._writer.begin() as connection:
+            return work(connection)
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[Connection]:
+        with self._reader.begin() as connection:
+            yield connection
+
+    def _again(self, error: DBAPIError, *, reading: bool) -> bool:
+        code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+        if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) and not reading:
+            # After a failed fsync SQLite would go on as if nothing had happened; what was lost only a new
+            # start can tell.
+            self._failed = f"{self._path}: the disk failed; restart the relay"
+        return code == sqlite3.SQLITE_BUSY
+
+    async def _watch(self) -> None:
+        seen = None
+        while True:
+            found = await self._loop.run_in_executor(self._writers, self._data_version)
+            if seen is not None and found != seen:
+                self._wake()
+            seen = found
+            await asyncio.sleep(POLL_SECONDS)
+
+    def _data_version(self) -> int:
+        """Asked on the writing connection: its own commits do not count."""
+        raw = self._writer.raw_connection()
+        try:
+            cursor = raw.cursor()
+            version: int = cursor.execute("PRAGMA data_version").fetchone()[0]
+            cursor.close()
+        finally:
+            raw.close()
+        return version
+
+    def insert(self, table: Table) -> sqlite.Insert:
+        """SQLite's INSERT."""
+        return sqlite.insert(table)
+
+    def _dispose(self) -> None:
+        for engine in (self._reader, self._writer):
+            engine.dispose()
+
+
+class Postgres(Database):
+    """A server: several processes, a few threads each."""
+
+    THREADS = 4
+
+    def __init__(self, url: URL) -> None:
+        super().__init__(readers=self.THREADS, writers=self.THREADS)
+        self._url = url
+        self._engine = create_engine(
+            url,
+            hide_parameters=True,
+            pool_size=2 * self.THREADS,
+            max_overflow=0,
+            pool_recycle=3600,
+            connect_args={"connect_timeout": 10, "application_name": "relais"},
+        )
+
+    def _prove(self) -> None:
+        with self._engine.connect() as connection:
+            found = connection.exec_driver_sql(
+                "SELECT current_setting('server_encoding'), current_setting('server_version_num')::int"
+            ).one()
+        if found[0] != "UTF8" or found[1] < 120000:
+            raise Unavailable("the database must be PostgreSQL 12 or newer with encoding UTF8")
+
+    def _once(self, work: Callable[[Connection], Answer]) -> Answer:
+        with self._engine.connect() as connection:
+            transaction = connection.begin()
+            try:
+                number = str(connection.exec_driver_sql("SELECT pg_current_xact_id()::text").scalar_one())
+                answer = work(connection)
+            except BaseException:
+                transaction.rollback()
+                raise
+            try:
+                transaction.commit()
+            except OperationalError as error:
+                if not error.connection_invalidated:
+                    raise
+                with contextlib.suppress(DBAPIError):
+                    transaction.close()
+                if not self._committed(number):
+                    raise
+            return answer
+
+    def _committed(self, number: str) -> bool:
+        """How a COMMIT ended whose answer got lost. Raises OperationalError when nobody can be asked."""
+        self._engine.dispose()
+        for wait in (0, 0.1, 0.5, 1, 2, 4):
+            time.sleep(wait)
+            try:
+                with self._engine.connect() as connection:
+                    status = connection.exec_driver_sql(
+                        "SELECT pg_xact_status(%s::text::xid8)", (number,)
+                    ).scalar_one()
+            except OperationalError:
+                continue
+            if status != "in progress":
+                return bool(status == "committed")
+        raise Unavailable("the database went away during a commit: whether it happened is read back later")
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[Connection]:
+        with self._engine.connect() as connection:
+            connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            with connection.begin():
+                yield connection
+
+    def _again(self, error: DBAPIError, *, reading: bool) -> bool:
+        state = getattr(error.orig, "sqlstate", None)
+        if isinstance(error, IntegrityError):
+            # Somebody inserted the row between our look and our insert; the next look sees it.
+            return state == "23505"
+        if error.connection_invalidated:
+            self._engine.dispose()
+            return True
+        return state in ("40001", "40P01")
+
+    async def _watch(self) -> None:
+        """LISTEN on a connection of its own; when it breaks, wake everybody once after it is back."""
+        options = self._url.translate_connect_args(username="user", database="dbname")
+        pause = 0.2
+        while True:
+            try:
+                async with await psycopg.AsyncConnection.connect(
+                    **options, autocommit=True, connect_timeout=10, application_name="relais"
+                ) as connection:
+                    await connection.execute(f"LISTEN {CHANNEL}")
+                    self._wake()
+                    pause = 0.2
+                    async for notice in connection.notifies():
+                        if notice.payload != self.mark:
+                            self._wake()
+            except psycopg.OperationalError as error:
+                log.failure("database_listen_failed", error)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 10)
+
+    def insert(self, table: Table) -> postgresql.Insert:
+        """PostgreSQL's INSERT."""
+        return postgresql.insert(table)
+
+    def locking(self, query: Select[Any], *, skip: bool = False) -> Select[Any]:
+        """FOR UPDATE; `skip` leaves out what somebody else has locked."""
+        return query.with_for_update(skip_locked=skip)
+
+    def alone(self, connection: Connection, what: str) -> None:
+        """An advisory lock until the commit."""
+        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext(%s))", (f"relais {what}",))
+
+    def tell(self, connection: Connection) -> None:
+        """NOTIFY reaches the others when we commit."""
+        connection.exec_driver_sql("SELECT pg_notify(%s, %s)", (CHANNEL, self.mark))
+
+    def _dispose(self) -> None:
+        self._engine.dispose()
+
+
+async def connect(url: str, password: str | None) -> Database:
+    """The database of a URL, ready for use. Raises ConfigurationError or Unavailable."""
+    try:
+        address = make_url(url)
+    except ArgumentError:
+        address = URL.create("none")
+    database: Database
+    if address.drivername == "sqlite" and address.database and address.database != ":memory:":
+        database = Sqlite(Path(address.database))
+    elif address.drivername in ("postgresql", "postgresql+psycopg"):
+        address = address.set(drivername="postgresql+psycopg")
+        database = Postgres(address.set(password=password) if password else address)
+    else:
+        raise ConfigurationError("the database is sqlite:///FILE or postgresql://USER@HOST/NAME")
+    await database.start()
+    return database
+
+
+def chunks(texts: Iterable[str], size: int = 5000) -> Iterator[list[str]]:
+    """At most `size` at a time: both databases bound the parameters of a statement (32,766 and 65,535)."""
+    listed = list(texts)
+    for start in range(0, len(listed), size):
+        yield listed[start : start + size]
