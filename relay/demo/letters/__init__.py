@@ -55,9 +55,16 @@ class Letter:
     whys: tuple[Why, ...] = ()
 
 
-def prepared(now: datetime) -> tuple[Letter, ...]:
-    """The ward's outbox at `now` (aware, local time)."""
-    return (_package(now), _plain(now), _urgent(now), _no_gp(now), _homonym(now))
+def prepared(now: datetime, turn: int = 0) -> tuple[Letter, ...]:
+    """The ward's outbox at `now` (aware, local time); another `turn` is about other stays."""
+    stay = 4210 + 10 * turn
+    return (
+        _package(now, stay),
+        _plain(now, stay + 1),
+        _urgent(now, stay + 2),
+        _no_gp(now, stay + 3),
+        _homonym(now, stay + 4),
+    )
 
 
 def written(text: str, now: datetime) -> tuple[bytes, str]:
@@ -73,9 +80,9 @@ def example(now: datetime) -> str:
 # ------------------------------------------------------------------------------------------------- the five
 
 
-def _package(now: datetime) -> Letter:
+def _package(now: datetime, stay: int) -> Letter:
     who, gp = people.PERVENCHE, people.AMBRE
-    letter = liaison(who, gp, now)
+    letter = liaison(who, gp, now, stay)
     paper = pdf(["Lettre de liaison à la sortie", who.name, "", *STORY])
     package = xdm(
         who, [("DOC00001.XML", letter, "text/xml"), ("DOC00001.PDF", paper, "application/pdf")], now
@@ -90,33 +97,33 @@ def _package(now: datetime) -> Letter:
                   ("IHE_XDM.zip", name), raw, message_id, "sent", gp)  # fmt: skip
 
 
-def _plain(now: datetime) -> Letter:
+def _plain(now: datetime, stay: int) -> Letter:
     who, gp = people.LORIOT, people.AMBRE
-    text = _labelled(who, gp, now, 4211) + _courtesy(who)
+    text = _labelled(who, gp, now, stay) + _courtesy(who)
     raw, message_id = _mail("Lettre de liaison à la sortie", text, now, ())
     return Letter("texte", "Simple courriel", "Sans pièce jointe : quelques lignes suffisent.", who.name, text, (),
                   raw, message_id, "sent", gp)  # fmt: skip
 
 
-def _urgent(now: datetime) -> Letter:
+def _urgent(now: datetime, stay: int) -> Letter:
     who, gp = people.ORME, people.SAULE
-    text = _labelled(who, gp, now, 4212, urgency="urgent") + _courtesy(who)
+    text = _labelled(who, gp, now, stay, urgency="urgent") + _courtesy(who)
     raw, message_id = _mail("Lettre de liaison à la sortie", text, now, ())
     return Letter("urgente", "Lettre urgente", "L'hôpital demande qu'elle soit lue aujourd'hui.", who.name, text, (),
                   raw, message_id, "sent", gp, urgent=True)  # fmt: skip
 
 
-def _no_gp(now: datetime) -> Letter:
+def _no_gp(now: datetime, stay: int) -> Letter:
     who = people.TILLEUL
-    text = _labelled(who, None, now, 4213) + _courtesy(who)
+    text = _labelled(who, None, now, stay) + _courtesy(who)
     raw, message_id = _mail("Lettre de liaison à la sortie", text, now, ())
     return Letter("sans-mt", "Médecin traitant inconnu", "Ni la lettre ni l'hôpital ne le nomment.", who.name, text,
                   (), raw, message_id, "held", whys=(Why.RULE, Why.FLOOR_GP))  # fmt: skip
 
 
-def _homonym(now: datetime) -> Letter:
+def _homonym(now: datetime, stay: int) -> Letter:
     who = people.GENET
-    text = _labelled(who, None, now, 4214, gp_line="Dr Saule") + _courtesy(who)
+    text = _labelled(who, None, now, stay, gp_line="Dr Saule") + _courtesy(who)
     raw, message_id = _mail("Lettre de liaison à la sortie", text, now, ())
     return Letter("homonyme", "Deux médecins du même nom", "« Dr Saule » : il y en a deux.", who.name, text, (), raw,
                   message_id, "held", whys=(Why.RULE, Why.FLOOR_GP))  # fmt: skip
@@ -157,7 +164,7 @@ def _courtesy(who: Patient) -> str:
     return f"\nCher confrère,\n\n{title} {who.family} quitte notre service ce jour.\n{story}\n\nBien confraternellement,\n{people.AUTHOR.name}\n"
 
 
-def liaison(who: Patient, gp: Doctor, now: datetime) -> bytes:
+def liaison(who: Patient, gp: Doctor, now: datetime, stay: int) -> bytes:
     """The CDA R2 level 3 letter (CI-SIS LDL-SES)."""
     left = now - timedelta(hours=1)
     template = Template((FOLDER / "liaison.xml").read_text(encoding="utf-8"))
@@ -181,7 +188,7 @@ def liaison(who: Patient, gp: Doctor, now: datetime) -> bytes:
         "gp_rpps": gp.rpps,
         "gp_given": gp.given,
         "gp_family": gp.family.upper(),
-        "stay": f"S-{now:%Y}-004210",
+        "stay": f"S-{now:%Y}-{stay:06d}",
     }
     paragraphs = "".join(f"<paragraph>{escape(line)}</paragraph>" for line in STORY)
     return template.substitute(
