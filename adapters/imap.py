@@ -383,6 +383,8 @@ class Imap:
     # Acknowledging
 
     async def _put_away(self, session: _Session, uids: Sequence[int]) -> None:
+        # What came in since this connection last spoke does not exist for it: MOVE would answer OK, and not move.
+        await session.ask("NOOP")
         for start in range(0, len(uids), ACKNOWLEDGED_AT_A_TIME):
             some = _set_of(uids[start : start + ACKNOWLEDGED_AT_A_TIME])
             if self._settings.done is None:

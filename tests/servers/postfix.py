@@ -39,6 +39,7 @@ alias_maps =
 alias_database =
 local_recipient_maps =
 recipient_delimiter = +
+relay_domains = {deferring}
 virtual_mailbox_domains = {domains}
 virtual_mailbox_maps = texthash:{folder}/etc/mailboxes
 virtual_transport = lmtp:inet:127.0.0.1:{lmtp}

@@ -32,12 +32,11 @@ class Proxy:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Proxy]:
-        server = await asyncio.start_server(self._accept, LOOPBACK, self.port)
+        self._server = server = await asyncio.start_server(self._accept, LOOPBACK, self.port)
         try:
             yield self
         finally:
-            server.close()
-            self.cut()
+            self.go_away()
             for task in list(self._tasks):
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -47,6 +46,11 @@ class Proxy:
         """Abort every open connection, both ends (a TCP reset)."""
         for writer in list(self._open):
             writer.transport.abort()
+
+    def go_away(self) -> None:
+        """Refuse new connections, and abort those that are open."""
+        self._server.close()
+        self.cut()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
