@@ -84,6 +84,7 @@ class Dispatch:
         sender = self.senders[name]
         failures = 0
         while not self._draining:
+            seen = self.store.generation
             turn = asyncio.ensure_future(self.turn(name, sender))
             self._turns.add(turn)
             turn.add_done_callback(self._turns.discard)
@@ -96,15 +97,15 @@ class Dispatch:
                 await self.clock.sleep(min(60.0, pause * 2 ** min(failures - 1, 5)))
                 continue
             failures = 0
-            await self.rest(name)
+            await self.rest(name, seen)
 
-    async def rest(self, name: str) -> None:
-        """Wait for work: another commit, or the next copy that falls due."""
+    async def rest(self, name: str, seen: int) -> None:
+        """Wait for work: a commit after generation `seen`, or the next copy that falls due."""
         due = await self.store.next_due([name])
         wait = 30.0 if due is None else max(0.0, min(30.0, (due - self.clock.now()).total_seconds()))
         if wait == 0.0:
             return
-        changed = asyncio.ensure_future(self.store.changed())
+        changed = asyncio.ensure_future(self.store.changed(seen))
         asleep = asyncio.ensure_future(self.clock.sleep(wait))
         try:
             await asyncio.wait({changed, asleep}, return_when=asyncio.FIRST_COMPLETED)
@@ -124,7 +125,8 @@ class Dispatch:
         site = self.site()
         ready, attempts = await self.compose(site, claimed)
         if ready:
-            await self.store.in_flight([delivery.id for delivery in ready])
+            allowed = await self.store.in_flight([delivery.id for delivery in ready])
+            ready = [delivery for delivery in ready if delivery.id in allowed]
             # Cancelled here, the rows stay in_flight and are ambiguous at the next start.
             answers = await sender.send_many(ready)
             attempts += [
@@ -175,13 +177,11 @@ class Dispatch:
         match answer:
             case Receipt():
                 why = Why.RESENT_AFTER_CRASH if delivery.state is DeliveryState.AMBIGUOUS else None
-                return Attempt(
-                    delivery.id, DeliveryState.SENT, now, why or delivery.why, remote=answer.remote
-                )
+                return Attempt(delivery.id, DeliveryState.SENT, now, why, remote=answer.remote)
             case Rejected():
                 return Attempt(delivery.id, DeliveryState.FAILED, now, Why(answer.why))
             case Uncertain():
-                if delivery.why is Why.LOST_AFTER_SEND:
+                if delivery.state is DeliveryState.AMBIGUOUS:
                     # Second time: a third copy would be worse than a person looking at the evidence.
                     return Attempt(delivery.id, DeliveryState.FAILED, now, Why.LOST_AFTER_SEND)
                 return Attempt(

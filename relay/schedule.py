@@ -46,21 +46,21 @@ class Schedule:
         scheduler.start()
         try:
             while True:
-                while await self.turn():
-                    pass
-                await self.rest()
+                seen = self.store.generation
+                if not await self.turn():
+                    await self.rest(seen)
         finally:
             scheduler.shutdown(wait=False)
 
-    async def rest(self) -> None:
-        """Wait for the next timer, or for a commit that may have brought an earlier one."""
+    async def rest(self, seen: int) -> None:
+        """Wait for the next timer, or for a commit after generation `seen`: it may have brought an earlier one."""
         due = await self.store.next_timer()
         wait = LONGEST_WAIT
         if due is not None:
             wait = min(wait, (due - self.clock.now()).total_seconds())
         if wait <= 0:
             return
-        changed = asyncio.ensure_future(self.store.changed())
+        changed = asyncio.ensure_future(self.store.changed(seen))
         asleep = asyncio.ensure_future(self.clock.sleep(wait))
         try:
             await asyncio.wait({changed, asleep}, return_when=asyncio.FIRST_COMPLETED)

@@ -16,6 +16,7 @@ from tests.servers.pki import Pki, build
 from tests.servers.postfix import Postfix
 from tests.servers.postgres import Postgres
 from tests.servers.telegram import Telegram
+from tests.site import Site
 
 Server = TypeVar("Server", Dovecot, Postfix, Postgres, Telegram)
 
@@ -121,3 +122,124 @@ def _running(make: Callable[[], Server]) -> Iterator[Server]:
         return
     yield server
     server.stop()
+
+
+# ---------------------------------------------------------------------------------------------- a whole site
+
+CONFIGURATION = """\
+[relay]
+name = "Relais ville-hôpital"
+domains = ["*.mssante.fr"]
+admins = ["informatique@chr-exemple.mssante.fr"]
+rules = "routes.yaml"
+mode = "{mode}"
+
+[database]
+url = "{database}"
+
+[identity]
+test_ins = "accept"
+
+[adapters.cardiologie]
+kind = "imap"
+host = "localhost"
+port = {imaps}
+username = "{ward}"
+password = {{ env = "RELAIS_TEST_PASSWORD" }}
+ca = "{ca}"
+client_cert = "{cert}"
+client_key = "{key}"
+since = "{since}"
+done = "Traités"
+senders = ["*@chr-exemple.mssante.fr"]
+receipts = "{receipts}"
+ward = {{ name = "Cardiologie", slug = "cardiologie", unit = "3021", facility = "450000088", reply_to = "sorties@chr-exemple.mssante.fr", phone = "02 38 00 00 00" }}
+
+[adapters.retours]
+kind = "imap"
+role = "replies"
+host = "localhost"
+port = {imaps}
+username = "{relay}"
+password = {{ env = "RELAIS_TEST_PASSWORD" }}
+ca = "{ca}"
+client_cert = "{cert}"
+client_key = "{key}"
+since = "all"
+
+[adapters.mss]
+kind = "smtp"
+host = "localhost"
+port = {smtp}
+security = "tls"
+username = "{relay}"
+password = {{ env = "RELAIS_TEST_PASSWORD" }}
+ca = "{ca}"
+from = "{relay}"
+reply = "relais+{{token}}@relais45.mssante.fr"
+
+[chat]
+dpo_agreed = "2026-11-01"
+
+[adapters.telegram]
+kind = "telegram"
+token = {{ env = "RELAIS_TEST_TOKEN" }}
+base_url = "{telegram}"
+rate = {{ total = 0, chat = 0 }}
+
+[facilities]
+"450000088" = "CHR d'Exemple"
+
+[desks.sorties]
+mail = "dpo@chr-exemple.mssante.fr"
+facility = "450000088"
+sees = "document"
+
+[console]
+listen = "127.0.0.1:{console}"
+"""
+
+
+@pytest.fixture
+def make_site(
+    tmp_path: Path,
+    dovecot: Dovecot,
+    postfix: Postfix,
+    telegram: Telegram,
+    pki: Pki,
+) -> Iterator[Callable[..., Site]]:
+    """Make configured sites in front of the real servers; every daemon is stopped and every mailbox emptied."""
+    made: list[Site] = []
+
+    def make(
+        *,
+        rules: str = "",
+        database: str = "sqlite:///state/relay.db",
+        mode: str = "live",
+        since: str = "all",
+        receipts: str = "problems",
+        smtp: int | None = None,
+    ) -> Site:
+        for account in ACCOUNTS:
+            dovecot.empty(account)
+        folder = tmp_path / f"site-{len(made)}"
+        console = servers.free_port()
+        site = Site(
+            folder,
+            CONFIGURATION.format(
+                mode=mode, database=database, imaps=dovecot.imaps_port, ward=WARD, relay=RELAY, ca=pki.ca,
+                cert=pki.client.cert, key=pki.client.key, since=since, receipts=receipts,
+                smtp=smtp or postfix.tls_port, telegram=telegram.base_url, console=console,
+            ),
+            env={"RELAIS_TEST_PASSWORD": PASSWORD, "RELAIS_TEST_TOKEN": telegram.token},
+            port=console,
+        )  # fmt: skip
+        rules_file = Path(__file__).resolve().parent.parent / "rules" / "sets" / "standard.yaml"
+        (folder / "routes.yaml").write_text(rules or rules_file.read_text(encoding="utf-8"), encoding="utf-8")
+        site.keys()
+        made.append(site)
+        return site
+
+    yield make
+    for site in made:
+        site.stop()

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from relay.model import Patient, Person
+from relay.vault import FileKeyRing
 from tests import letters
 from tests.servers import free_port, until
 
@@ -97,6 +98,10 @@ class Site:
         """The rows of a list command that carry these values, oldest first."""
         found = self.json(what, "list", "--limit", "1000")
         return [row for row in reversed(found) if all(row[key] == value for key, value in wanted.items())]
+
+    def keys(self) -> None:
+        """Make the site's key ring, as `relay init` does."""
+        FileKeyRing.create(self.folder / "state" / "keys.json")
 
     # --------------------------------------------------------------------------------------------- daemon
 

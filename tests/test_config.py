@@ -1,0 +1,105 @@
+"""config.toml: every key of the example is known, and every mistake is named with its place."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from relay import config, daemon
+from relay.errors import ConfigurationError
+
+ROOT = Path(__file__).resolve().parent.parent
+SECRETS = ("CARDIO_PASSWORD", "MSS_PASSWORD", "TELEGRAM_TOKEN")
+
+
+@pytest.fixture
+def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in SECRETS:
+        monkeypatch.setenv(name, f"123456:{name.lower()}")
+
+
+def refusal(text: str, tmp_path: Path) -> ConfigurationError:
+    with pytest.raises(ConfigurationError) as caught:
+        config.parse(text, tmp_path / "config.toml")
+    return caught.value
+
+
+def test_the_example_is_complete_and_loads(secrets: None) -> None:
+    settings = config.read(ROOT / "config.example.toml")
+    assert settings.domains == ("*.mssante.fr", "apicrypt.org")
+    assert settings.wards["cardiologie"].reply_to == "cardiologie@chr-exemple.mssante.fr"
+    assert settings.mail is not None
+    assert settings.mail.sender == "relais@relais45.mssante.fr"
+    assert settings.desks["sorties"].sees == "document"
+    assert settings.evidence == timedelta(hours=1)
+    assert settings.keep_audit == timedelta(days=360)
+    assert settings.chat_agreed == "2026-11-01"
+    for table in settings.adapters.values():
+        daemon.check_adapter(settings, table)
+
+
+def test_an_empty_file_has_the_defaults(tmp_path: Path) -> None:
+    settings = config.parse("", tmp_path / "config.toml")
+    assert (settings.language, settings.mode, settings.test_ins) == ("fr", "live", "hold")
+    assert settings.database_url == f"sqlite:///{tmp_path / 'state/relay.db'}"
+    assert settings.keys_file == tmp_path / "state/keys.json"
+    assert settings.console == ("127.0.0.1", 8025)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ('[relay]\nname = "x"\nlangauge = "fr"\n', 3, "did you mean « language »"),
+        ('[relay]\nmode = "dry"\n', 2, "'live' or 'observe'"),
+        ("[relay]\nadmins = 3\n", 2, "list"),
+        ('[relay]\n\ntimezone = "Europe/Pris"\n', 3, "Europe/Pris"),
+        ('[delivery]\nevidence = "soon"\n', 2, "soon"),
+        ('[desks.x]\nsees = "all"\nmail = "a@b"\n', 2, "'document' or 'reference'"),
+        ('[adapters.w]\nkind = "imapp"\n', 2, "did you mean « imap »"),
+        ('[adapters.w]\nhost = "x"\n', 1, "`kind` is missing"),
+        ('[adapters.w]\nkind = "imap"\nhost = "x"\n', 1, "either `ward` or `role"),
+        ('[adapters.w]\nkind = "smtp"\npassword = "geheim"\n', 3, "a secret never stands in this file"),
+        ('[adapters.w]\nkind = "smtp"\npassword = { env = "NOBODY_SET_THIS" }\n', 3, "NOBODY_SET_THIS is not set"),
+        ('[adapters.w]\nkind = "smtp"\npassword = { file = "gone" }\n', 3, "cannot be read"),
+        ('[database]\nurl = "postgresql://relais:geheim@db/relais"\n', 2, "take the password out"),
+        ('[database]\nurl = "mysql://db/x"\n', 2, "sqlite:///FILE"),
+        ("[relay\n", 1, "no valid TOML"),
+        ("[console]\nlisten = '8025'\n", 2, "127.0.0.1:8025"),
+        ("[gp_page]\nlisten = '127.0.0.1:1'\n", 1, "missing"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_with_file_line_and_what_to_do(
+    text: str, line: int, words: str, tmp_path: Path
+) -> None:
+    error = refusal(text, tmp_path)
+    assert error.line == line
+    assert words in str(error)
+    assert str(error).startswith(f"{tmp_path / 'config.toml'}:{line}: ")
+    assert "\n" not in str(error)
+    assert "geheim" not in str(error)
+
+
+def test_an_adapters_own_mistake_is_named_in_the_same_way(tmp_path: Path) -> None:
+    text = '[adapters.mss]\nkind = "smtp"\nhost = "h"\nfrom = "a@b.fr"\nsecurty = "tls"\n'
+    settings = config.parse(text, tmp_path / "config.toml")
+    with pytest.raises(ConfigurationError, match="did you mean « security »") as caught:
+        daemon.check_adapter(settings, settings.adapters["mss"])
+    assert caught.value.line == 5
+
+
+def test_the_first_of_several_mistakes_in_the_file_is_the_one_told(tmp_path: Path) -> None:
+    error = refusal('[relay]\nnme = "x"\nmode = "dry"\n', tmp_path)
+    assert error.line == 2
+
+
+def test_two_wards_may_not_share_a_slug(tmp_path: Path) -> None:
+    ward = 'kind = "imap"\nhost = "h"\nward = {{ name = "{}", slug = "c", reply_to = "{}@x.fr" }}\n'
+    text = f"[adapters.a]\n{ward.format('A', 'a')}[adapters.b]\n{ward.format('B', 'b')}"
+    assert "names another ward already" in str(refusal(text, tmp_path))
+
+
+def test_secrets_do_not_show_when_settings_are_printed(secrets: None) -> None:
+    settings = config.read(ROOT / "config.example.toml")
+    assert "mss_password" not in repr(settings)
