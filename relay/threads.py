@@ -492,7 +492,7 @@ def _stepped(thread: Thread, pinned: Pinned, event: Event, at: datetime, timers:
     if thread.state is ThreadState.AWAITING_WARD:
         return Step(climbed, does=(Do.REMIND_WARD,))
     if thread.state is ThreadState.AWAITING_GP:
-        return Step(climbed, does=(Do.REMIND_GP,))
+        return Step(climbed, does=(Do.REMIND_GP,), target=rung.remind or "")
     return Step(climbed, does=(Do.REMIND,), target=rung.remind or "")
 
 

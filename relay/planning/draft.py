@@ -1,0 +1,406 @@
+"""A plan in the making: what a step of a thread asks for becomes copies, timers, grants and a line of the trail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from relay import threads
+from relay.model import (
+    AuditEvent,
+    ButtonGrant,
+    ChatKind,
+    Delivery,
+    DeliveryNews,
+    DeliveryState,
+    EnvelopeState,
+    Hold,
+    Incident,
+    Participant,
+    Plan,
+    Purpose,
+    Thread,
+    ThreadView,
+    Timer,
+    Why,
+    derived_id,
+)
+from relay.planning.copies import LEFT, To, alert, earlier, edits, mail, on_its_way
+from relay.planning.site import Site
+from relay.threads import Do
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from relay.wording import Mail
+
+NOTIFY_WITHIN: Final = timedelta(hours=72)
+"""GDPR art. 33 (1): from the moment a breach is known."""
+
+
+@dataclass
+class Draft:
+    """Collects the rows of one plan. `seed` names the cause: the same cause writes the same rows."""
+
+    site: Site
+    at: datetime
+    seed: str
+    view: ThreadView | None = None
+    thread: Thread | None = None
+    actor: str = "relay"
+    deliveries: list[Delivery] = field(default_factory=list)
+    grants: list[ButtonGrant] = field(default_factory=list)
+    timers: list[Timer] = field(default_factory=list)
+    audit: list[AuditEvent] = field(default_factory=list)
+    news: list[DeliveryNews] = field(default_factory=list)
+    cancel: list[tuple[str, Why]] = field(default_factory=list)
+    cancel_purposes: tuple[Purpose, ...] = ()
+    drop_timers: tuple[str, ...] = ()
+    void: tuple[str, ...] = ()
+    incident: Incident | None = None
+
+    # --------------------------------------------------------------------------------------------- building
+
+    @property
+    def current(self) -> Thread:
+        """The thread as this plan leaves it."""
+        thread = self.thread or (self.view.thread if self.view else None)
+        assert thread is not None  # noqa: S101 - asked only where a thread is
+        return thread
+
+    def note(self, act: str, why: Why | None = None, note: str = "", subject: str | None = None) -> None:
+        """A line of the trail."""
+        found = self.thread or (self.view.thread if self.view else None)
+        self.audit.append(
+            AuditEvent(self.actor, act, subject or (found.id if found else self.seed), why, note)
+        )
+
+    def take(self, step: threads.Step) -> None:
+        """Write a step's thread and timers; what it `does` is `carry_out`'s."""
+        if step.changed:
+            version = self.view.thread.version + 1 if self.view else step.thread.version
+            self.thread = replace(step.thread, version=version)
+        if step.anew:
+            self.timers = []
+            self.drop_timers = (step.thread.id,)
+        self.timers += step.timers
+
+    def participant(self, key: str) -> Participant | None:
+        """Somebody of the thread."""
+        return next((p for p in self.current.participants if p.key == key), None)
+
+    @property
+    def ward_key(self) -> str:
+        """The sending ward's."""
+        return f"ward:{self.current.ward}"
+
+    @property
+    def ward_name(self) -> str:
+        """As the GP sees it."""
+        known = self.site.settings.wards.get(self.current.ward)
+        part = self.participant(self.ward_key)
+        return known.name if known else part.name if part else ""
+
+    @property
+    def sender_name(self) -> str:
+        """What From shows a GP."""
+        facility = self.site.settings.facilities.get(self.current.facility, "")
+        return self.site.words.sender_name(self.ward_name, facility)
+
+    def mail(
+        self,
+        part: Participant | None,
+        purpose: Purpose,
+        words: Mail,
+        *,
+        voice: str = "",
+        ordinal: int = 0,
+        answers: str | None = None,
+        with_letter: bool = False,
+        envelope: str | None = None,
+        not_before: datetime | None = None,
+    ) -> None:
+        """One mail to somebody of the thread, beneath the earlier ones; nothing when there is nobody."""
+        if part is None or not part.address:
+            self.note("no_address", Why.NO_ADDRESS, purpose.value)
+            return
+        thread = self.current
+        made = mail(
+            self.site,
+            To(part.key, part.address, voice),
+            purpose,
+            words,
+            self.at,
+            seed=self.seed,
+            thread=thread.id,
+            reference=thread.reference,
+            ordinal=ordinal,
+            envelope=envelope,
+            name=self.sender_name if not threads.is_hospital(part.key) else "",
+            answers=answers,
+            references=earlier(self.view, part.key, part.address),
+            original=thread.letter if with_letter else None,
+            carries="documents" if with_letter else "none",
+            not_before=not_before,
+        )
+        if made is not None:
+            self.deliveries.append(made)
+
+    def tell_ward(self, words: Mail, *, answers: str | None = None, ordinal: int = 0) -> None:
+        """A note to the sending ward."""
+        self.mail(self.participant(self.ward_key), Purpose.WARD_NOTE, words, answers=answers, ordinal=ordinal)
+
+    def tell_desk(self, name: str | None, words: Mail, *, with_letter: bool = False) -> None:
+        """A note to a desk."""
+        desk = self.site.desk_named(name)
+        if desk is None:
+            self.note("no_desk", Why.NO_ADDRESS)
+            return
+        part = Participant(f"desk:{desk.name}", desk.mail, desk.name)
+        self.mail(part, Purpose.WARD_NOTE, words, with_letter=with_letter and desk.sees == "document")
+
+    def remind_by_chat(self, rpps: str, via: Iterable[str], kind: ChatKind = ChatKind.REMINDER) -> bool:
+        """A new message with buttons on each account of that person; False when there is none."""
+        links = self.view.links if self.view else ()
+        chosen = self.site.chat_adapter(tuple(via), [link for link in links if link.rpps == rpps])
+        if chosen is None:
+            return False
+        adapter, accounts = chosen
+        purpose = Purpose.ANSWER if kind is ChatKind.ANSWERED else Purpose.REMINDER
+        for ordinal, link in enumerate(accounts):
+            made, grants = alert(
+                self.site,
+                self.current,
+                adapter,
+                link,
+                kind,
+                purpose,
+                self.at,
+                seed=self.seed,
+                ordinal=ordinal,
+            )
+            self.deliveries.append(made)
+            self.grants += grants
+        return True
+
+    @property
+    def chats(self) -> tuple[str, ...]:
+        """Every chat of the site, in the order of the configuration."""
+        return tuple(self.site.settings.adapters)
+
+    def show(self, kind: ChatKind, *, when: datetime | None = None, only: str | None = None) -> None:
+        """Change the messages of the thread that people see."""
+        if self.view is not None:
+            self.deliveries += edits(
+                self.site, self.view, self.current, kind, self.at, seed=self.seed, when=when, only=only
+            )
+
+    def stop(self, why: Why, *purposes: Purpose) -> None:
+        """Cancel what is queued of the thread, or only copies of some purposes."""
+        if self.cancel and not self.cancel_purposes:
+            return
+        self.cancel = [(self.current.id, why)]
+        self.cancel_purposes = purposes
+
+    # ------------------------------------------------------------------------------------------- carrying out
+
+    def carry_out(self, step: threads.Step, event: threads.Event) -> None:
+        """Make what the step asks for. The thread was taken before."""
+        thread, words = self.current, self.site.words
+        who = event.words or self.name(event.by)
+        for does in step.does:
+            match does:
+                case Do.SHOW_TAKEN:
+                    self.show(ChatKind.TAKEN, when=thread.acknowledged_at or self.at)
+                    self.void = (thread.id,)
+                    self.stop(Why.ANSWERED, Purpose.ALERT, Purpose.REMINDER)
+                case Do.SHOW_WITHDRAWN:
+                    self.show(ChatKind.WITHDRAWN)
+                    self.void = (thread.id,)
+                case Do.SHOW_REFUSED:
+                    self.show(ChatKind.REFUSED)
+                    self.void = (thread.id,)
+                case Do.SHOW_ASKED:
+                    self.show(ChatKind.ASKED)
+                    self.stop(Why.ANSWERED, Purpose.ALERT, Purpose.REMINDER)
+                case Do.SHOW_SNOOZED:
+                    self.show(ChatKind.SNOOZED, when=thread.snoozed_until, only=event.by)
+                    self.stop(Why.ANSWERED, Purpose.REMINDER)
+                case Do.SHOW_ALERT | Do.REMIND_GP:
+                    self.remind_gp(step.target)
+                case Do.REMIND:
+                    self.remind(step.target)
+                case Do.REMIND_WARD:
+                    self.mail(
+                        self.participant(self.ward_key),
+                        Purpose.REMINDER,
+                        words.ward_reminder(thread.reference, self.asked_at()),
+                    )
+                case Do.STOP_COPIES:
+                    self.stop(step.why or Why.BY_PERSON)
+                case Do.ASK_DELETION:
+                    self.ask_deletion(step)
+                case Do.OPEN_INCIDENT:
+                    kind = "recall" if step.why is Why.RECALLED else "wrong_recipient"
+                    self.incident = Incident(
+                        derived_id("incident", thread.id, self.seed),
+                        kind,  # type: ignore[arg-type]  # one of its two values by the line above
+                        self.at,
+                        self.at + NOTIFY_WITHIN,
+                        thread.reference,
+                    )
+                case Do.TELL_DESK:
+                    why = step.why or Why.BY_PERSON
+                    self.tell_desk(
+                        thread.desk, words.desk_thread(thread.reference, why), with_letter=self.desk_reads()
+                    )
+                case Do.TELL_WARD:
+                    self.tell_ward_why(step, who)
+
+    def tell_ward_why(self, step: threads.Step, who: str) -> None:
+        """The ward's note about what became of its letter."""
+        thread, words = self.current, self.site.words
+        gp = self.name(thread.gp) or who
+        match step.why:
+            case Why.GP_REFUSED:
+                self.tell_ward(words.ward_refused(thread.reference, who or gp))
+            case Why.LADDER_EXHAUSTED:
+                self.tell_ward(words.nobody(thread.reference, thread.desk or ""))
+            case Why.RECALLED:
+                told = len(self.had_letter())
+                stopped = len(on_its_way(self.view)) if self.view else 0
+                self.tell_ward(words.ward_recalled(thread.reference, stopped, told))
+            case Why.BY_PERSON:
+                self.tell_ward(words.given_back(thread.reference, ""))
+            case Why.SUPERSEDED:
+                self.tell_ward(words.ward_recalled(thread.reference, 0, len(self.had_letter())))
+            case None:
+                pass
+            case why:
+                self.tell_ward(words.failed(thread.reference, gp, why))
+
+    def name(self, key: str) -> str:
+        """How somebody is named to others."""
+        if key.startswith("desk:"):
+            return key.removeprefix("desk:")
+        part = self.participant(key)
+        return part.name if part else ""
+
+    def desk_reads(self) -> bool:
+        """Whether the ladder's desk is meant to get the letter itself."""
+        pinned = self.current.followup
+        if pinned is None or not pinned.ladder or not pinned.ladder[-1].hand_to:
+            return False
+        return pinned.targets.get(pinned.ladder[-1].hand_to, {}).get("carries") == "document"
+
+    def had_letter(self) -> tuple[Delivery, ...]:
+        """The letters that left, one for each mailbox."""
+        view = self.view.deliveries if self.view else ()
+        return tuple({d.address: d for d in view if d.purpose is Purpose.LETTER and d.state in LEFT}.values())
+
+    def asked_at(self) -> datetime:
+        """When the question that waits was carried to the ward."""
+        view = self.view.deliveries if self.view else ()
+        return max((d.created_at for d in view if d.purpose is Purpose.QUESTION), default=self.at)
+
+    def ask_deletion(self, step: threads.Step) -> None:
+        """A mail to everybody who got the letter, or to the GP who refused it."""
+        thread, words = self.current, self.site.words
+        for ordinal, letter in enumerate(self.had_letter()):
+            part = next(
+                (p for p in thread.participants if p.key == letter.to and p.address == letter.address),
+                Participant(letter.to, letter.address),
+            )
+            text = (
+                words.refused(thread.reference)
+                if step.why is Why.GP_REFUSED
+                else words.recall(thread.reference)
+            )
+            if step.why is Why.GP_REFUSED and not part.revoked:
+                continue
+            self.mail(part, Purpose.RECALL, text, ordinal=ordinal)
+
+    def remind(self, target: str) -> None:
+        """A rung: whom the pinned target names, on its first channel that reaches them, else their mailbox."""
+        thread = self.current
+        known = thread.followup.targets.get(target, {}) if thread.followup else {}
+        who = str(known.get("who", "registered_gp"))
+        if who == "sending_ward":
+            self.mail(
+                self.participant(self.ward_key),
+                Purpose.REMINDER,
+                self.site.words.ward_reminder(thread.reference, thread.started_at or thread.opened_at),
+            )
+        elif who.startswith("desk/"):
+            self.tell_desk(who.removeprefix("desk/"), self.site.words.pointer(thread.reference))
+        else:
+            self.remind_gp(target)
+
+    def remind_gp(self, target: str = "", *, answer: bool = False) -> None:
+        """The GP, by the target's chat where one is linked, else in their mailbox."""
+        thread = self.current
+        known = thread.followup.targets.get(target, {}) if thread.followup and target else {}
+        via = known.get("via")
+        chats = tuple(str(name) for name in via) if isinstance(via, list | tuple) else self.chats
+        if self.remind_by_chat(thread.gp.removeprefix("rpps:"), chats):
+            return
+        sent = thread.started_at or thread.opened_at
+        answer = answer or thread.state.value == "awaiting_gp"
+        if answer:
+            view = self.view.deliveries if self.view else ()
+            sent = max((d.created_at for d in view if d.purpose is Purpose.ANSWER), default=sent)
+        self.mail(
+            self.participant(thread.gp),
+            Purpose.REMINDER,
+            self.site.words.reminder(thread.reference, sent, answer=answer),
+        )
+
+    # -------------------------------------------------------------------------------------------------- done
+
+    def plan(
+        self,
+        *,
+        envelope: str | None = None,
+        state: EnvelopeState | None = None,
+        why: Why | None = None,
+        kind: str | None = None,
+        message_id: str | None = None,
+        fingerprint: str | None = None,
+        hold: Hold | None = None,
+        done_timers: tuple[str, ...] = (),
+        used_grant: str | None = None,
+        end_hold: tuple[str, ...] = (),
+    ) -> Plan:
+        """The rows, in one plan."""
+        found = self.thread or (self.view.thread if self.view else None)
+        return Plan(
+            at=self.at,
+            envelope=envelope,
+            state=state,
+            why=why,
+            kind=kind,
+            message_id=message_id,
+            fingerprint=fingerprint,
+            reference=found.reference if found else None,
+            thread=self.thread,
+            deliveries=tuple(self.deliveries),
+            news=tuple(self.news),
+            cancel_queued=tuple(self.cancel),
+            cancel_purposes=self.cancel_purposes,
+            timers=tuple(self.timers),
+            drop_timers=self.drop_timers,
+            done_timers=done_timers,
+            hold=hold,
+            end_hold=end_hold,
+            grants=tuple(self.grants),
+            used_grant=used_grant,
+            void_grants_of=self.void,
+            incident=self.incident,
+            audit=tuple(self.audit),
+        )
+
+
+def cancelled(delivery: Delivery, why: Why) -> Delivery:
+    """The same copy, recorded and never sent."""
+    return replace(delivery, state=DeliveryState.CANCELLED, why=why)

@@ -1,0 +1,927 @@
+"""Notices: a decision about one letter becomes a plan. Sent, held or filed; nothing is ever dropped."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+from relay import threads
+from relay.model import (
+    AuditEvent,
+    ButtonGrant,
+    ChatKind,
+    ChatRecipe,
+    Context,
+    DecisionRecord,
+    Delivery,
+    DeliveryState,
+    EnvelopeState,
+    Hold,
+    LadderStep,
+    Participant,
+    Pinned,
+    Plan,
+    Purpose,
+    Thread,
+    ThreadState,
+    Timer,
+    Why,
+    delivery_id,
+    derived_id,
+)
+from relay.planning.copies import To, alert, earlier, fields, mail
+from relay.planning.draft import Draft
+from relay.planning.site import (
+    CHAT_KINDS,
+    Arrival,
+    Recipient,
+    Site,
+    away,
+    folded,
+    joined,
+    name_of,
+    own_stay_keys,
+    recipients,
+    stay_keys,
+    thread_id,
+)
+from relay.threads import Event, Happening
+from relay.wording import Mail
+from rules.engine import not_before as quiet_until
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from relay.config import AdapterTable
+    from relay.model import ThreadView
+    from rules.engine import Decision
+    from rules.language import RuleSet, Target
+
+FORMATS: Final = ("cda", "hprim", "hl7v2", "fhir", "pdf", "text")
+_IDENTITY: Final = frozenset({Why.FLOOR_IDENTITY, Why.TWO_PATIENTS})
+_LAST_RESORT: Final = "1d"
+_ROOM: Final = 16_384
+"""Bytes our own headers and words may add to a letter."""
+
+
+# ------------------------------------------------------------------------------------------------ documents
+
+
+def document_keys(arrival: Arrival) -> tuple[str, ...]:
+    """What makes a later arrival the same document: its own id with its bytes."""
+    notice = arrival.notice
+    keys = []
+    if notice.document_id:
+        keys.append(derived_id("document", notice.document_id, notice.version or ""))
+        keys += [derived_id("void", gone) for gone in (notice.replaces, notice.retracts) if gone]
+    keys += [_form(key, notice.format or "") for key in own_stay_keys(arrival)]
+    return tuple(dict.fromkeys(keys))
+
+
+def asked_documents(arrival: Arrival) -> tuple[str, ...]:
+    """The document keys to look up: itself, whether it was withdrawn before it came, its stay in other forms."""
+    notice = arrival.notice
+    keys = []
+    if notice.document_id:
+        keys.append(derived_id("document", notice.document_id, notice.version or ""))
+        keys.append(derived_id("void", notice.document_id))
+    keys += [_form(key, form) for key in stay_keys(arrival) for form in FORMATS]
+    return tuple(keys)
+
+
+def _form(stay: str, form: str) -> str:
+    return derived_id("form", stay, form)
+
+
+# ---------------------------------------------------------------------------------------------- the decision
+
+
+def record(site: Site, arrival: Arrival, at: datetime) -> DecisionRecord | None:
+    """What is kept of the decision."""
+    decision = arrival.decision
+    if decision is None:
+        return None
+    return DecisionRecord(
+        ruleset=site.rules.digest if site.rules else "",
+        rule=decision.rule,
+        action=decision.action,
+        why=Why(decision.why),
+        facts=arrival.facts,
+        at=at,
+        targets=decision.targets,
+        followup=decision.followup,
+        undecided_at=decision.undecided_at,
+        undecided=decision.undecided,
+        copies=tuple(name for name, _ in decision.copies),
+        observed=decision.observed,
+    )
+
+
+def pinned(rules: RuleSet, name: str | None) -> Pinned:
+    """The follow-up as it stands now, with every clock and target it uses; `none` waits for nobody."""
+    followup = rules.followups.get(name) if name and name != "none" else None
+    if followup is None:
+        return _last_resort(rules)
+    used = {followup.clock, *(step.clock for step in followup.ladder)} - {"real"}
+    targets = [t for step in followup.ladder for t in (step.remind, step.hand_to) if t]
+    return Pinned(
+        name=followup.name,
+        awaits=followup.awaits,
+        ladder=tuple(LadderStep(str(s.after), s.clock, s.remind, s.hand_to) for s in followup.ladder),
+        ack_within=str(followup.ack_within),
+        ack_clock=followup.clock,
+        ack_expires=str(followup.ack_expires) if followup.ack_expires else None,
+        close_quiet_for=str(followup.close_quiet_for),
+        hours={clock: threads.hours_as_json(rules.hours[clock]) for clock in used if clock in rules.hours},
+        targets={name: _pinned_target(rules.targets[name]) for name in targets if name in rules.targets},
+        timezone=rules.timezone,
+        ruleset=rules.digest,
+    )
+
+
+def _pinned_target(target: Target) -> Mapping[str, object]:
+    return {
+        "who": target.who,
+        "via": list(target.via),
+        "carries": target.carries,
+        "quiet": target.quiet,
+    }
+
+
+def _last_resort(rules: RuleSet) -> Pinned:
+    """For `followup: none`: nobody is asked, but a question that comes still finds a ward and then a desk."""
+    desk = rules.default.hold
+    return Pinned(
+        name="none",
+        awaits="delivered",
+        ladder=(LadderStep(_LAST_RESORT, "real", hand_to=desk),),
+        targets={desk: _pinned_target(rules.targets[desk])} if desk in rules.targets else {},
+        timezone=rules.timezone,
+        ruleset=rules.digest,
+    )
+
+
+# -------------------------------------------------------------------------------------------------- planning
+
+
+def plan_notice(
+    site: Site,
+    arrival: Arrival,
+    context: Context,
+    at: datetime,
+    *,
+    draw: int = 0,
+    ends: tuple[str, ...] = (),
+    by: str = "relay",
+) -> Plan:
+    """What a decided notice leads to, in one plan.
+
+    `draw` counts up when the reference was taken (errors.Clash). `ends` are the holds that a release ends, `by`
+    who released. Deciding again with the same arguments writes the same rows.
+    """
+    if context.duplicate_of is not None and not ends:
+        return plan_ignore(site, arrival, Why.DUPLICATE, at)
+    notice, decision = arrival.notice, arrival.decision
+    if decision is None or site.rules is None:
+        return plan_hold(site, arrival, Why.NO_RULES, context, at)
+    view = joined(arrival, context)
+    if notice.document_id and _same_document(arrival, context) and not ends:
+        return plan_ignore(site, arrival, Why.DUPLICATE, at)
+    if decision.action == "hold":
+        return plan_hold(
+            site, arrival, Why(decision.why), context, at, reason=decision.reason, desk=_desk(site, decision)
+        )
+    if decision.action == "file" or _withdrawn(arrival, context):
+        why = Why(decision.why) if decision.action == "file" else Why.SUPERSEDED
+        return _filed(site, arrival, view, why, at, ends, by)
+    if notice.document == "retraction":
+        return _retracted(site, arrival, view, at, ends, by)
+    writer = _Writer(site, site.rules, arrival, context, at, view, draw=draw, ends=ends, by=by)
+    return writer.plan(decision)
+
+
+def _same_document(arrival: Arrival, context: Context) -> bool:
+    """The same document came before in another mail. Its version counts: a new version is a new document."""
+    notice = arrival.notice
+    known = context.documents.get(derived_id("document", notice.document_id or "", notice.version or ""))
+    return known not in (None, arrival.envelope.id)
+
+
+def _withdrawn(arrival: Arrival, context: Context) -> bool:
+    """Its replacement or retraction arrived first."""
+    gone = context.documents.get(derived_id("void", arrival.notice.document_id or ""))
+    return bool(arrival.notice.document_id) and gone not in (None, arrival.envelope.id)
+
+
+def _desk(site: Site, decision: Decision) -> str | None:
+    target = site.rules.targets.get(decision.hold) if site.rules and decision.hold else None
+    return target.desk if target else None
+
+
+def _seen(site: Site, arrival: Arrival, at: datetime) -> Plan:
+    """The envelope's side of a plan, common to all outcomes."""
+    patient = arrival.notice.patient
+    return Plan(
+        at=at,
+        envelope=arrival.envelope.id,
+        kind=arrival.recognised.outcome.value,
+        message_id=arrival.document.message_id,
+        fingerprint=arrival.fingerprint,
+        decision=record(site, arrival, at),
+        patient=patient.ins if patient and patient.ins else None,
+    )
+
+
+def plan_ignore(site: Site, arrival: Arrival, why: Why, at: datetime) -> Plan:
+    """An arrival that needs nothing: kept, with its reason."""
+    return replace(
+        _seen(site, arrival, at),
+        state=EnvelopeState.IGNORED,
+        why=why,
+        decision=None,
+        fingerprint=arrival.fingerprint,
+        audit=(AuditEvent("relay", "ignored", arrival.envelope.id, why),),
+    )
+
+
+def plan_corrupt(site: Site, envelope: str, why: Why, at: datetime, *, adapter: str = "") -> Plan:
+    """Bytes nobody can read: set aside whole, and the admins told."""
+    told = []
+    words = site.words.corrupt(adapter, why)
+    thread = thread_id(envelope)
+    for ordinal, address in enumerate(site.settings.admins):
+        made = mail(
+            site,
+            To("admin", address),
+            Purpose.ADMIN,
+            words,
+            at,
+            seed=envelope,
+            thread=thread,
+            reference=site.tokens.reference(thread),
+            tracked=False,
+            ordinal=ordinal,
+        )
+        if made:
+            told.append(_unless_observing(site, made))
+    return Plan(
+        at=at,
+        envelope=envelope,
+        state=EnvelopeState.CORRUPT,
+        why=why,
+        deliveries=tuple(told),
+        audit=(AuditEvent("relay", "corrupt", envelope, why),),
+    )
+
+
+def _filed(
+    site: Site,
+    arrival: Arrival,
+    view: ThreadView | None,
+    why: Why,
+    at: datetime,
+    ends: tuple[str, ...],
+    by: str,
+) -> Plan:
+    """Kept with its stay, nobody asked."""
+    return replace(
+        _seen(site, arrival, at),
+        state=EnvelopeState.DECIDED,
+        why=why,
+        document_keys=document_keys(arrival),
+        reference=view.thread.reference if view else None,
+        end_hold=ends,
+        audit=(AuditEvent(by, "filed", arrival.envelope.id, why),),
+    )
+
+
+def _retracted(
+    site: Site, arrival: Arrival, view: ThreadView | None, at: datetime, ends: tuple[str, ...], by: str
+) -> Plan:
+    """The hospital withdraws a document: those who got it are told; one that never came is remembered."""
+    base = _filed(site, arrival, view, Why.RULE, at, ends, by)
+    if view is None:
+        return base
+    draft = Draft(site, at, arrival.envelope.id, view, actor=by)
+    event = Event(Happening.RETRACTED)
+    step = threads.advance(view.thread, event, at, view.timers)
+    draft.take(step)
+    draft.carry_out(replace(step, why=Why.SUPERSEDED), event)
+    for ordinal, letter in enumerate(draft.had_letter()):
+        part = Participant(letter.to, letter.address, draft.name(letter.to))
+        draft.mail(part, Purpose.RECALL, site.words.retracted(view.thread.reference), ordinal=ordinal)
+    made = draft.plan()
+    return replace(
+        made,
+        envelope=base.envelope,
+        state=base.state,
+        why=base.why,
+        kind=base.kind,
+        message_id=base.message_id,
+        fingerprint=base.fingerprint,
+        decision=base.decision,
+        document_keys=base.document_keys,
+        end_hold=ends,
+        audit=(*base.audit, *made.audit),
+    )
+
+
+# ----------------------------------------------------------------------------------------------------- holding
+
+
+def observing(site: Site, table: AdapterTable) -> bool:
+    """Whether everything from there is decided and shown, and nothing leaves."""
+    return "observe" in (site.settings.mode, table.mode)
+
+
+def _unless_observing(site: Site, delivery: Delivery) -> Delivery:
+    if site.settings.mode == "observe" and delivery.state is DeliveryState.QUEUED:
+        return replace(delivery, state=DeliveryState.CANCELLED, why=Why.OBSERVE)
+    return delivery
+
+
+def plan_hold(
+    site: Site,
+    arrival: Arrival,
+    why: Why,
+    context: Context,
+    at: datetime,
+    *,
+    reason: str | None = None,
+    desk: str | None = None,
+    thread: str | None = None,
+    candidates: tuple[str, ...] | None = None,
+    tell_ward: bool = True,
+) -> Plan:
+    """A person must look: the hold, one mail to its desk, one to the ward as an answer to its letter.
+
+    `reason` are a rule's or a floor's words, the reason's own where there are none. The desk's mails are spaced
+    by the dispatcher, a minute at least apart for each desk; these are queued at once.
+    """
+    found, words, envelope = site.desk_named(desk), site.words, arrival.envelope
+    said = reason or words.why(why)
+    view = joined(arrival, context)
+    planned = thread_id(envelope.id)
+    reference = view.thread.reference if view else site.tokens.reference(planned)
+    ward, patient = arrival.ward, arrival.notice.patient
+    named = words.patient(patient) if patient and patient.birth_name else ""
+    notes: list[Delivery | None] = []
+    if found is not None:
+        sees = found.sees == "document"
+        notes.append(
+            mail(
+                site,
+                To(f"desk:{found.name}", found.mail),
+                Purpose.HOLD_NOTE,
+                words.desk_hold(
+                    reference,
+                    said,
+                    ward=ward.name if ward and sees else "",
+                    patient=named if sees else "",
+                ),
+                at,
+                seed=envelope.id,
+                thread=planned,
+                reference=reference,
+                tracked=False,
+                envelope=envelope.id,
+                original=envelope.id if sees and _fits(site, site.mail_adapter(), arrival) else None,
+                carries="documents" if sees and _fits(site, site.mail_adapter(), arrival) else "none",
+            )
+        )
+    if ward is not None and tell_ward:
+        identity = why in _IDENTITY or (
+            arrival.resolution is not None
+            and arrival.resolution.identity in ("doubtful", "test", "provisional")
+        )
+        notes.append(
+            mail(
+                site,
+                To(f"ward:{ward.slug}", ward.reply_to),
+                Purpose.HOLD_NOTE,
+                words.hold_note(
+                    reference,
+                    said,
+                    patient=named,
+                    identity=identity,
+                    fields=why not in (Why.FLOOR_CONSENT, Why.OBJECTION),
+                ),
+                at,
+                seed=envelope.id,
+                thread=planned,
+                reference=reference,
+                tracked=False,
+                envelope=envelope.id,
+                answers=arrival.document.message_id,
+            )
+        )
+    silent = observing(site, arrival.table)
+    resolution = arrival.resolution
+    return replace(
+        _seen(site, arrival, at),
+        state=EnvelopeState.HELD,
+        why=why,
+        reference=reference,
+        hold=Hold(
+            id=derived_id("hold", envelope.id),
+            envelope=envelope.id,
+            why=why,
+            reason=said,
+            since=at,
+            rule=arrival.decision.rule if arrival.decision else None,
+            desk=found.name if found else None,
+            candidates=resolution.candidates if candidates is None and resolution else candidates or (),
+            thread=thread or (view.thread.id if view else None),
+        ),
+        deliveries=tuple(
+            replace(note, state=DeliveryState.CANCELLED, why=Why.OBSERVE) if silent else note
+            for note in notes
+            if note is not None
+        ),
+        audit=(AuditEvent("relay", "held", envelope.id, why),),
+    )
+
+
+def _size(arrival: Arrival) -> int:
+    """Bytes the letter will have on the wire, at most."""
+    raw = len(arrival.envelope.raw)
+    return (raw if arrival.document.is_mail else raw * 138 // 100) + _ROOM
+
+
+def _fits(site: Site, table: AdapterTable | None, arrival: Arrival) -> bool:
+    return table is not None and _size(arrival) <= site.limits_of(table.name).max_bytes
+
+
+# ----------------------------------------------------------------------------------------------------- sending
+
+
+class _CannotSend(Exception):
+    """A document of this decision has nowhere to go: the whole is held instead."""
+
+    def __init__(self, why: Why) -> None:
+        super().__init__(why.value)
+        self.why = why
+
+
+@dataclass
+class _Writer:
+    """Writes the plan of one `send`."""
+
+    site: Site
+    rules: RuleSet
+    arrival: Arrival
+    context: Context
+    at: datetime
+    view: ThreadView | None
+    draw: int
+    ends: tuple[str, ...]
+    by: str
+
+    def plan(self, decision: Decision) -> Plan:
+        """The whole plan; a hold when a document has nowhere to go."""
+        try:
+            return self._sent(decision)
+        except _CannotSend as cannot:
+            return plan_hold(
+                self.site, self.arrival, cannot.why, self.context, self.at, desk=_desk(self.site, decision)
+            )
+
+    def _sent(self, decision: Decision) -> Plan:
+        site, arrival, at = self.site, self.arrival, self.at
+        silent = observing(site, arrival.table)
+        follows = self._follows()
+        alerts = follows != "same"
+        start = at + decision.grace.elapsed if decision.grace else at
+        thread, step = self._thread(decision, start, follows)
+        self.thread = thread
+        copies: list[Delivery] = []
+        grants: list[ButtonGrant] = []
+        for ordinal, name in enumerate(decision.targets):
+            made, granted = self._to_target(
+                self.rules.targets[name], start, ordinal, alerts=alerts, follows=follows, delay=decision.grace
+            )
+            copies += made
+            grants += granted
+        for ordinal, (_, name) in enumerate(decision.copies, len(decision.targets)):
+            made, granted = self._to_target(
+                self.rules.targets[name],
+                start,
+                ordinal,
+                alerts=alerts,
+                follows=follows,
+                delay=decision.grace,
+                copy=True,
+            )
+            copies += made
+            grants += granted
+        copies += self._receipt(copies)
+        base = _seen(site, arrival, at)
+        audit = [AuditEvent(self.by, "decided", arrival.envelope.id, Why(decision.why), note=decision.rule)]
+        if silent:
+            return replace(
+                base,
+                state=EnvelopeState.DECIDED,
+                why=Why.OBSERVE,
+                reference=self.thread.reference,
+                deliveries=tuple(
+                    replace(c, state=DeliveryState.CANCELLED, why=Why.OBSERVE, thread=None) for c in copies
+                ),
+                end_hold=self.ends,
+                audit=tuple(audit),
+            )
+        kept = self.thread
+        timers: tuple[Timer, ...] = step.timers
+        return replace(
+            base,
+            state=EnvelopeState.DECIDED,
+            why=Why(decision.why),
+            document_keys=document_keys(arrival),
+            stay_keys=self._stay_keys(kept.id),
+            reference=kept.reference,
+            thread=kept,
+            deliveries=tuple(copies),
+            timers=timers,
+            drop_timers=(kept.id,) if step.anew and self.view else (),
+            grants=tuple(grants),
+            end_hold=self.ends,
+            void_grants_of=(kept.id,) if self.view and step.anew and alerts else (),
+            audit=tuple(audit),
+        )
+
+    # ----------------------------------------------------------------------------------------- the thread
+
+    def _follows(self) -> str:
+        """What this letter is to the thread it joins: "" (opens one), "letter" after a notice, "addendum",
+        "replacement", or "same" (the same discharge in another form, nobody is told twice)."""
+        notice, view = self.arrival.notice, self.view
+        if view is None:
+            return ""
+        if notice.document == "replacement" or (notice.replaces and notice.document == "letter"):
+            return "replacement"
+        if notice.document == "addendum":
+            return "addendum"
+        letters = [
+            d
+            for d in view.deliveries
+            if d.purpose is Purpose.LETTER and d.state is not DeliveryState.CANCELLED
+        ]
+        if not letters:
+            return "letter"
+        known = {
+            form
+            for key in stay_keys(self.arrival)
+            for form in FORMATS
+            if self.context.documents.get(_form(key, form)) not in (None, self.arrival.envelope.id)
+        }
+        own = notice.format or ""
+        if known and own not in known:
+            return "same"
+        if notice.document == "advance_notice":
+            return "same"
+        return "addendum"
+
+    def _thread(self, decision: Decision, start: datetime, follows: str) -> tuple[Thread, threads.Step]:
+        """The thread, opened or joined, with this plan's timers."""
+        arrival, site, view = self.arrival, self.site, self.view
+        ward, resolution = arrival.ward, arrival.resolution
+        gp = resolution.professional if resolution else None
+        followup = pinned(self.rules, decision.followup)
+        urgency = arrival.notice.urgency or "routine"
+        keys = own_stay_keys(arrival)
+        facility = (ward.facility if ward else "") or (
+            arrival.notice.stay.facility if arrival.notice.stay else None
+        )
+        if view is None:
+            made = thread_id(arrival.envelope.id)
+            thread = Thread(
+                id=made,
+                reference=site.tokens.reference(made, self.draw),
+                state=ThreadState.AWAITING_ACK,
+                opened_at=self.at,
+                ward=ward.slug if ward else "",
+                facility=facility or "",
+                stay=next((key for key in keys if self.context.stays.get(key) is None), ""),
+                letter=arrival.envelope.id,
+                gp=f"rpps:{gp.rpps}" if gp else "",
+                urgency=urgency,
+                followup=followup,
+                participants=self._participants(()),
+                revision=-1,
+            )
+            if decision.followup in (None, "none"):
+                return self._unfollowed(thread)
+            step = threads.opened(thread, start)
+            return step.thread, step
+        thread = replace(
+            view.thread,
+            letter=arrival.envelope.id if follows != "same" else view.thread.letter,
+            participants=self._participants(view.thread.participants),
+            version=view.thread.version + 1,
+            urgency="urgent" if "urgent" in (urgency, view.thread.urgency) else urgency,
+            gp=f"rpps:{gp.rpps}" if gp else view.thread.gp,
+            stay=self._better_stay(keys, view.thread),
+        )
+        if follows == "same":
+            return thread, threads.Step(thread)
+        if decision.followup in (None, "none"):
+            return thread, threads.Step(thread)
+        step = threads.advance(
+            replace(thread, followup=followup), Event(Happening.RENEWED), start, view.timers
+        )
+        return step.thread, step
+
+    def _unfollowed(self, thread: Thread) -> tuple[Thread, threads.Step]:
+        """`followup: none`: a thread that is closed from the start, so that an answer still finds it."""
+        closed = replace(
+            thread,
+            state=ThreadState.CLOSED,
+            closed_at=self.at,
+            closed_reason=Why.DELIVERED_NO_ANSWER.value,
+            revision=0,
+        )
+        return closed, threads.Step(closed)
+
+    def _better_stay(self, keys: Sequence[str], thread: Thread) -> str:
+        """A number names a stay better than a patient and a day."""
+        for key in keys:
+            if key.startswith("n:") and self.context.stays.get(key) in (None, thread.id):
+                return key
+        return thread.stay
+
+    def _stay_keys(self, thread: str) -> tuple[str, ...]:
+        return tuple(
+            key for key in own_stay_keys(self.arrival) if self.context.stays.get(key) in (None, thread)
+        )
+
+    def _participants(self, known: Sequence[Participant]) -> tuple[Participant, ...]:
+        parts = {part.key: part for part in known}
+        ward = self.arrival.ward
+        if ward is not None:
+            parts[f"ward:{ward.slug}"] = Participant(f"ward:{ward.slug}", ward.reply_to, ward.name)
+        return tuple(parts.values())
+
+    def _joins(self, person: Recipient, address: str) -> None:
+        """Whoever gets a copy takes part, from now on and under this address."""
+        if person.key.startswith("desk:"):
+            return
+        parts = {part.key: part for part in self.thread.participants}
+        known = parts.get(person.key)
+        if known is None or not known.address or known.revoked:
+            parts[person.key] = Participant(person.key, address, person.name)
+            self.thread = replace(self.thread, participants=tuple(parts.values()))
+
+    # ----------------------------------------------------------------------------------------- the copies
+
+    def _to_target(
+        self,
+        target: Target,
+        start: datetime,
+        ordinal: int,
+        *,
+        alerts: bool,
+        follows: str,
+        delay: object,
+        copy: bool = False,
+    ) -> tuple[list[Delivery], list[ButtonGrant]]:
+        """Everything that one target means."""
+        chat = any(
+            (table := self.site.settings.adapters.get(name)) is not None and table.kind in CHAT_KINDS
+            for name in target.via
+        )
+        people = recipients(self.site, target, self.arrival, self.context, self.at)
+        if target.carries == "pointer" and (chat or self.site.mail_adapter(target.via) is None):
+            return self._pointers(target, people, start, ordinal, alerts=alerts)
+        made = []
+        for number, person in enumerate(people):
+            made += self._mails(
+                target, person, start, ordinal * 100 + number, follows=follows, delay=delay, copy=copy
+            )
+        if not people and target.carries != "pointer" and not copy:
+            raise _CannotSend(Why.NO_ADDRESS)
+        return made, []
+
+    def _mails(
+        self,
+        target: Target,
+        person: Recipient,
+        start: datetime,
+        ordinal: int,
+        *,
+        follows: str,
+        delay: object,
+        copy: bool,
+    ) -> list[Delivery]:
+        site, arrival = self.site, self.arrival
+        table = site.mail_adapter(target.via)
+        carries = target.carries if person.reads_content else "pointer"
+        is_gp = self.thread.gp == person.key
+        if carries == "document" and is_gp and arrival.facts.get("addressed") is True:
+            # The ward wrote to that mailbox itself: alert and thread only, counted from now.
+            self._joins(person, person.address)
+            self.thread = replace(self.thread, started_at=self.at)
+            return []
+        problem = self._cannot(table, person, carries)
+        if problem is not None:
+            if carries == "pointer" or copy:
+                return [self._unsent(target, person, ordinal, problem, Purpose.LETTER)]
+            raise _CannotSend(problem)
+        self._joins(person, person.address)
+        words, purpose, extra = self._words(carries, person, follows, copy=copy)
+        full = carries == "document" and self._has_document
+        thread = self.thread
+        made = mail(
+            site,
+            To(person.key, person.address),
+            purpose,
+            words,
+            self.at,
+            seed=arrival.envelope.id,
+            thread=thread.id,
+            reference=thread.reference,
+            ordinal=ordinal,
+            envelope=arrival.envelope.id,
+            table=table,
+            name=self._sender_name() if not person.key.startswith(("ward:", "desk:")) else "",
+            original=arrival.envelope.id if full else None,
+            carries="documents" if full else "none",
+            references=earlier(self.view, person.key, person.address),
+            receipts=purpose is Purpose.LETTER and carries != "pointer",
+            extra=extra,
+            not_before=start if delay else None,
+        )
+        return [made] if made else []
+
+    def _cannot(self, table: AdapterTable | None, person: Recipient, carries: str) -> Why | None:
+        """Why that mail cannot leave."""
+        if table is None or table.sender is None or not person.address:
+            return Why.NO_ADDRESS
+        if not self.site.allowed(person.address):
+            return Why.OUTSIDE_DOMAIN
+        if carries == "document" and not _fits(self.site, table, self.arrival):
+            return Why.TOO_LARGE
+        return None
+
+    @property
+    def _has_document(self) -> bool:
+        """Whether there is anything to carry: an event of the hospital's system may come without a letter."""
+        return self.arrival.notice.document != "advance_notice"
+
+    def _words(
+        self, carries: str, person: Recipient, follows: str, *, copy: bool
+    ) -> tuple[Mail, Purpose, tuple[tuple[str, str], ...]]:
+        """Subject and text of a mail, and the headers of secure messaging it keeps."""
+        words, arrival, reference = self.site.words, self.arrival, self.thread.reference
+        ward = arrival.ward
+        name, phone = (ward.name, ward.phone) if ward else ("", None)
+        if carries == "pointer":
+            return words.pointer(reference), Purpose.ALERT, ()
+        if carries == "notice" or not self._has_document:
+            text = (
+                words.copy(reference, name, phone)
+                if copy
+                else words.notice(reference, name, phone, arrival.notice.patient)
+            )
+            return Mail(words.letter_subject(reference), text), Purpose.LETTER, ()
+        text = (
+            words.copy(reference, name, phone)
+            if copy
+            else words.letter(reference, name, phone, follows=follows)
+        )
+        subject = words.letter_subject(reference)
+        if arrival.notice.package == "xdm":
+            subject = xdm_subject(arrival)
+        if follows == "replacement":
+            subject = words.replacing(subject)
+        kept = tuple(
+            (header, value)
+            for header in ("X-MSS-CODECDA", "X-MSS-INS", "X-MSS-NIL")
+            if (value := arrival.document.header(header))
+        )
+        return Mail(subject, text), Purpose.LETTER, kept
+
+    def _sender_name(self) -> str:
+        ward = self.arrival.ward
+        stay = self.arrival.notice.stay
+        facility = self.site.settings.facilities.get(self.thread.facility, "")
+        name = ward.name if ward else (stay.ward if stay else None) or ""
+        return self.site.words.sender_name(name, facility)
+
+    def _pointers(
+        self, target: Target, people: Sequence[Recipient], start: datetime, ordinal: int, *, alerts: bool
+    ) -> tuple[list[Delivery], list[ButtonGrant]]:
+        """Alerts in chat: on the first of the target's channels that each person has."""
+        made: list[Delivery] = []
+        grants: list[ButtonGrant] = []
+        if not alerts:
+            return made, grants
+        site, thread = self.site, self.thread
+        urgent = thread.urgency == "urgent"
+        quiet = quiet_until(self.rules, target, start, urgent=urgent)
+        later = quiet or (start if start > self.at else None)
+        for number, person in enumerate(people):
+            rpps = person.rpps
+            substitute = away(self.context.absences, rpps, self.at, site)
+            reached = None
+            for each in (substitute, rpps):
+                if each and reached is None:
+                    links = [link for link in self.context.links if link.rpps == each]
+                    reached = site.chat_adapter(target.via, links)
+            if reached is None:
+                made.append(
+                    self._unsent(target, person, ordinal * 100 + number, Why.NO_CHANNEL, Purpose.ALERT)
+                )
+                continue
+            adapter, links_there = reached
+            for place, link in enumerate(links_there):
+                self._joins(self._owner(link.rpps, person), person.address)
+                copy, granted = alert(
+                    site,
+                    self.thread,
+                    adapter,
+                    link,
+                    ChatKind.ALERT,
+                    Purpose.ALERT,
+                    self.at,
+                    seed=self.arrival.envelope.id,
+                    ordinal=ordinal * 100 + number * 10 + place,
+                    envelope=self.arrival.envelope.id,
+                    not_before=later,
+                )
+                made.append(copy)
+                grants += granted
+        return made, grants
+
+    def _owner(self, rpps: str, person: Recipient) -> Recipient:
+        if rpps == person.rpps:
+            return person
+        return Recipient(f"rpps:{rpps}", name_of(self.arrival.people.get(rpps)), "", rpps)
+
+    def _unsent(
+        self, target: Target, person: Recipient, ordinal: int, why: Why, purpose: Purpose
+    ) -> Delivery:
+        """A copy that was decided and has no way to leave: recorded, so that people see it."""
+        adapter = next((n for n in target.via if n in self.site.settings.adapters), target.via[0])
+        return Delivery(
+            id=delivery_id(f"{self.arrival.envelope.id}/none", person.key, purpose.value, ordinal),
+            adapter=adapter,
+            to=person.key,
+            address="",
+            purpose=purpose,
+            recipe=ChatRecipe(fields(self.site, self.thread, ChatKind.ALERT)),
+            created_at=self.at,
+            envelope=self.arrival.envelope.id,
+            thread=self.thread.id,
+            reference=self.thread.reference,
+            state=DeliveryState.CANCELLED,
+            why=why,
+        )
+
+    def _receipt(self, copies: Sequence[Delivery]) -> list[Delivery]:
+        """« Reçue 17 h 41, envoyée au Dr X » where the ward asked for one per letter."""
+        arrival, ward = self.arrival, self.arrival.ward
+        if ward is None or ward.receipts != "each":
+            return []
+        resolution = arrival.resolution
+        gp = resolution.professional if resolution else None
+        if gp is None or not any(c.to == f"rpps:{gp.rpps}" and c.purpose is Purpose.LETTER for c in copies):
+            return []
+        part = next((p for p in self.thread.participants if p.key == f"rpps:{gp.rpps}"), None)
+        words = self.site.words.receipt(
+            self.thread.reference,
+            arrival.envelope.received_at,
+            part.name if part else "",
+            gp.postcode,
+        )
+        made = mail(
+            self.site,
+            To(f"ward:{ward.slug}", ward.reply_to),
+            Purpose.RECEIPT,
+            words,
+            self.at,
+            seed=arrival.envelope.id,
+            thread=self.thread.id,
+            reference=self.thread.reference,
+            envelope=arrival.envelope.id,
+            answers=arrival.document.message_id,
+            references=earlier(self.view, f"ward:{ward.slug}", ward.reply_to),
+        )
+        return [made] if made else []
+
+
+def xdm_subject(arrival: Arrival) -> str:
+    """The subject that the interoperability framework asks for, kept where the letter bears it (ECO.2.1.3)."""
+    stated = arrival.document.subject
+    if re.match(r"(\[[^\]]*\]\s*)?XDM/1\.0/DDM\+", stated):
+        return stated
+    notice, patient = arrival.notice, arrival.notice.patient
+    title = folded(notice.title or "Lettre de liaison")
+    title = (notice.title or "Lettre de liaison") if title else "Lettre de liaison"
+    parts = [title[:40].strip()]
+    if patient:
+        parts.append(folded(patient.birth_name or patient.used_name or ""))
+        parts += patient.given_names[:1]
+        if patient.birth_date:
+            parts.append(patient.birth_date.strftime("%d/%m/%Y"))
+    return "XDM/1.0/DDM+" + " ".join(part for part in parts if part)
