@@ -60,7 +60,7 @@ class Tour:
         """`mount` is the path under which the chat's page is served."""
         self.office, self.store, self.chats, self.mount = office, store, chats, mount
         self.round = 0
-        self.prepared = letters.prepared(self._local(), self.round)
+        self.prepared = letters.prepared(self.local(), self.round)
         self.sent: list[Sent] = []
         self.opened: set[int] = set()  # mails that somebody looked at
         self.answered: dict[int, str] = {}  # mail → the answer that was given
@@ -68,7 +68,8 @@ class Tour:
         self.changed = asyncio.Event()
 
     @staticmethod
-    def _local() -> datetime:
+    def local() -> datetime:
+        """Now, as the hospital's clock shows it."""
         return datetime.now(PARIS)
 
     def touch(self) -> None:
@@ -93,7 +94,7 @@ class Tour:
 
     async def write(self, text: str) -> Sent:
         """The ward sends a letter of the visitor's own. Raises Refused when it is empty or too long."""
-        raw, message_id = letters.written(_checked(text), self._local())
+        raw, message_id = letters.written(_checked(text), self.local())
         match = re.search(r"^\s*patient\s*:\s*(.{1,60}?)\s*$", text, re.IGNORECASE | re.MULTILINE)
         return await self._leave(
             Sent("libre", "Lettre écrite ici", match[1] if match else "?", message_id, datetime.now(UTC)), raw
@@ -110,7 +111,7 @@ class Tour:
     def again(self) -> None:
         """Lay the same letters ready once more, for other stays."""
         self.round += 1
-        self.prepared = letters.prepared(self._local(), self.round)
+        self.prepared = letters.prepared(self.local(), self.round)
         self.touch()
 
     async def answer(self, number: int, text: str) -> None:
@@ -122,12 +123,12 @@ class Tour:
         answer["From"] = mail.mailbox
         answer["To"] = to
         answer["Subject"] = f"Re: {message.get('Subject', '')}"
-        answer["Date"] = format_datetime(self._local())
+        answer["Date"] = format_datetime(self.local())
         answer["Message-ID"] = make_msgid(domain=mail.mailbox.partition("@")[2])
         answer["In-Reply-To"] = mail.message_id
         answer["References"] = mail.message_id
         quoted = "\n".join(f"> {line}" for line in words_of(message).splitlines()[:12])
-        head = f"Le {self._local():%d/%m/%Y à %H:%M}, {_shown_from(message)} a écrit :"
+        head = f"Le {self.local():%d/%m/%Y à %H:%M}, {_shown_from(message)} a écrit :"
         answer.set_content(f"{_checked(text)}\n\n{head}\n{quoted}\n", cte="quoted-printable")
         if await self.office.deliver(mail.mailbox, to, answer.as_bytes()) is None:
             raise Refused("Ce courriel n'attend pas de réponse.")

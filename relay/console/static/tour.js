@@ -1,0 +1,199 @@
+// The tour's page: draws what the relay says, sends what the visitor does. Texts are set as text, never as HTML.
+"use strict";
+const token = document.querySelector('meta[name="relais-demo"]').content;
+const at = (id) => document.getElementById(id);
+const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+const clock = (iso) => new Date(iso).toLocaleTimeString("fr-FR");
+let shown = null; // the last state
+let skew = 0; // the relay's clock minus this browser's, in ms
+let chosen = document.querySelector('[role="tab"]').dataset.chat;
+
+function make(tag, properties = {}, ...children) {
+  const node = Object.assign(document.createElement(tag), properties);
+  node.append(...children.filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+function say(text) {
+  const toast = at("toast");
+  toast.textContent = text;
+  toast.hidden = false;
+  clearTimeout(say.timer);
+  say.timer = setTimeout(() => { toast.hidden = true; }, 5000);
+}
+
+async function act(name, asked = {}) {
+  try {
+    const answer = await fetch(`/demo/${name}`, {
+      method: "POST", body: JSON.stringify(asked), headers: { "content-type": "application/json", "x-relais-demo": token },
+    });
+    if (answer.ok) return true;
+    say(answer.status === 409 ? (await answer.json()).error : "La page a vieilli : rechargez-la.");
+  } catch {
+    say("Le relais ne répond pas.");
+  }
+  return false;
+}
+
+// Keep the nodes of what did not change: somebody may be writing in one of them.
+function keep(box, rows, keyOf, draw) {
+  const old = new Map([...box.querySelectorAll(":scope > [data-key]")].map((node) => [node.dataset.key, node]));
+  let before = box.firstElementChild;
+  for (const row of rows) {
+    const key = String(keyOf(row));
+    const print = JSON.stringify(row);
+    let node = old.get(key);
+    old.delete(key);
+    if (!node || node.dataset.print !== print) {
+      const next = draw(row, node);
+      next.dataset.key = key;
+      next.dataset.print = print;
+      if (node && node !== next) { if (before === node) before = next; node.replaceWith(next); }
+      node = next;
+    }
+    if (node === before) before = before.nextElementSibling;
+    else box.insertBefore(node, before);
+  }
+  for (const gone of old.values()) gone.remove();
+}
+
+function drawLetter(letter) {
+  const button = make("button", { type: "button", className: "main", disabled: letter.sent, textContent: letter.sent ? "Envoyée ✓" : "Envoyer" });
+  button.setAttribute("aria-label", `Envoyer : ${letter.title}`);
+  button.addEventListener("click", async () => { button.disabled = true; if (!await act("send", { letter: letter.key })) button.disabled = false; });
+  const files = letter.attachments.length ? `\n\nPièces jointes : ${letter.attachments.join(", ")}` : "";
+  const first = shown && !shown.letters.length && letter.key === shown.outbox[0].key;
+  return make("li", { className: `card letter${first ? " first" : ""}` },
+    make("b", { textContent: letter.title }),
+    make("span", { className: "quiet", textContent: `${letter.patient}. ${letter.hint}` }), button,
+    make("details", {}, make("summary", { textContent: "Lire" }), make("pre", { className: "words", textContent: letter.text + files })));
+}
+
+function answerForm(mail, whose) {
+  const area = make("textarea", { rows: mail.draft ? 3 : 2, value: mail.draft, id: `answer-${mail.number}` });
+  const send = (text) => act("answer", { mail: mail.number, text });
+  const form = make("form", {},
+    make("label", { className: "hidden", htmlFor: area.id, textContent: "Votre réponse" }), area,
+    make("button", { type: "submit", className: "main", textContent: "Répondre" }));
+  area.placeholder = whose === "doctor" ? "Ou écrivez votre question…" : "Votre réponse…";
+  form.addEventListener("submit", (event) => { event.preventDefault(); if (area.value.trim()) send(area.value); });
+  if (!mail.answers) return form;
+  const quick = make("div", { className: "words-quick", ariaLabel: "Répondre d'un mot" });
+  for (const [word, meaning] of [["OK", "bien reçu"], ["RAPPEL", "rappelez-moi"], ["ERREUR", "pas mon patient"]]) {
+    const button = make("button", { type: "button", textContent: word, title: meaning });
+    button.addEventListener("click", () => send(word));
+    quick.append(button);
+  }
+  return make("div", {}, quick, form);
+}
+
+function drawMail(whose) {
+  return (mail, old) => {
+    if (old) { // only these two change once a mail is there
+      old.classList.toggle("new", !mail.opened);
+      if (mail.answered && !old.querySelector(".answered")) old.querySelector(".reply").replaceChildren(answered(mail));
+      return old;
+    }
+    const files = make("ul", { className: "files" }, ...mail.attachments.map((name, place) =>
+      make("li", {}, make("a", { href: `/demo/mail/${mail.number}/${place}`, textContent: `📎 ${name}`, download: "" }))));
+    const node = make("details", { className: `card mail${mail.opened ? "" : " new"}` },
+      make("summary", {}, make("b", { textContent: mail.subject }), make("time", { textContent: clock(mail.at), dateTime: mail.at }),
+        make("span", { className: "quiet", textContent: mail.from })),
+      make("div", { className: "body" }, make("pre", { className: "words", textContent: mail.text }),
+        mail.attachments.length ? files : null,
+        make("div", { className: "reply" }, mail.answered ? answered(mail) : answerForm(mail, whose))));
+    node.addEventListener("toggle", () => { if (node.open && node.classList.contains("new")) act("open", { mail: mail.number }); });
+    return node;
+  };
+}
+
+const answered = (mail) => make("p", { className: "answered", textContent: `Votre réponse : ${mail.answered}` });
+
+function drawStory(story) {
+  const stages = make("ol", { className: "stages" }, ...story.stages.map((stage) =>
+    make("li", { className: stage.tone || "", textContent: stage.name })));
+  const moments = make("ol", { className: "moments" }, ...story.moments.map((moment) =>
+    make("li", {}, make("time", { textContent: clock(moment.at), dateTime: moment.at }), make("span", { className: moment.tone, textContent: moment.text }))));
+  const node = make("article", { className: `card story ${story.tone}` },
+    make("div", { className: "title" }, make("b", { textContent: story.patient }), story.reference ? make("code", { textContent: `Réf. ${story.reference}` }) : null),
+    make("span", { className: `state ${story.tone}`, textContent: story.state }), stages, moments);
+  if (story.next) {
+    const left = make("b", { className: "left" });
+    left.dataset.at = story.next.at;
+    node.append(make("div", { className: "next" }, make("span", { textContent: `Sinon : ${story.next.text.toLowerCase()}` }), left));
+  }
+  return node;
+}
+
+function count(node, number, what) {
+  node.hidden = !number;
+  node.textContent = number || "";
+  node.setAttribute("aria-label", `${number} ${what}`);
+}
+
+function draw(state) {
+  shown = state;
+  skew = new Date(state.now) - Date.now();
+  keep(at("outbox"), state.outbox.map((letter) => ({ ...letter, round: state.round, first: !state.letters.length })), (letter) => `${state.round}-${letter.key}`, drawLetter);
+  at("again").hidden = !state.outbox.every((letter) => letter.sent);
+  keep(at("ward"), state.ward, (mail) => mail.number, drawMail("ward"));
+  keep(at("desk"), state.desk, (mail) => mail.number, drawMail("desk"));
+  at("desk-part").hidden = !state.desk.length;
+  count(at("ward-count"), state.ward.filter((mail) => !mail.opened).length, "non lus");
+  for (const doctor of state.doctors) {
+    const tab = at(`tab-${doctor.chat}`);
+    count(tab.querySelector(".count"), doctor.mails.filter((mail) => !mail.opened).length, "non lus");
+    if (doctor.chat === chosen) keep(at("doctor"), doctor.mails, (mail) => mail.number, drawMail("doctor"));
+  }
+  keep(at("stories"), state.letters, (story) => story.id, drawStory);
+  tick();
+}
+
+function tick() {
+  for (const node of document.querySelectorAll(".left")) {
+    const seconds = Math.max(0, Math.round((new Date(node.dataset.at) - Date.now() - skew) / 1000));
+    node.textContent = seconds > 90 ? `dans ${Math.round(seconds / 60)} min` : `dans ${seconds} s`;
+  }
+}
+setInterval(tick, 500);
+
+const tabs = [...document.querySelectorAll('[role="tab"]')];
+function choose(tab, focus) {
+  if (tab.dataset.chat === chosen) return;
+  chosen = tab.dataset.chat;
+  for (const each of tabs) { each.setAttribute("aria-selected", String(each === tab)); each.tabIndex = each === tab ? 0 : -1; }
+  if (focus) tab.focus();
+  at("gp").setAttribute("aria-labelledby", tab.id);
+  at("phone").title = `Téléphone de ${tab.firstChild.textContent}`;
+  at("phone").contentWindow.location.replace(tab.dataset.path);
+  if (shown) draw(shown);
+}
+for (const [place, tab] of tabs.entries()) {
+  tab.addEventListener("click", () => choose(tab));
+  tab.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (step) { event.preventDefault(); choose(tabs[(place + step + tabs.length) % tabs.length], true); }
+  });
+}
+
+at("again").querySelector("button").addEventListener("click", () => act("again"));
+at("write").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  if (await act("write", { text: at("letter").value })) event.target.closest("details").open = false;
+});
+
+async function follow() {
+  for (;;) {
+    try {
+      const answer = await fetch(`/demo/state?after=${shown ? shown.version : ""}`);
+      if (answer.status === 403) { location.reload(); return; }
+      if (!answer.ok) throw new Error();
+      const state = await answer.json();
+      if (shown && state.version === shown.version) await pause(100);
+      draw(state);
+    } catch {
+      await pause(1500);
+    }
+  }
+}
+follow();
