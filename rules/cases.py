@@ -8,18 +8,9 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from rules.engine import Decision, ack_due, decide
-from rules.language import (
-    FIELDS,
-    UNKNOWN,
-    Copy,
-    FactValue,
-    Field,
-    Reader,
-    Rule,
-    RuleSet,
-    facts_as_json,
-    typed,
-)
+from rules.facts import FIELDS, UNKNOWN, FactValue, Field, facts_as_json, typed
+from rules.reading import FOLLOWUPS, RULES, TARGETS, Reader
+from rules.ruleset import Copy, Rule, RuleSet
 from rules.source import Finding, Listing, Node, Report, Scalar, Table, as_text, compose, shown
 
 if TYPE_CHECKING:
@@ -41,6 +32,8 @@ _EXPECTED: Final = (
     "copy",
     "observed",
 )
+_FILE: Final = ("le fichier de tests", "the test file")
+_CASE: Final = ("un cas", "a case")
 _WHYS: Final = ("rule", "default", "undecided", "floor_identity", "floor_consent", "floor_gp")
 
 
@@ -103,16 +96,7 @@ def run(rules: RuleSet, text: str | bytes, file: str, lang: str | None = None) -
 
 def without_tests(file: str, lang: str = "fr") -> Finding:
     """W304, for a rule file that has no tests beside it."""
-    french = lang != "en"
-    return Finding(
-        "W304",
-        "warning",
-        file,
-        1,
-        1,
-        "aucun fichier de tests à côté des règles." if french else "no test file beside the rules.",
-        f"Créer {tests_beside(file)}." if french else f"Create {tests_beside(file)}.",
-    )
+    return Report(file, "", lang).tell("no_tests", (1, 1), beside=tests_beside(file))
 
 
 def tests_beside(file: str) -> str:
@@ -128,29 +112,30 @@ def _reached(decision: Decision) -> set[str]:
 
 
 def _uncovered(rules: RuleSet, covered: set[str], lang: str) -> tuple[Finding, ...]:
-    french = lang == "fr"
-    missing: list[Finding] = []
-    places = [(e.id, e.line, e.column, e) for e in rules.every() if e.mode != "off"]
+    report = Report(rules.file, "", lang)
+    places: list[tuple[str, int, int, Rule | Copy | None]] = [
+        (entry.id, entry.line, entry.column, entry) for entry in rules.every() if entry.mode != "off"
+    ]
     for name, line, column, entry in [*places, ("default", rules.default.line, 1, None)]:
         if name in covered:
             continue
         reached = example(rules, entry)
-        said = f"« {name} » n'a aucun test (coverage: every-rule)."
-        if not french:
-            said = f"“{name}” has no test (coverage: every-rule)."
-        fix = "Ajouter un cas qui l'atteint." if french else "Add a case that reaches it."
-        if reached is not None:
-            at, facts = reached
-            words = ", ".join(f"{key}: {_yaml(value)}" for key, value in facts_as_json(facts).items())
-            said += " Exemple qui l'atteint, prêt à coller : " if french else " An example, ready to paste: "
-            said += f"{{ {words} }}"
-            when = "" if at == USUAL_INSTANT else f'at: "{at}", '
-            fix = f"{{ name: {name}, {when}given: {{ {words} }}, expect: {{ rule: {name} }} }}"
-            if isinstance(entry, Copy):
-                expected = f"observed: {name}" if entry.mode == "observe" else f"copy: {entry.target}"
-                fix = fix.replace(f"expect: {{ rule: {name} }}", f"expect: {{ {expected} }}")
-        missing.append(Finding("E304", "error", rules.file, line, column, said, fix))
-    return tuple(missing)
+        if reached is None:
+            report.tell("no_case", (line, column), word=name)
+            continue
+        at, facts = reached
+        given = (
+            "{ " + ", ".join(f"{key}: {_yaml(value)}" for key, value in facts_as_json(facts).items()) + " }"
+        )
+        expected = f"rule: {name}"
+        if isinstance(entry, Copy):
+            expected = f"copy: {entry.target}"
+        if entry is not None and entry.mode == "observe":
+            expected = f"observed: {name}"
+        instant = "" if at == USUAL_INSTANT else f'at: "{at}", '
+        case = f"{{ name: {name}, {instant}given: {given}, expect: {{ {expected} }} }}"
+        report.tell("no_case_but", (line, column), word=name, facts=given, case=case)
+    return report.findings
 
 
 def _yaml(value: object) -> str:
@@ -236,20 +221,17 @@ def _judge(rules: RuleSet, case: _Case, decision: Decision, report: Report) -> C
     def words(values: Mapping[str, object]) -> str:
         return ", ".join(f"{key}={_yaml(values[key])}" for key in wrong)
 
-    reason = f"{decision.why}" + (
-        f" : {decision.reason}" if decision.reason and decision.why != "rule" else ""
+    finding = report.tell(
+        "case_failed",
+        case.place,
+        word=shown(case.name),
+        expected=words(case.expected),
+        got=words(got),
+        facts=named,
+        rule=decision.rule,
+        line=decision.line,
+        why=decision.why,
     )
-    said = report.say(
-        f"« {shown(case.name)} » : attendu {words(case.expected)}, obtenu {words(got)} ({named}).",
-        f"“{shown(case.name)}”: expected {words(case.expected)}, got {words(got)} ({named}).",
-    )
-    fix = report.say(
-        f"Corriger le cas ou la règle « {decision.rule} » (l.{decision.line} ; {reason}).",
-        f"Correct the case, or rule “{decision.rule}” (line {decision.line}; {reason}).",
-    )
-    report.add_at("T001", case.place.line, case.place.column, said, fix)
-    shown_line = report.lines[case.place.line - 1]
-    finding = Finding("T001", "error", report.file, case.place.line, case.place.column, said, fix, shown_line)
     return CaseResult(case.name, ok=False, expected=case.expected, got=got, finding=finding)
 
 
@@ -296,7 +278,7 @@ class _Cases(Reader):
 
     def cases(self, root: Node) -> tuple[list[_Case], bool]:
         """The cases that could be read, and whether every rule must have one."""
-        top = self.table(root, "le fichier de tests", "the test file", ("tests", "coverage"))
+        top = self.table(root, _FILE, ("tests", "coverage"))
         if top is None:
             return [], False
         coverage = False
@@ -304,13 +286,13 @@ class _Cases(Reader):
             coverage = self.one_of(top["coverage"][1], "coverage", ("every-rule", "none")) == "every-rule"
         listed = top["tests"][1] if "tests" in top else None
         if not isinstance(listed, Listing) or not listed.items:
-            self.missing(root, "tests", "le fichier de tests", "the test file", "tests: [ … ]")
+            self.missing(root, "tests", _FILE, "tests: [ … ]")
             return [], coverage
         return [case for item in listed.items if (case := self._case(item)) is not None], coverage
 
     def _case(self, node: Node) -> _Case | None:
         before = len(self.report.findings)
-        found = self.table(node, "un cas", "a case", ("name", "at", "given", "expect"))
+        found = self.table(node, _CASE, ("name", "at", "given", "expect"))
         if found is None:
             return None
         for needed, hint in (
@@ -319,20 +301,14 @@ class _Cases(Reader):
             ("expect", "expect: { rule: … }"),
         ):
             if needed not in found:
-                self.missing(node, needed, "un cas", "a case", hint)
+                self.missing(node, needed, _CASE, hint)
         if not {"name", "given", "expect"} <= found.keys():
             return None
-        scalar = self.word(found["name"][1], "`name`", "`name`")
+        scalar = self.word(found["name"][1], "name")
         name = scalar.text if scalar else ""
         first = self.names.setdefault(name, node.line)
         if scalar is not None and first != node.line:
-            self.add(
-                "E203",
-                scalar,
-                f"cas « {shown(name)} » déjà écrit l.{first}.",
-                f"case “{shown(name)}” already written on line {first}.",
-                ("Lui donner un autre nom.", "Give it another name."),
-            )
+            self.tell("case_twice", scalar, word=shown(name), first=first)
         at = self._instant(found["at"][1], "at") if "at" in found else datetime.fromisoformat(USUAL_INSTANT)
         given = self._given(found["given"][1])
         expected = self._expected(*found["expect"])
@@ -343,7 +319,7 @@ class _Cases(Reader):
         return _Case(name, node, at, given, expected)
 
     def _instant(self, node: Node, of: str) -> datetime | None:
-        scalar = self.word(node, f"`{of}`", f"`{of}`")
+        scalar = self.word(node, of)
         if scalar is None:
             return None
         try:
@@ -351,13 +327,7 @@ class _Cases(Reader):
         except ValueError:
             at = None
         if at is None or not 2000 <= at.year < 2100:
-            self.add(
-                "E104",
-                scalar,
-                f"instant « {shown(scalar.text)} » illisible pour `{of}`.",
-                f"unreadable instant “{shown(scalar.text)}” for `{of}`.",
-                ('Écrire "2026-12-04T18:45".', 'Write "2026-12-04T18:45".'),
-            )
+            self.tell("instant", scalar, word=shown(scalar.text), of=of)
             return None
         return at
 
@@ -365,19 +335,19 @@ class _Cases(Reader):
         if isinstance(node, Scalar) and node.empty:
             return {}
         given: dict[str, FactValue] = {}
-        for name, (_, value) in (self.table(node, "`given`", "`given`", tuple(FIELDS)) or {}).items():
+        for name, (_, value) in (self.table(node, "given", tuple(FIELDS)) or {}).items():
             field = FIELDS[name]
             if field.kind == "set" or name == "ward":
                 if isinstance(value, Listing) and not value.items:
                     given[name] = frozenset()
                     continue
-                words = [s.text for s in self.words(value, f"`{name}`", f"`{name}`")]
+                words = [s.text for s in self.words(value, name)]
                 if words:
                     given[name] = UNKNOWN if words == ["unknown"] else frozenset(words)
                     if name == "ward" and isinstance(value, Scalar):
                         given[name] = UNKNOWN if words == ["unknown"] else words[0]
                 continue
-            scalar = self.word(value, f"`{name}`", f"`{name}`")
+            scalar = self.word(value, name)
             if scalar is None:
                 continue
             if scalar.text == "unknown":
@@ -393,16 +363,7 @@ class _Cases(Reader):
 
     def _expected(self, key: Scalar, node: Node) -> dict[str, object]:
         if (isinstance(node, Scalar) and node.empty) or (isinstance(node, Table) and not node.entries):
-            self.add(
-                "E109",
-                key,
-                "`expect` est vide : le cas ne prouverait rien.",
-                "`expect` is empty: the case would prove nothing.",
-                (
-                    "Dire au moins `rule`, `send`, `hold` ou `file`.",
-                    "State at least `rule`, `send`, `hold` or `file`.",
-                ),
-            )
+            self.tell("expect_empty", key)
             return {}
         expected: dict[str, object] = {}
         rules = self.rules
@@ -414,19 +375,19 @@ class _Cases(Reader):
             "hold": [*rules.targets, "none"],
             "followup": [*rules.followups, "none"],
         }
-        for name, (_, value) in (self.table(node, "`expect`", "`expect`", _EXPECTED) or {}).items():
+        for name, (_, value) in (self.table(node, "expect", _EXPECTED) or {}).items():
             if name in ("send", "copy", "observed"):
                 if isinstance(value, Listing) and not value.items:
                     expected[name] = []
                     continue
                 known = ids if name == "observed" else list(rules.targets)
-                scalars = self.words(value, f"`{name}`", f"`{name}`")
+                scalars = self.words(value, name)
                 for scalar in scalars:
                     if scalar.text not in known:
                         self._undefined(name, scalar, known)
                 expected[name] = sorted({s.text for s in scalars})
                 continue
-            one = self.word(value, f"`{name}`", f"`{name}`")
+            one = self.word(value, name)
             if one is None:
                 continue
             expected[name] = one.text
@@ -445,10 +406,5 @@ class _Cases(Reader):
         return expected
 
     def _undefined(self, of: str, scalar: Scalar, known: Sequence[str]) -> None:
-        nouns = {
-            "rule": ("règle|Règles", "rule|Rules"),
-            "undecided_at": ("règle|Règles", "rule|Rules"),
-            "observed": ("règle|Règles", "rule|Rules"),
-            "followup": ("suite|Suites", "follow-up|Follow-ups"),
-        }
-        self.undefined(scalar, *nouns.get(of, ("cible|Cibles", "target|Targets")), known)
+        nouns = {"rule": RULES, "undecided_at": RULES, "observed": RULES, "followup": FOLLOWUPS}
+        self.undefined(scalar, nouns.get(of, TARGETS), known)

@@ -14,22 +14,8 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from weakref import WeakKeyDictionary
 
 from relay.calendar import Duration, Hours, add
-from rules.language import (
-    FIELDS,
-    UNKNOWN,
-    WHEN_ABSENT,
-    Action,
-    Copy,
-    Facts,
-    FactValue,
-    Rule,
-    RuleSet,
-    Step,
-    Target,
-    Test,
-    When,
-    facts_as_json,
-)
+from rules.facts import FIELDS, UNKNOWN, WHEN_ABSENT, Facts, FactValue, facts_as_json
+from rules.ruleset import Action, Copy, Rule, RuleSet, Step, Target, Test, When
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import yaml
 
+from rules.words import DID_YOU_MEAN, REPLACE, WORDS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -129,18 +131,30 @@ class Report:
         """The words in the report's language."""
         return fr if self.french else en
 
-    def add(self, code: str, at: Node, fr: str, en: str, fix: tuple[str, str] = ("", "")) -> None:
-        """Note a finding at a node's place; a code starting with W is a warning."""
-        self.add_at(code, at.line, at.column, self.say(fr, en), self.say(*fix))
+    def tell(
+        self, entry: str, at: Node | tuple[int, int], guess: str | None = None, **words: object
+    ) -> Finding:
+        """Note a finding: `entry` is one of `rules.words`, filled with `words`, pairs being (fr, en).
 
-    def add_at(self, code: str, line: int, column: int, message: str, fix: str) -> None:
-        """The same at a bare position, in words already chosen."""
-        if len(self._findings) < _MAX_FINDINGS:
-            severity: Severity = "warning" if code.startswith("W") else "error"
-            shown = self.lines[line - 1][:400] if line <= len(self.lines) else ""
-            finding = Finding(code, severity, self.file, line, column, message, fix, shown)
-            if finding not in self._findings:
-                self._findings.append(finding)
+        A `guess` at what was meant ends the message and becomes the fix.
+        """
+        code, *texts = WORDS[entry]
+        line, column = at if isinstance(at, tuple) else (at.line, at.column)
+        english = not self.french
+        filled = {
+            name: value[english] if isinstance(value, tuple) else value for name, value in words.items()
+        }
+        message = texts[english].format(**filled)
+        fix = texts[2 + english].format(**filled)
+        if guess is not None:
+            message += DID_YOU_MEAN[english].format(guess=guess)
+            fix = REPLACE[english].format(guess=guess, **filled)
+        severity: Severity = "warning" if code.startswith("W") else "error"
+        shown_line = self.lines[line - 1][:400] if line <= len(self.lines) else ""
+        finding = Finding(code, severity, self.file, line, column, message, fix, shown_line)
+        if not self.full and finding not in self._findings:
+            self._findings.append(finding)
+        return finding
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -186,36 +200,21 @@ def as_text(raw: str | bytes, file: str, lang: str = "fr") -> tuple[str, Report]
         size = len(text.encode("utf-8", errors="replace"))
     report = Report(file, text, lang)
     if size > MAX_BYTES:
-        report.add_at(
-            "E105",
-            1,
-            1,
-            report.say("fichier de plus d'1 Mo : refusé.", "file larger than 1 MB: refused."),
-            report.say("Un fichier de règles tient en quelques pages.", "A rule file takes a few pages."),
-        )
+        report.tell("too_large", (1, 1))
         return text, report
     if isinstance(raw, bytes):
         try:
             raw.decode("utf-8")
         except UnicodeDecodeError as error:
             good = raw[: error.start].decode("utf-8").removeprefix("\ufeff")
-            line, column = _place(good, len(good))
-            said = report.say("ce n'est pas de l'UTF-8.", "this is not UTF-8.")
-            fix = report.say("Enregistrer le fichier en UTF-8.", "Save the file as UTF-8.")
-            report.add_at("E105", line, column, said, fix)
+            report.tell("not_utf8", _place(good, len(good)))
             return text, report
     hidden = _HIDDEN.search(text)
     if hidden:
-        line, column = _place(text, hidden.start())
-        name = f"U+{ord(hidden[0]):04X}"
-        said = report.say(f"caractère invisible {name}.", f"invisible character {name}.")
-        report.add_at("E105", line, column, said, report.say("Le supprimer.", "Delete it."))
+        report.tell("hidden_character", _place(text, hidden.start()), name=f"U+{ord(hidden[0]):04X}")
     tab = _TAB.search(text)
     if tab:
-        line, column = _place(text, tab.start(1))
-        said = report.say("tabulation en début de ligne.", "a tab at the start of a line.")
-        fix = report.say("La remplacer par des espaces.", "Replace it with spaces.")
-        report.add_at("E105", line, column, said, fix)
+        report.tell("tab", _place(text, tab.start(1)))
     return text, report
 
 
@@ -236,12 +235,7 @@ def compose(text: str, report: Report) -> Node | None:
         problem = error.problem or "syntax"
     except yaml.YAMLError as error:
         line, column, problem = 1, 1, str(error).splitlines()[0]
-    said = report.say(f"YAML illisible ({problem}).", f"unreadable YAML ({problem}).")
-    fix = report.say(
-        "Vérifier l'alignement, les deux-points et les guillemets de cette ligne et de celle d'avant.",
-        "Check alignment, colons and quotes on this line and the one before.",
-    )
-    report.add_at("E105", line, column, said, fix)
+    report.tell("syntax", (line, column), problem=problem)
     return None
 
 
@@ -262,108 +256,72 @@ def _compose(text: str, report: Report) -> Node | None:
     # Events and not `yaml.compose`: its nodes no longer tell an anchor, and it recurses.
     stack: list[_Open] = []
     root: Node | None = None
-    documents = 0
     for event in yaml.parse(text, Loader=yaml.CSafeLoader):
         mark = event.start_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         node: Node | None = None
-        if isinstance(event, yaml.DocumentStartEvent):
-            documents += 1
-            if documents > 1 or event.version or event.tags:
-                _refuse(
-                    report,
-                    line,
-                    column,
-                    "un second document ou une directive",
-                    "a second document or a directive",
-                )
-                return None
-            continue
-        if isinstance(event, yaml.AliasEvent):
-            _refuse(
-                report,
-                line,
-                column,
-                f"l'alias « *{shown(event.anchor or '')} »",
-                f"the alias *{shown(event.anchor or '')}",
-            )
+        refused = _refused(event, again=root is not None)
+        if refused is not None:
+            report.tell("refused", (line, column), what=refused)
             return None
-        if not isinstance(event, yaml.NodeEvent | yaml.CollectionEndEvent):
-            continue
-        if isinstance(event, yaml.NodeEvent):
-            if event.anchor is not None:
-                name = shown(event.anchor)
-                _refuse(report, line, column, f"l'ancre « &{name} »", f"the anchor &{name}")
-                return None
-            tag = getattr(event, "tag", None)
-            if tag is not None:
-                _refuse(report, line, column, f"le type « {shown(tag)} »", f"the tag {shown(tag)}")
-                return None
         if isinstance(event, yaml.ScalarEvent):
-            node = Scalar(line, column, event.value, plain=event.style is None or event.style == "")
+            node = Scalar(line, column, event.value, plain=not event.style)
         elif isinstance(event, yaml.CollectionStartEvent):
             if len(stack) >= _MAX_DEPTH:
-                said = report.say("imbrication trop profonde.", "nested too deep.")
-                fix = report.say("Revoir les crochets et l'alignement.", "Check brackets and alignment.")
-                report.add_at("E105", line, column, said, fix)
+                report.tell("too_deep", (line, column))
                 return None
             stack.append(_Open(line, column, table=isinstance(event, yaml.MappingStartEvent)))
-            continue
-        else:
+        elif isinstance(event, yaml.CollectionEndEvent):
             node = _close(stack.pop())
+        if node is None:
+            continue
         if not stack:
             root = node
         elif not _put(stack[-1], node, report):
             return None
     if root is None:
-        said = report.say("fichier vide.", "empty file.")
-        fix = report.say("Commencer par `version: 1`.", "Start with `version: 1`.")
-        report.add_at("E105", 1, 1, said, fix)
+        report.tell("empty_file", (1, 1))
     return root
+
+
+def _refused(event: yaml.Event, *, again: bool) -> tuple[str, str] | None:
+    """What, in this event, no rule file may use; in both languages."""
+    if isinstance(event, yaml.DocumentStartEvent) and (again or event.version or event.tags):
+        return "un second document ou une directive", "a second document or a directive"
+    if not isinstance(event, yaml.NodeEvent):
+        return None
+    name = shown(event.anchor or "")
+    if isinstance(event, yaml.AliasEvent):
+        return f"l'alias « *{name} »", f"the alias *{name}"
+    if event.anchor is not None:
+        return f"l'ancre « &{name} »", f"the anchor &{name}"
+    tag: str | None = getattr(event, "tag", None)
+    if tag is not None:
+        return f"le type « {shown(tag)} »", f"the tag {shown(tag)}"
+    return None
 
 
 def _close(done: _Open) -> Node:
     if not done.table:
         return Listing(done.line, done.column, tuple(done.items))
-    keys = done.items[::2]
-    return Table(
-        done.line,
-        done.column,
-        tuple(
-            (key, value) for key, value in zip(keys, done.items[1::2], strict=True) if isinstance(key, Scalar)
-        ),
-    )
+    pairs = zip(done.items[::2], done.items[1::2], strict=True)
+    entries = tuple((key, value) for key, value in pairs if isinstance(key, Scalar))
+    return Table(done.line, done.column, entries)
 
 
 def _put(into: _Open, node: Node, report: Report) -> bool:
     """Add a node to its collection. False, with an error, for a key that can't stand there."""
     if into.table and len(into.items) % 2 == 0:
         if not isinstance(node, Scalar):
-            said = report.say("une clé doit être un mot.", "a key must be a word.")
-            fix = report.say("Vérifier les accolades et les deux-points.", "Check braces and colons.")
-            report.add_at("E104", node.line, node.column, said, fix)
+            report.tell("key_no_word", node)
             return False
         if node.plain and node.text == "<<":
-            _refuse(report, node.line, node.column, "la fusion « << »", "the merge key <<")
+            report.tell("refused", node, what=("la fusion « << »", "the merge key <<"))
             return False
         first = into.keys.get(node.text)
-        into.keys.setdefault(node.text, node.line)
-        if first is not None:
-            word = shown(node.text)
-            report.add_at(
-                "E107",
-                node.line,
-                node.column,
-                report.say(
-                    f"clé « {word} » déjà écrite l.{first}.", f"key “{word}” already written on line {first}."
-                ),
-                report.say("N'en garder qu'une.", "Keep only one."),
-            )
+        if first is None:
+            into.keys[node.text] = node.line
+        else:
+            report.tell("key_twice", node, word=shown(node.text), first=first)
     into.items.append(node)
     return True
-
-
-def _refuse(report: Report, line: int, column: int, fr: str, en: str) -> None:
-    said = report.say(f"{fr} : refusé dans un fichier de règles.", f"{en}: refused in a rule file.")
-    fix = report.say("L'écrire en toutes lettres.", "Write it out in full.")
-    report.add_at("E106", line, column, said, fix)
