@@ -347,6 +347,7 @@ class Registration:
     nurse_mss: str = ""
     had_mss: str = ""
     corrected: bool = False  # a person corrected it: an import shows it as differing, never overwrites it
+    copies_opposed: bool = False  # objects to copies for others than the registered GP
 
     @property
     def key(self) -> str:
