@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from relay.calendar import Duration
 from rules import cases
@@ -525,3 +527,59 @@ def test_the_standard_set_only_warns_a_site_that_has_mail_and_nothing_else():
     rules, findings = load((SETS / "standard.yaml").read_text(), "standard.yaml", site)
     assert rules is not None
     assert {f.code for f in findings} == {"W305"}
+
+
+def test_a_desk_the_configuration_lacks_is_told_once_and_not_at_each_hold():
+    text = changed("desk/sorties", "desk/sortie")
+    assert [f.code for f in findings_of(text, SITE)] == ["E110"]
+
+
+PIECES = st.sampled_from(
+    [
+        "{",
+        "}",
+        "[",
+        "]",
+        ": ",
+        "- ",
+        "\n",
+        "  ",
+        "\t",
+        '"',
+        "'",
+        "|\n",
+        ">\n",
+        "#",
+        "&a ",
+        "*a",
+        "!!x ",
+        "? ",
+        "%",
+        "\x00",
+        "é",
+    ]
+)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.integers(0, len(WHOLE)), st.integers(0, 40), st.lists(PIECES, max_size=4))
+def test_however_a_file_is_damaged_reading_it_ends_in_rules_or_in_errors_at_places_that_exist(
+    start, cut, pieces
+):
+    text = WHOLE[:start] + "".join(pieces) + WHOLE[start + cut :]
+    rules, findings = load(text, "routes.yaml", SITE)
+    assert (rules is None) == any(f.severity == "error" for f in findings)
+    lines = text.split("\n")
+    for finding in findings:
+        assert 1 <= finding.line <= len(lines)
+        assert 1 <= finding.column <= len(lines[finding.line - 1]) + 1
+        assert finding.message
+        assert finding.fix
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.one_of(st.binary(max_size=200), st.text(max_size=200)))
+def test_any_bytes_and_any_text_are_refused_without_a_crash(raw):
+    rules, findings = load(raw, "routes.yaml")
+    assert rules is None
+    assert findings
