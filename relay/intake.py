@@ -16,12 +16,14 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from relay import log, metrics, planning, reading, recognition, resolution
+from relay.config import AdapterTable
 from relay.errors import NotFound, Refused, Stale
 from relay.formats import replies as corrections
 from relay.model import (
     Ask,
     Context,
     Envelope,
+    EnvelopeState,
     Notice,
     Outcome,
     Plan,
@@ -40,11 +42,9 @@ from rules import engine, language
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from relay.config import AdapterTable
     from relay.planning import Site
     from relay.ports import Clock, Inbox, Opener
     from relay.reading import Document
-    from relay.resolution import StayKeys
     from relay.store import Store
 
 SLOW = 256 * 1024
@@ -63,7 +63,7 @@ class _Letter:
     recognised: Recognised | None = None
     registrations: tuple[Registration, ...] = ()
     resolution: Resolution | None = None
-    stay: StayKeys | None = None
+    arrival: Arrival | None = None  # all of it but facts and decision, which need the store's answers
     plan: Plan | None = None  # settled without asking the store
     correction: Correction | None = None
     fingerprint: str | None = None
@@ -149,8 +149,14 @@ class Intake:
                 await asyncio.sleep(0)
         except Exception as error:  # noqa: BLE001 - whatever the bytes did, a person sees them and the next goes on
             log.failure("arrival_unreadable", error, envelope=envelope.id, adapter=envelope.adapter)
-            letter.plan = planning.plan_corrupt(self.site(), envelope, Why.UNREADABLE, self.clock.now())
+            letter.plan = self._corrupt(envelope)
         return letter
+
+    def _corrupt(self, envelope: Envelope) -> Plan:
+        """Set aside whole; the admins are told."""
+        return planning.plan_corrupt(
+            self.site(), envelope.id, Why.UNREADABLE, self.clock.now(), adapter=envelope.adapter
+        )
 
     def _understand(self, letter: _Letter, raw: bytes) -> None:
         """The pure rooms that need nothing but the bytes; may run outside the event loop."""
@@ -183,10 +189,12 @@ class Intake:
             if letter.correction and letter.correction.gp:
                 numbers[letter.correction.gp] = None
         professionals = await self.store.professionals(list(numbers), list(names))
-        stated = [_stated_address(letter) for letter in notices]
-        owners = await self.store.owners([address for address in stated if address])
+        stated = tuple(address for letter in notices if (address := _stated_address(letter)))
+        owners = (await self.store.contexts([Ask(addresses=stated)]))[0].owners if stated else {}
+        known = {each.rpps: each for each in professionals}
         for letter in notices:
             self._resolved(site, letter, professionals, owners)
+            letter.arrival = _arrival(site, letter, known)
 
     def _resolved(
         self,
@@ -207,7 +215,6 @@ class Intake:
             chosen_patient=letter.chosen_patient,
             chosen_gp=correction.gp if correction else None,
         )
-        letter.stay = resolution.stay_keys(_notice(letter), letter.resolution, _facility(site, letter))
 
     # ------------------------------------------------------------------------------------------------- asking
 
@@ -222,18 +229,9 @@ class Intake:
         document, recognised = letter.document, letter.recognised
         if document is None or recognised is None:
             return Ask()
-        ask = Ask(fingerprint=letter.fingerprint)
-        if recognised.outcome in (Outcome.REPLY, Outcome.RECEIPT, Outcome.UNCLEAR, Outcome.AUTOMATIC):
-            ask = planning.ask_of_mail(site, document, recognised, ask)
-        if letter.resolution is not None and letter.stay is not None:
-            people = {letter.resolution.professional.rpps} if letter.resolution.professional else set()
-            ask = replace(
-                ask,
-                document_keys=resolution.document_keys(recognised.notice),
-                stays=letter.stay.lookups,
-                people=tuple(sorted(people)),
-            )
-        return ask
+        if letter.arrival is None:
+            letter.arrival = _arrival(site, letter, {})
+        return planning.ask(site, letter.arrival)
 
     # ----------------------------------------------------------------------------------------------- settling
 
@@ -272,71 +270,50 @@ class Intake:
             if isinstance(event, Press):
                 return planning.plan_press(site, letter.envelope, event, context, now)
             if isinstance(event, Typed):
-                return planning.plan_typed(site, letter.envelope, event, context, now)
-            return await self._plan_mail(site, letter, context, now, draw), None
-        except Refused:
-            raise
-        except Exception as error:  # noqa: BLE001 - a defect of ours holds one arrival, never the loop
+                return planning.plan_typed(site, letter.envelope, event, context, now), None
+            return await self._plan_mail(
+                site, self._decided(site, letter, context, now), context, now, draw
+            ), None
+        except Exception as error:  # noqa: BLE001 - a defect of ours sets one arrival aside, never stops the loop
             log.failure("arrival_not_planned", error, envelope=letter.envelope.id)
-            return planning.plan_corrupt(site, letter.envelope, Why.UNREADABLE, now), None
+            return self._corrupt(letter.envelope), None
 
     async def _plan_mail(
-        self, site: Site, letter: _Letter, context: Context, now: datetime, draw: int
+        self, site: Site, arrival: Arrival, context: Context, now: datetime, draw: int
     ) -> Plan | None:
         """The plan of one mail or document; None when it corrected a held letter, which was decided instead."""
-        document, recognised = letter.document, letter.recognised
-        assert document is not None and recognised is not None  # noqa: S101, PT018 - set by _read
-        arrival = self._arrival(site, letter, context, now, draw)
-        if letter.correction is None:
-            if context.duplicate_of is not None:
-                return planning.plan_ignore(arrival, Why.DUPLICATE, now)
-            if site.tokens.read_message_id(document.message_id or "") is not None:
-                return planning.plan_ignore(arrival, Why.OWN_MESSAGE, now)
-            match recognised.outcome:
-                case Outcome.RECEIPT:
-                    return planning.plan_receipt(site, arrival, context, now)
-                case Outcome.AUTOMATIC:
-                    return planning.plan_ignore(arrival, Why.AUTOMATIC, now)
-                case Outcome.REPLY:
-                    plan = planning.plan_reply(site, arrival, context, now)
-                    if isinstance(plan, Plan):
-                        return plan
-                    await self._correct(letter, plan, now)
-                    return None
-            if why := _set_aside(arrival):
-                return planning.plan_hold(site, arrival, context, why, now)
-            if recognised.outcome is Outcome.UNCLEAR:
-                return planning.plan_hold(site, arrival, context, recognised.why or Why.UNCLEAR, now)
-            if recognised.outcome is Outcome.OTHER:
-                if document.attachments and arrival.listed:
-                    return planning.plan_hold(site, arrival, context, Why.ATTACHMENT_UNREAD, now)
-                return planning.plan_ignore(arrival, recognised.why or Why.NOT_A_NOTICE, now)
-        return planning.plan_notice(site, arrival, context, now)
+        recognised, document = arrival.recognised, arrival.document
+        if context.duplicate_of is not None:
+            return planning.plan_ignore(site, arrival, Why.DUPLICATE, now)
+        if site.tokens.read_message_id(document.message_id or "") is not None:
+            return planning.plan_ignore(site, arrival, Why.OWN_MESSAGE, now)
+        match recognised.outcome:
+            case Outcome.RECEIPT:
+                return planning.plan_receipt(site, arrival, context, now)
+            case Outcome.AUTOMATIC:
+                return planning.plan_ignore(site, arrival, Why.AUTOMATIC, now)
+            case Outcome.REPLY:
+                plan = planning.plan_reply(site, arrival, context, now)
+                return plan if isinstance(plan, Plan) else await self._correct(arrival, plan, now)
+        listed = _listed(arrival.table, document.from_)
+        if why := _set_aside(arrival, listed=listed):
+            return planning.plan_hold(site, arrival, why, context, now)
+        if recognised.outcome is Outcome.UNCLEAR:
+            return planning.plan_hold(site, arrival, recognised.why or Why.UNCLEAR, context, now)
+        if recognised.outcome is Outcome.OTHER:
+            if document.attachments and listed and arrival.table.ward is not None:
+                return planning.plan_hold(site, arrival, Why.ATTACHMENT_UNREAD, context, now)
+            return planning.plan_ignore(site, arrival, recognised.why or Why.NOT_A_NOTICE, now)
+        return planning.plan_notice(site, arrival, context, now, draw=draw)
 
-    def _arrival(self, site: Site, letter: _Letter, context: Context, now: datetime, draw: int) -> Arrival:
-        """Everything known about one mail, facts and the rules' decision included."""
-        document, recognised, envelope = letter.document, letter.recognised, letter.envelope
-        assert document is not None and recognised is not None  # noqa: S101, PT018 - set by _read
-        table = site.settings.adapters.get(envelope.adapter)
-        facts: dict[str, object] = {}
-        decision = None
-        if letter.resolution is not None:
-            facts = _facts(site, letter, table, context, now)
-            decision = self._decide(site, letter, facts, now)
-        return Arrival(
-            envelope=envelope,
-            document=document,
-            recognised=recognised,
-            fingerprint=letter.fingerprint,
-            resolution=letter.resolution,
-            stay=letter.stay,
-            facts=facts,
-            decision=decision,
-            table=table,
-            listed=_listed(table, document.from_),
-            draw=draw,
-            released=letter.correction,
-        )
+    def _decided(self, site: Site, letter: _Letter, context: Context, now: datetime) -> Arrival:
+        """The arrival with its facts and the rules' word, where it is a letter."""
+        arrival = letter.arrival or _arrival(site, letter, {})
+        if letter.resolution is None:
+            return arrival
+        facts = _facts(site, letter, arrival.table, context, now)
+        decision = self._decide(site, letter, facts, now)
+        return replace(arrival, facts=language.facts_as_json(facts), decision=decision)
 
     def _decide(
         self, site: Site, letter: _Letter, facts: dict[str, object], now: datetime
@@ -370,13 +347,16 @@ class Intake:
 
     # ----------------------------------------------------------------------------------------------- a person
 
-    async def _correct(self, letter: _Letter, correction: Correction, now: datetime) -> None:
-        """A ward filled in the lines: decide the held letter again, and account for the reply."""
-        reply = replace(correction, envelope=letter.envelope.id)
+    async def _correct(self, arrival: Arrival, correction: Correction, now: datetime) -> Plan | None:
+        """A ward filled in the lines: decide the held letter again. What still cannot be sent is told again."""
         try:
-            await self.release(reply)
+            reference = await self.release(correction)
         except (Refused, NotFound) as refusal:
-            log.get().warning("correction_refused", envelope=letter.envelope.id, error=type(refusal).__name__)
+            log.get().warning(
+                "correction_refused", envelope=arrival.envelope.id, error=type(refusal).__name__
+            )
+            reference = None
+        return planning.plan_corrected(self.site(), arrival, correction, reference, now)
 
     async def release(self, correction: Correction) -> str | None:
         """Decide a held letter again with what a person said; answers its reference.
@@ -384,7 +364,7 @@ class Intake:
         Raises NotFound when nothing is held under this id, Refused when a floor still forbids sending.
         """
         hold = await self.store.hold(correction.hold)
-        envelope = await self.store.stored(hold.envelope)
+        envelope, _ = await self.store.envelope(hold.envelope)
         letter = await self._read(envelope, correction)
         if letter.plan is not None or letter.recognised is None:
             raise Refused("these bytes cannot be read: reject the hold, or answer the ward by hand")
@@ -395,11 +375,18 @@ class Intake:
         await self._resolve([letter])
         if letter.resolution is None:
             raise Refused("no letter was recognised in it: it can be rejected, not sent by itself")
-        site = self.site()
         for draw in range(TRIES):
+            site, now = self.site(), self.clock.now()
             (context,) = await self.store.contexts([self._ask(letter)])
-            arrival = self._arrival(site, letter, context, self.clock.now(), draw)
-            plan = planning.plan_release(site, arrival, context, hold, self.clock.now())
+            arrival = self._decided(site, letter, context, now)
+            if arrival.decision is None or arrival.decision.action != "send":
+                reason = arrival.decision.reason if arrival.decision else "no rules are in force"
+                raise Refused(f"it still cannot be sent: {reason}")
+            plan = planning.plan_notice(
+                site, arrival, context, now, draw=draw, ends=(hold.id,), by=correction.by
+            )
+            if plan.state is EnvelopeState.HELD:
+                raise Refused(f"it still cannot be sent: {site.words.why(plan.why or Why.NO_ADDRESS)}")
             (problem,) = await self.store.record([plan])
             if problem is None:
                 return plan.reference
@@ -409,7 +396,8 @@ class Intake:
 
     async def replay(self, envelope: str) -> None:
         """Decide an arrival again; its rows have the same ids, so what exists stays as it is."""
-        await self.decide([await self.store.stored(envelope)])
+        found, _ = await self.store.envelope(envelope)
+        await self.decide([found])
 
 
 # ---------------------------------------------------------------------------------------------------- small words
@@ -442,26 +430,37 @@ def _facility(site: Site, letter: _Letter) -> str:
     return table.ward.facility if table and table.ward else ""
 
 
-def _listed(table: AdapterTable | None, sender: str | None) -> bool:
-    """Whether this sender may send letters to that mailbox. Only mailboxes have senders."""
-    if table is None or table.kind != "imap":
+def _listed(table: AdapterTable, sender: str | None) -> bool:
+    """Whether this sender may send letters to that mailbox. Only wards' mailboxes have senders."""
+    if table.kind != "imap" or table.ward is None:
         return True
     return sender is not None and any(fnmatchcase(sender, glob) for glob in table.senders)
 
 
-def _set_aside(arrival: Arrival) -> Why | None:
+def _arrival(site: Site, letter: _Letter, people: Mapping[str, Professional]) -> Arrival:
+    """One mail as it was read; `people` are the professionals its lookups found."""
+    assert letter.document is not None and letter.recognised is not None  # noqa: S101, PT018 - set by _read
+    return Arrival(
+        envelope=letter.envelope,
+        document=letter.document,
+        recognised=letter.recognised,
+        table=site.settings.adapters.get(letter.envelope.adapter)
+        or AdapterTable(letter.envelope.adapter, "removed", {}),  # taken before somebody changed config.toml
+        resolution=letter.resolution,
+        people=people,
+        fingerprint=letter.fingerprint,
+    )
+
+
+def _set_aside(arrival: Arrival, *, listed: bool) -> Why | None:
     """What holds an arrival whatever the rules say."""
-    outcome = arrival.recognised.outcome
-    table = arrival.table
     if arrival.envelope.flaw is not None:
         return arrival.envelope.flaw
-    if not arrival.listed and (outcome is not Outcome.OTHER or (table is not None and not table.senders)):
+    nobody_is_listed = arrival.table.ward is not None and not arrival.table.senders
+    if not listed and (arrival.recognised.outcome is not Outcome.OTHER or nobody_is_listed):
         return Why.UNLISTED_SENDER
-    problems = {problem.code for problem in arrival.recognised.notice.problems}
-    for why in (Why.TWO_PATIENTS, Why.BROKEN_PACKAGE):
-        if why.value in problems:
-            return why
-    return None
+    problems = {problem.code for problem in arrival.notice.problems}
+    return next((why for why in (Why.TWO_PATIENTS, Why.BROKEN_PACKAGE) if why.value in problems), None)
 
 
 def _facts(
