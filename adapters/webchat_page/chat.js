@@ -21,10 +21,14 @@ function element(tag, text, properties = {}) {
 
 function show(message) {
   const article = element("article", null, { id: `m${message.id}` });
-  if (/urgente/i.test(message.text)) article.classList.add("urgent");
+  if (/SIGNALÉE URGENTE/.test(message.text)) article.classList.add("urgent");
   if (!seen.has(message.id) && !first) article.classList.add("new");
   seen.add(message.id);
-  article.append(element("p", message.text));
+  const words = element("p", null);
+  for (const piece of message.text.split(/([0-9A-Z]{4}-[0-9A-Z]{4})/)) { // a reference stays on one line
+    words.append(/^[0-9A-Z]{4}-[0-9A-Z]{4}$/.test(piece) ? element("b", piece) : piece);
+  }
+  article.append(words);
   for (const row of message.buttons) {
     const line = element("div", null, { className: "row" });
     for (const [label, nonce] of row) {

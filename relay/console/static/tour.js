@@ -63,10 +63,11 @@ function drawLetter(letter) {
   button.addEventListener("click", async () => { button.disabled = true; if (!await act("send", { letter: letter.key })) button.disabled = false; });
   const files = letter.attachments.length ? `\n\nPièces jointes : ${letter.attachments.join(", ")}` : "";
   const first = shown && !shown.letters.length && letter.key === shown.outbox[0].key;
-  return make("li", { className: `card letter${first ? " first" : ""}` },
+  return make("li", { className: `card letter${first ? " first" : ""}${letter.sent ? " sent" : ""}` },
     make("b", { textContent: letter.title }),
-    make("span", { className: "quiet", textContent: `${letter.patient}. ${letter.hint}` }), button,
-    make("details", {}, make("summary", { textContent: "Lire" }), make("pre", { className: "words", textContent: letter.text + files })));
+    button,
+    make("details", { className: "quiet" }, make("summary", {}, `${letter.patient}, ${letter.hint} · `, make("u", { textContent: "lire" })),
+      make("pre", { className: "words", textContent: letter.text + files })));
 }
 
 function answerForm(mail, whose) {
@@ -97,8 +98,8 @@ function drawMail(whose) {
     const files = make("ul", { className: "files" }, ...mail.attachments.map((name, place) =>
       make("li", {}, make("a", { href: `/demo/mail/${mail.number}/${place}`, textContent: `📎 ${name}`, download: "" }))));
     const node = make("details", { className: `card mail${mail.opened ? "" : " new"}` },
-      make("summary", {}, make("b", { textContent: mail.subject }), make("time", { textContent: clock(mail.at), dateTime: mail.at }),
-        make("span", { className: "quiet", textContent: mail.from })),
+      make("summary", {}, make("b", { textContent: mail.subject }),
+        make("span", { className: "quiet", textContent: mail.from }), make("time", { textContent: clock(mail.at), dateTime: mail.at })),
       make("div", { className: "body" }, make("pre", { className: "words", textContent: mail.text }),
         mail.attachments.length ? files : null,
         make("div", { className: "reply" }, mail.answered ? answered(mail) : answerForm(mail, whose))));
@@ -109,14 +110,19 @@ function drawMail(whose) {
 
 const answered = (mail) => make("p", { className: "answered", textContent: `Votre réponse : ${mail.answered}` });
 
-function drawStory(story) {
+function drawStory(story, old) {
   const stages = make("ol", { className: "stages" }, ...story.stages.map((stage) =>
     make("li", { className: stage.tone || "", textContent: stage.name })));
   const moments = make("ol", { className: "moments" }, ...story.moments.map((moment) =>
     make("li", {}, make("time", { textContent: clock(moment.at), dateTime: moment.at }), make("span", { className: moment.tone, textContent: moment.text }))));
   const node = make("article", { className: `card story ${story.tone}` },
     make("div", { className: "title" }, make("b", { textContent: story.patient }), story.reference ? make("code", { textContent: `Réf. ${story.reference}` }) : null),
-    make("span", { className: `state ${story.tone}`, textContent: story.state }), stages, moments);
+    make("span", { className: `state ${story.tone}`, textContent: story.state }), stages,
+    make("details", {}, make("summary", { textContent: "Détail" }), moments));
+  const details = node.querySelector("details");
+  details.open = old ? old.querySelector("details").open : true;
+  node.dataset.touched = old?.dataset.touched || "";
+  details.querySelector("summary").addEventListener("click", () => { node.dataset.touched = "yes"; });
   if (story.next) {
     const left = make("b", { className: "left" });
     left.dataset.at = story.next.at;
@@ -146,6 +152,9 @@ function draw(state) {
     if (doctor.chat === chosen) keep(at("doctor"), doctor.mails, (mail) => mail.number, drawMail("doctor"));
   }
   keep(at("stories"), state.letters, (story) => story.id, drawStory);
+  for (const [place, node] of [...at("stories").querySelectorAll(".story")].entries()) {
+    if (!node.dataset.touched) node.querySelector("details").open = place < 2;
+  }
   tick();
 }
 

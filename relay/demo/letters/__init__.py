@@ -93,7 +93,7 @@ def _package(now: datetime, stay: int) -> Letter:
     text = "Bonjour,\n\nVeuillez trouver ci-joint la lettre de liaison.\n\nService de Cardiologie\n"
     attachments = (("IHE_XDM.zip", package, "application/zip"), (name, paper, "application/pdf"))
     raw, message_id = _mail(subject, text, now, attachments, {"X-MSS-CODECDA": "11490-0", "X-MSS-INS": "N"})
-    return Letter("xdm", "Lettre structurée et son PDF", "Comme l'écrit le logiciel de l'hôpital.", who.name, text,
+    return Letter("xdm", "Lettre avec son PDF", "celle du logiciel", who.name, text,
                   ("IHE_XDM.zip", name), raw, message_id, "sent", gp)  # fmt: skip
 
 
@@ -101,7 +101,7 @@ def _plain(now: datetime, stay: int) -> Letter:
     who, gp = people.LORIOT, people.AMBRE
     text = _labelled(who, gp, now, stay) + _courtesy(who)
     raw, message_id = _mail("Lettre de liaison à la sortie", text, now, ())
-    return Letter("texte", "Simple courriel", "Sans pièce jointe : quelques lignes suffisent.", who.name, text, (),
+    return Letter("texte", "Simple courriel", "quelques lignes", who.name, text, (),
                   raw, message_id, "sent", gp)  # fmt: skip
 
 
@@ -109,7 +109,7 @@ def _urgent(now: datetime, stay: int) -> Letter:
     who, gp = people.ORME, people.SAULE
     text = _labelled(who, gp, now, stay, urgency="urgent") + _courtesy(who)
     raw, message_id = _mail("Lettre de liaison à la sortie", text, now, ())
-    return Letter("urgente", "Lettre urgente", "L'hôpital demande qu'elle soit lue aujourd'hui.", who.name, text, (),
+    return Letter("urgente", "Lettre urgente", "à lire aujourd'hui", who.name, text, (),
                   raw, message_id, "sent", gp, urgent=True)  # fmt: skip
 
 
@@ -117,7 +117,7 @@ def _no_gp(now: datetime, stay: int) -> Letter:
     who = people.TILLEUL
     text = _labelled(who, None, now, stay) + _courtesy(who)
     raw, message_id = _mail("Lettre de liaison à la sortie", text, now, ())
-    return Letter("sans-mt", "Médecin traitant inconnu", "Ni la lettre ni l'hôpital ne le nomment.", who.name, text,
+    return Letter("sans-mt", "Sans médecin traitant", "nommé nulle part", who.name, text,
                   (), raw, message_id, "held", whys=(Why.RULE, Why.FLOOR_GP))  # fmt: skip
 
 
@@ -125,7 +125,7 @@ def _homonym(now: datetime, stay: int) -> Letter:
     who = people.GENET
     text = _labelled(who, None, now, stay, gp_line="Dr Saule") + _courtesy(who)
     raw, message_id = _mail("Lettre de liaison à la sortie", text, now, ())
-    return Letter("homonyme", "Deux médecins du même nom", "« Dr Saule » : il y en a deux.", who.name, text, (), raw,
+    return Letter("homonyme", "« Dr Saule » : lequel ?", "ils sont deux", who.name, text, (), raw,
                   message_id, "held", whys=(Why.RULE, Why.FLOOR_GP))  # fmt: skip
 
 
