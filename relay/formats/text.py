@@ -195,7 +195,7 @@ def label_of(text: str) -> str | None:
     """The field that a label names, or None."""
     plain = _PARENTHESES.sub(" ", fold(text))
     plain = re.sub(r"[°º.*_\"]|\bno\b(?= )", " ", plain).strip(" -:>•")
-    return _LABELS.get(" ".join(plain.split()).replace("n ", "n ", 1))
+    return _LABELS.get(" ".join(plain.split()))
 
 
 def fields(text: str) -> Iterator[tuple[str, str, int]]:
@@ -310,10 +310,7 @@ def _whole_name(value: str, given_first: bool | None) -> Patient:
     if civility := _CIVILITY.match(folded):
         if not civility["n"]:
             patient = replace(patient, sex="F" if civility["f"] else "M")
-        if len(folded) == len(text):
-            text = text[civility.end() :]
-        else:
-            text = text.split(None, 1)[-1]
+        text = text[civility.end() :] if len(folded) == len(text) else text.split(None, 1)[-1]
     if on := _BORN_ON.search(text):
         day = formats.find_day(fold(text[on.end() :]))
         if day:
@@ -368,15 +365,18 @@ _EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 _RPPS = re.compile(r"(?<!\d)(8?1\d(?:\s?\d){9})(?!\d)")
 
 
+def plain_name(value: str) -> str:
+    """The name in a doctor's line: no title, and nothing of what stands behind it."""
+    text = re.split(r"[(\[;,]|\s[-–—/]\s|\bRPPS\b|\bT[ée]l\b|\d|<", value, maxsplit=1)[0]
+    text = _TITLE.sub("", text.strip())
+    return "" if "@" in text else text
+
+
 def person(value: str) -> Person | None:
     """A doctor as a line names them, with the RPPS and secure address that stand beside the name."""
     rpps = _RPPS.search(value)
     address = _EMAIL.search(value)
-    text = re.split(r"[(\[;,]|\s[-–—/]\s|\bRPPS\b|\bT[ée]l\b|\d|<", value, maxsplit=1)[0]
-    text = _TITLE.sub("", text.strip())
-    if "@" in text:
-        text = ""
-    family, given, _ = split_name(text, given_first=None)
+    family, given, _ = split_name(plain_name(value))
     result = Person(
         name=" ".join([*given, *([family] if family else [])]) or None,
         family_name=family,
@@ -430,7 +430,7 @@ def _take(found: _Found, name: str, value: str, owner: str | None, zone: ZoneInf
     folded = fold(value)
     if _NOTHING.fullmatch(folded):
         if name == "gp":
-            found.gp_said_none = True
+            found.gp_said_none = bool(value)
         return
     patient = found.patient
     match name:
@@ -489,7 +489,7 @@ def _take(found: _Found, name: str, value: str, owner: str | None, zone: ZoneInf
         case "gp_rpps":
             _gp_rpps(found, value)
         case "rpps":
-            if owner == "gp" and found.gps:
+            if owner == "gp" and not found.gp_said_none:
                 _gp_rpps(found, value)
             elif owner == "doctor" and found.author is not None and found.author.rpps is None:
                 found.author = replace(found.author, rpps=formats.bare_rpps(value))

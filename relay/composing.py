@@ -1,0 +1,228 @@
+"""Write a mail from its recipe: the same recipe and the same original give the same bytes, for ever.
+
+Attachments are copied from their place in the original, headers and encoded body, byte for byte: the PDF
+and IHE_XDM.zip that arrive at the GP's are those the ward sent. Only what SMTP cannot carry as it stands
+(bare line feeds, lines over 998 bytes) is encoded anew, and decodes to the same bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterator
+
+from relay.model import MailRecipe
+from relay.reading import Document, Part, parse_addresses, read
+
+_LINE_LIMIT = 998  # RFC 5322 §2.1.1
+_FOLD_AT = 76
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]+")
+_NAME = re.compile(r"[!-9;-~]{1,76}")
+_PEOPLE = frozenset({"from", "to", "cc", "bcc", "reply-to", "sender", "disposition-notification-to", "resent-from",
+                     "resent-to", "return-receipt-to"})  # fmt: skip
+_OWN = frozenset({"content-type", "content-transfer-encoding", "content-disposition", "mime-version"})
+_ATOMS = re.compile(r"[\w !#$%&'*+/=?^`{|}~-]*", re.ASCII)
+_SIGNATURES = ("application/pkcs7-signature", "application/x-pkcs7-signature", "application/pgp-signature")
+_FILES = {
+    "application/zip": ("application/zip", "IHE_XDM.zip"),
+    "application/pdf": ("application/pdf", "lettre.pdf"),
+    "text/xml": ("text/xml", "lettre.xml"),
+    "x-application/hl7-v2+er7": ("x-application/hl7-v2+er7", "message.hl7"),
+    "application/json": ("application/json", "message.json"),
+}
+
+
+def compose(recipe: MailRecipe, original: bytes | None) -> bytes:
+    """The message with CRLF line ends. `original` is the whole of the arrival whose documents are carried.
+
+    Line breaks in a recipe's header values are dropped: no value can add a header.
+    """
+    text = recipe.text
+    parts: list[bytes] = []
+    if original is not None and recipe.carries != "none":
+        document = read(original)
+        words = document.text if document.is_mail or document.parts[0].media_type == "text/plain" else ""
+        if words.strip():
+            text = f"{text.rstrip()}\n\n{words}"
+        if recipe.carries == "documents":
+            parts = list(_documents(document))
+    head = b"".join(_header(name, value) for name, value in recipe.headers if name.lower() not in _OWN)
+    head += b"MIME-Version: 1.0\r\n"
+    body = _text_part(text)
+    if not parts:
+        return head + body
+    boundary = recipe.boundary.encode("ascii")
+    line = b"\r\n--" + boundary + b"\r\n"
+    return b"".join(
+        (
+            head,
+            b'Content-Type: multipart/mixed; boundary="' + boundary + b'"\r\n',
+            line,
+            body,
+            *(piece for part in parts for piece in (line, part)),
+            b"\r\n--" + boundary + b"--\r\n",
+        )
+    )
+
+
+# ------------------------------------------------------------------------------------------------------- documents
+
+
+def _documents(document: Document) -> Iterator[bytes]:
+    """Each attachment of the original as a part of the new message, in its order."""
+    if not document.is_mail:
+        whole = document.parts[0]
+        if whole.media_type != "text/plain":
+            media_type, name = _FILES.get(whole.media_type, ("application/octet-stream", "document.bin"))
+            yield _encoded(document.raw, _file_headers(media_type, name))
+        return
+    worded = any(
+        part.is_text and part.media_type == "text/plain" and part.text().strip() for part in document.parts
+    )
+    for part in document.parts:
+        if part.media_type in _SIGNATURES:  # of a body that no longer is
+            continue
+        if part.is_text and (worded or part.media_type == "text/plain"):
+            continue
+        yield _copied(document, part)
+
+
+def _copied(document: Document, part: Part) -> bytes:
+    """The part as it stood. The body of a message that is one attachment takes its content headers along."""
+    raw = document.raw
+    if part.is_text or not part.inside:
+        headers = _content_headers(document, part)
+        span = raw[part.body : part.end]
+    else:
+        headers = b""
+        span = raw[part.start : part.end]
+    if part.encoding == "binary" or not _fits(span):
+        if part.is_message:  # may not be encoded (RFC 2046 §5.2.1): line ends only
+            return headers + _crlf(span)
+        if part.encoding in ("base64", "quoted-printable") and _longest(_crlf(span)) <= _LINE_LIMIT:
+            return headers + _crlf(span)
+        return _encoded(part.content(), headers if headers else raw[part.start : part.body])
+    return headers + span
+
+
+def _content_headers(document: Document, part: Part) -> bytes:
+    """The Content-* fields of the part, a disposition added where it would be shown as the mail's own words."""
+    if part.inside:
+        block = _crlf(document.raw[part.start : part.body]).rstrip(b"\r\n")
+        lines = re.split(rb"\r\n(?![ \t])", block) if block else []
+    else:
+        lines = [
+            name.title().encode("latin-1", "replace") + b":" + _crlf(value).rstrip()
+            for name, value in document.fields
+            if name.startswith("content-")
+        ]
+    if part.is_text:
+        lines = [line for line in lines if not line.lower().startswith(b"content-disposition")]
+        lines.append(b'Content-Disposition: attachment; filename="lettre.html"')
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def _fits(span: bytes) -> bool:
+    """Whether SMTP carries it as it stands: CRLF only, no NUL, no line too long (RFC 5321 §4.5.3.1.6)."""
+    return span.count(b"\n") == span.count(b"\r\n") and b"\x00" not in span and _longest(span) <= _LINE_LIMIT
+
+
+def _longest(span: bytes) -> int:
+    return max(map(len, span.split(b"\r\n")), default=0)
+
+
+def _crlf(text: bytes) -> bytes:
+    return re.sub(rb"\r?\n", b"\r\n", text)
+
+
+def _encoded(content: bytes, headers: bytes) -> bytes:
+    """A part written anew in base64 under its own headers."""
+    block = _crlf(headers).rstrip(b"\r\n")
+    block = re.sub(rb"(?im)^content-transfer-encoding:[^\n]*(?:\n[ \t][^\n]*)*(?:\n|$)", b"", block).rstrip(
+        b"\r\n"
+    )
+    lines = base64.encodebytes(content).replace(b"\n", b"\r\n")
+    return block + b"\r\nContent-Transfer-Encoding: base64\r\n\r\n" + lines
+
+
+def _file_headers(media_type: str, name: str) -> bytes:
+    return (
+        f'Content-Type: {media_type}; name="{name}"\r\nContent-Disposition: attachment; filename="{name}"\r\n'
+    ).encode("ascii")
+
+
+def _text_part(text: str) -> bytes:
+    """UTF-8 text that any server passes on unchanged."""
+    lines = _CONTROLS_BUT_LINES.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+    content = lines.rstrip("\n").replace("\n", "\r\n").encode("utf-8", "replace") + b"\r\n"
+    head = b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: "
+    if content.isascii() and _longest(content) <= _FOLD_AT * 2:
+        return head + b"7bit\r\n\r\n" + content
+    if sum(byte > 127 for byte in content[:4096]) * 5 < len(content[:4096]):
+        return head + b"quoted-printable\r\n\r\n" + binascii.b2a_qp(content, istext=True)
+    return head + b"base64\r\n\r\n" + base64.encodebytes(content).replace(b"\n", b"\r\n")
+
+
+_CONTROLS_BUT_LINES = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]")
+
+
+# --------------------------------------------------------------------------------------------------------- headers
+
+
+def _header(name: str, value: str) -> bytes:
+    """One field, folded, in ASCII. Raises ValueError for a name that is none."""
+    if not _NAME.fullmatch(name):
+        raise ValueError("not a header name")
+    value = _CONTROLS.sub(" ", value).strip()
+    if name.lower() in _PEOPLE:
+        value = ", ".join(_mailbox(display, address) for display, address in _people(value)) or value
+    if not value.isascii() or any(len(word) > _LINE_LIMIT - 80 for word in value.split(" ")):
+        value = " ".join(_words(value))
+    return f"{_folded(name, value)}\r\n".encode("ascii", "replace")
+
+
+def _people(value: str) -> list[tuple[str, str]]:
+    """(display name, address); one name with one address may hold any character."""
+    single = re.fullmatch(r"([^<>]*)<([^<>\s]+)>", value)
+    if single and value.count("@") >= 1:
+        return [(single[1].strip().strip('"').replace('\\"', '"').strip(), single[2])]
+    if re.fullmatch(r"[^\s<>,;]+@[^\s<>,;]+", value):
+        return [("", value)]
+    return list(parse_addresses(value))
+
+
+def _mailbox(display: str, address: str) -> str:
+    if not display:
+        return address
+    if not display.isascii() or "=?" in display:
+        shown = " ".join(_words(display))
+    elif _ATOMS.fullmatch(display):
+        shown = display
+    else:
+        shown = '"' + display.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return f"{shown} <{address}>"
+
+
+def _words(text: str) -> Iterator[str]:
+    """RFC 2047 encoded words of at most 75 characters, cut between characters."""
+    piece = b""
+    for character in text:
+        encoded = character.encode("utf-8", "replace")
+        if len(piece) + len(encoded) > 39:  # the line with its field name stays within 76
+            yield f"=?utf-8?B?{base64.b64encode(piece).decode('ascii')}?="
+            piece = b""
+        piece += encoded
+    if piece:
+        yield f"=?utf-8?B?{base64.b64encode(piece).decode('ascii')}?="
+
+
+def _folded(name: str, value: str) -> str:
+    """Broken before spaces so that lines stay short; a word that is longer stands on a line of its own."""
+    lines = [f"{name}:"]
+    for word in value.split(" "):
+        if len(lines[-1]) + 1 + len(word) > _FOLD_AT and lines[-1].strip() and lines[-1] != f"{name}:":
+            lines.append(f" {word}" if word else " ")
+        else:
+            lines[-1] += f" {word}"
+    return "\r\n".join(line for line in lines if line.strip())

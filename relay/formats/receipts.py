@@ -1,0 +1,225 @@
+"""What machines answer: DSN, MDN in both grammars, « KO Intégration », automatic replies, list mail.
+
+What is enclosed in a report is never read as a document: the ZIP that comes back inside an MDN is ours.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Literal
+
+from relay.formats import fold
+from relay.model import ReceiptNews
+from relay.reading import Document, Part, decode, never_raises, parameters, parse_addresses, read
+
+Status = Literal["delivered", "delayed", "failed", "read", "processed", "error"]
+
+_DSN: Final = ("message/delivery-status", "message/global-delivery-status")
+_MDN: Final = ("message/disposition-notification", "message/global-disposition-notification")
+
+_KO = re.compile(
+    r"^\s*(?:(?:re|tr|fwd?)\s*:\s*)*\[?\s*(?:ko integration|erreur d'integration|echec d'integration|erreur integration)"
+)
+_CODE = re.compile(r"(?<!\d)(90[0-6])(?!\d)")
+_ENHANCED = re.compile(r"(?<![\d.])([245]\.\d{1,3}\.\d{1,3})(?![\d.])")
+_BOUNCE = re.compile(
+    r"undeliver|delivery (?:status|failure|failed|has failed|report|problem)|returned mail|failure notice|mail delivery"
+    r"|delivery notification|could not be delivered|non remis|non distribue|non delivre|echec de (?:la )?(?:remise|livraison"
+    r"|distribution)|unzustellbar|notification d'etat de remise|message non|rejected mail|mail system error"
+)
+_DELAY = re.compile(r"delay|differe|retard|warning|still being retried|verzoger")
+_MACHINES = re.compile(r"^(?:mailer-daemon|postmaster|mail-?daemon|mdaemon|mailer)@")
+_MESSAGE_ID_LINE = re.compile(
+    rb"^[ \t>|]*(?:x-)?(?:original-)?message-id[ \t]*:\s*(<[^<>\s]{3,300}>)", re.IGNORECASE | re.MULTILINE
+)
+
+_AUTOMATIC_SUBJECT = re.compile(
+    r"^\s*(?:\[?auto(?:matique|matic)?\]?\s*[:-]|reponse automatique|automatic reply|auto(?:matic)?[ -]?(?:reply|response)"
+    r"|autoreply|out of (?:the )?office|absence du bureau|absente? du bureau|absent du|message d'absence|abwesen"
+    r"|automatische antwort|notification d'absence|vacation|je suis absent|absence\b|reponse auto|repondeur"
+    r"|i am out of|on vacation|en conges?\b|\(absence)"
+)
+
+
+@never_raises(None)
+def read_receipt(document: Document) -> ReceiptNews | None:
+    """The news of a report about one of our messages; None when the mail is no report. Never raises."""
+    for part in document.parts:
+        if part.media_type in _MDN:
+            return _mdn(document, part)
+        if part.media_type in _DSN:
+            return _dsn(document, part)
+    subject = fold(document.subject)
+    if _KO.match(subject):
+        return _ko(document, subject)
+    kind, settings = parameters(document.header("content-type") or "")
+    report = settings.get("report-type", "").lower() if kind == "multipart/report" else ""
+    sender = document.from_ or ""
+    if "disposition" in report:
+        return _mdn(document, None)
+    if "delivery-status" in report or (
+        (_MACHINES.match(sender) or _null_sender(document)) and _BOUNCE.search(subject)
+    ) or (document.header("x-failed-recipients") and _BOUNCE.search(subject)):  # fmt: skip
+        return _plain_bounce(document, subject)
+    return None
+
+
+def _machine_text(part: Part) -> str:
+    """The fields of a report part, which careless senders write where its headers belong."""
+    return f"{decode(part.raw[part.start : part.body])}\n{part.text()}"
+
+
+def _value(text: str, name: str) -> str | None:
+    found = re.search(rf"^{name}[ \t]*:[ \t]*([^\n]*(?:\n[ \t]+[^\n]*)*)", text, re.IGNORECASE | re.MULTILINE)
+    return " ".join(found[1].split()) if found else None
+
+
+def _address(value: str | None) -> str | None:
+    """Of `rfc822; dr.martin@example.fr` (RFC 3464 §2.3.2)."""
+    found = parse_addresses((value or "").partition(";")[2] or value or "")
+    return found[0][1] if found else None
+
+
+def _bracketed(value: str | None) -> str | None:
+    bare = re.sub(r"\s", "", value or "").strip("<>")
+    return f"<{bare}>" if bare else None
+
+
+def _enclosed_id(document: Document) -> str | None:
+    """The Message-ID of the message a report encloses, whole or its headers."""
+    for part in document.parts:
+        if part.is_message or part.media_type in ("text/rfc822-headers", "message/rfc822-headers"):
+            found = read(part.content(64 * 1024)).message_id
+            if found:
+                return found
+    start = document.parts[0].body if document.parts else 0
+    quoted = _MESSAGE_ID_LINE.findall(document.raw, start, min(len(document.raw), start + 512 * 1024))
+    return quoted[-1].decode("ascii", "replace") if quoted else None
+
+
+def _answered(document: Document) -> str | None:
+    """The message a report answers, where it says so by threading only."""
+    chain = document.in_reply_to or document.references
+    return chain[-1] if chain else None
+
+
+def _dsn(document: Document, part: Part) -> ReceiptNews:
+    """RFC 3464. Of several recipients the worst fate counts."""
+    text = _machine_text(part)
+    worst: tuple[int, Status, str | None, str | None] = (-1, "delivered", None, None)
+    fates: dict[str, tuple[int, Status]] = {
+        "failed": (2, "failed"), "delayed": (1, "delayed"), "delivered": (0, "delivered"),
+        "relayed": (0, "delivered"), "expanded": (0, "delivered"),
+    }  # fmt: skip
+    for block in re.split(r"\n[ \t]*\n", text):
+        action = _value(block, "Action")
+        if action is None:
+            continue
+        rank, status = fates.get(action.lower().split(" ")[0].split("(")[0].strip(), (2, "failed"))
+        if rank > worst[0]:
+            code = _ENHANCED.search(_value(block, "Status") or "")
+            # The address we wrote to, not the one it was passed on to (RFC 3464 §2.3.1).
+            recipient = _address(_value(block, "Original-Recipient")) or _address(
+                _value(block, "Final-Recipient")
+            )
+            worst = (rank, status, code[1] if code else None, recipient)
+    if worst[0] < 0:
+        return _plain_bounce(document, fold(document.subject))
+    return ReceiptNews(
+        kind="dsn",
+        status=worst[1],
+        code=worst[2],
+        recipient=worst[3],
+        original_message_id=_enclosed_id(document) or _answered(document),
+        envid=_value(text, "Original-Envelope-Id"),
+    )
+
+
+def _plain_bounce(document: Document, subject: str) -> ReceiptNews:
+    """A bounce in words only."""
+    text = document.text[:8000]
+    code = _ENHANCED.search(text)
+    failed = parse_addresses(document.header("x-failed-recipients") or "")
+    delayed = bool(_DELAY.search(subject)) or (code is not None and code[1].startswith("4."))
+    return ReceiptNews(
+        kind="dsn",
+        status="delayed" if delayed else "failed",
+        code=code[1] if code else None,
+        recipient=failed[0][1] if failed else None,
+        original_message_id=_enclosed_id(document) or _answered(document),
+    )
+
+
+def _mdn(document: Document, part: Part | None) -> ReceiptNews:
+    """RFC 8098 §3.2.6, and the older form that writes the error into the disposition itself."""
+    text = _machine_text(part) if part is not None else document.text
+    disposition = fold(_value(text, "Disposition") or "")
+    kind, _, modifier = disposition.rpartition(";")[2].strip().partition("/")
+    error = fold(_value(text, "Error") or "")
+    code = _CODE.search(f"{modifier} {error}") or (
+        _CODE.search(document.subject) if "error" in modifier else None
+    )
+    status: Status
+    if "error" in modifier or "failure" in modifier or kind.strip() == "failed" or (error and code):
+        status = "error"
+    elif kind.strip() == "displayed":
+        status = "read"
+    elif kind.strip() == "processed":
+        status = "processed"
+    else:
+        status = "delivered"  # deleted, dispatched, denied: it arrived, and nobody is said to have read it
+    recipient = _address(_value(text, "Original-Recipient")) or _address(_value(text, "Final-Recipient"))
+    return ReceiptNews(
+        kind="mdn",
+        status=status,
+        code=code[1] if code else None,
+        recipient=recipient or document.from_,
+        original_message_id=_bracketed(_value(text, "Original-Message-ID")) or _enclosed_id(document)
+        or _answered(document),
+    )  # fmt: skip
+
+
+def _ko(document: Document, subject: str) -> ReceiptNews:
+    """A plain mail « [KO Intégration système !][902] … » of a practice's software."""
+    code = _CODE.search(subject) or _CODE.search(document.text[:8000])
+    return ReceiptNews(
+        kind="ko",
+        status="error",
+        code=code[1] if code else None,
+        recipient=document.from_,
+        original_message_id=_answered(document) or _enclosed_id(document),
+    )
+
+
+def _null_sender(document: Document) -> bool:
+    return (document.header("return-path") or "").strip() == "<>"
+
+
+@never_raises(True)
+def is_automatic_reply(document: Document) -> bool:
+    """A machine answered in a person's place (RFC 3834): absence notes and the like."""
+    said = (document.header("auto-submitted") or "").lower()
+    if said.startswith(("auto-replied", "auto-notified")):
+        return True
+    if any(
+        document.header(name) for name in ("x-autoreply", "x-autorespond", "x-autoresponse", "x-auto-reply")
+    ):
+        return True
+    if (document.header("precedence") or "").strip().lower() in ("auto_reply", "auto-reply"):
+        return True
+    return bool(_AUTOMATIC_SUBJECT.match(re.sub(r"^\s*(?:re|aw|sv)\s*:\s*", "", fold(document.subject))))
+
+
+@never_raises(True)
+def is_machine_mail(document: Document) -> bool:
+    """Some machine sent it; it may still be a hospital's letter: hospital systems mail by themselves."""
+    said = (document.header("auto-submitted") or "no").strip().lower()
+    return (
+        not said.startswith("no")
+        or (document.header("precedence") or "").strip().lower() in ("bulk", "junk", "list")
+        or _null_sender(document)
+        or bool(
+            document.header("list-id") or document.header("list-unsubscribe") or document.header("x-loop")
+        )
+        or bool(_MACHINES.match(document.from_ or ""))
+    )

@@ -1,0 +1,360 @@
+"""What an arrival is, and what it says: Document → Recognised, by classifying first and reading after.
+
+Receipts, automatic answers, citizens' mail and replies are told apart before any document is looked for, so
+that nothing enclosed in a report is taken for a new letter. Then every part is read by the formats and the
+pieces become one notice: package metadata, CDA header, and the mail's labelled text, in that order of trust.
+What contradicts itself about the patient is never merged.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import fields as fields_of
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from relay import formats, identity
+from relay.formats import cda, receipts, replies, xdm
+from relay.formats import text as letters
+from relay.model import LocalId, Notice, Outcome, Patient, Person, Problem, Recognised, Stay, Why
+from relay.reading import Document, Part, never_raises
+
+Reader = Callable[[bytes], Notice | None]
+
+
+def _is_cda(part: Part, head: bytes) -> bool:
+    bare = head.replace(b"\x00", b"")
+    return b"ClinicalDocument" in bare or (
+        part.media_type.endswith("xml") and bare.lstrip(b"\xef\xbb\xbf \r\n\t")[:1] == b"<"
+    )
+
+
+# One line for each format of attachments: whether a part looks like it, by its first bytes, and its reader.
+_READERS: Final[tuple[tuple[Callable[[Part, bytes], bool], Reader], ...]] = (
+    (lambda _, head: xdm.looks_like_zip(head), xdm.read),
+    (_is_cda, cda.read),
+)
+
+_FORWARD = re.compile(r"^\s*(?:\[[^\]]{0,40}\]\s*)?(?:fwd?|tr|wg|i|rv|transf(?:ert|ere)?)\s*:", re.IGNORECASE)
+_ANSWER = re.compile(r"^\s*(?:re|rep|ref|aw|sv|antw|r)\s*(?:\[\d+\])?\s*:", re.IGNORECASE)
+_XDM_SUBJECT = re.compile(r"xdm/1\.0/ddm", re.IGNORECASE)
+_DOCUMENT_NAME = re.compile(r"\.(?:zip|xml|cda|hl7|er7|hpr|hprim|json|apz|p7m)$|ihe_xdm|lettre|courrier|\bcrh?\b|liaison|sortie",
+                            re.IGNORECASE)  # fmt: skip
+_NO_DOCUMENT = ("application/pkcs7-signature", "application/x-pkcs7-signature", "application/pgp-signature",
+                "text/calendar", "text/x-vcard", "text/vcard", "text/rfc822-headers")  # fmt: skip
+_CITIZENS = "@patient.mssante.fr"
+_BROKEN = frozenset({"broken_package", "unreadable_document"})
+_HIDING = frozenset({"not_closed", "boundary_not_found", "no_boundary", "too_deep", "too_many_parts", "header_too_large",
+                     "too_many_headers", "too_many_boundaries", "bad_header_line"})  # fmt: skip
+
+
+def nobody(_: str) -> bool:
+    """Nothing is ours: for `recognise` on files."""
+    return False
+
+
+def has_attachment(document: Document) -> bool:
+    """Whether something hangs on the mail that could be a document."""
+    return any(part.media_type not in _NO_DOCUMENT for part in document.attachments)
+
+
+def is_forward(document: Document) -> bool:
+    """A person sent somebody else's mail on."""
+    if _FORWARD.match(document.subject):
+        return True
+    return any(part.is_message for part in document.parts) and not _ANSWER.match(document.subject)
+
+
+def recognise(
+    document: Document, *, is_ours: Callable[[str], bool] = nobody, timezone: str = "Europe/Paris"
+) -> Recognised:
+    """What `document` is. `is_ours` tells of a Message-ID or an address whether we signed it. Never raises."""
+    found = _recognised(document, is_ours, ZoneInfo(timezone))
+    return found or Recognised(Outcome.UNCLEAR, why=Why.UNREADABLE)
+
+
+@never_raises(None)
+def _recognised(document: Document, is_ours: Callable[[str], bool], zone: ZoneInfo) -> Recognised:
+    if document.is_mail:
+        if document.message_id and is_ours(document.message_id):
+            return Recognised(Outcome.OTHER, why=Why.OWN_MESSAGE)
+        receipt = receipts.read_receipt(document)
+        if receipt is not None:
+            return Recognised(Outcome.RECEIPT, receipt=receipt, why=Why.RECEIPT)
+    answers = _answers(document, is_ours)
+    if (document.from_ or "").endswith(_CITIZENS):
+        return (
+            Recognised(Outcome.REPLY, why=Why.REPLY)
+            if answers
+            else Recognised(Outcome.OTHER, why=Why.CITIZEN)
+        )
+    pieces = list(_documents(document))
+    if document.is_mail and receipts.is_automatic_reply(document):
+        if pieces:  # no absence note carries a letter: a person looks
+            return _held(_merged(document, pieces, None), Why.UNCLEAR)
+        return Recognised(Outcome.AUTOMATIC, why=Why.AUTOMATIC)
+    forward = is_forward(document)
+    if answers and not forward:
+        if receipts.is_machine_mail(document) and not pieces:
+            return Recognised(Outcome.AUTOMATIC, why=Why.AUTOMATIC)
+        notice = _merged(document, pieces, None) if pieces else Notice()
+        return Recognised(Outcome.REPLY, notice, why=Why.REPLY)
+    letter = letters.read(_own_text(document, forward=forward), subject=document.subject, zone=zone)
+    recognised = _judged(document, pieces, letter)
+    if answers:
+        return _held(recognised.notice, Why.FORWARDED_REPLY)
+    if forward and recognised.notice != Notice():
+        mark = Problem("forwarded", "transféré par quelqu'un : l'expéditeur n'est pas l'auteur")
+        recognised = replace(
+            recognised, notice=replace(recognised.notice, problems=(*recognised.notice.problems, mark))
+        )
+    return recognised
+
+
+def _answers(document: Document, is_ours: Callable[[str], bool]) -> bool:
+    """Whether the mail answers one of ours, by its threading or by the address it came to."""
+    if any(is_ours(one) for one in (*document.in_reply_to, *reversed(document.references))):
+        return True
+    return any(
+        is_ours(address)
+        for name in ("to", "cc", "delivered-to", "x-original-to", "envelope-to", "resent-to", "resent-cc")
+        for _, address in document.addresses(name)
+    )
+
+
+def _documents(document: Document) -> Iterator[tuple[Part, Notice]]:
+    """What the formats understood of the attachments."""
+    for part in document.parts:
+        if (part.is_text and document.is_mail) or part.is_message or part.size < 20:
+            continue
+        head = part.content(64 * 1024) if part.size > 128 * 1024 else part.content()
+        for looks_like, read in _READERS:
+            if looks_like(part, head):
+                notice = read(part.content() if part.size > 128 * 1024 else head)
+                if notice is not None:
+                    yield part, notice
+                break
+
+
+def _own_text(document: Document, *, forward: bool) -> str:
+    """The words that speak for this mail: an answer's own, a forward's with what it carries."""
+    text = document.text
+    if forward:
+        return re.sub(r"(?m)^[> \t]+", "", text)
+    if _ANSWER.match(document.subject):
+        return replies.new_text(text).text
+    return (
+        text
+        if "\n>" not in text
+        else "\n".join(line for line in text.split("\n") if not line.startswith(">"))
+    )
+
+
+def _held(notice: Notice, why: Why) -> Recognised:
+    return Recognised(Outcome.UNCLEAR, notice, why=why)
+
+
+def _judged(document: Document, pieces: list[tuple[Part, Notice]], letter: letters.Letter) -> Recognised:
+    """Notice, unclear or other, from all that was read."""
+    spoken = letter if letter.has_patient or letter.is_discharge else None
+    notice = _merged(document, pieces, spoken.notice if spoken else None)
+    codes = {problem.code for problem in notice.problems}
+    if "two_patients" in codes:
+        return _held(notice, Why.TWO_PATIENTS)
+    if codes & _BROKEN:
+        return _held(notice, Why.BROKEN_PACKAGE)
+    if "not_closed" in document.flaws and document.attachments:
+        return _held(notice, Why.TRUNCATED)
+    if "many_from" in document.flaws and (pieces or spoken):
+        return _held(notice, Why.UNKNOWN_SENDER)
+    named = notice.patient is not None and notice.patient != Patient()
+    if pieces and named and notice.event:
+        return Recognised(Outcome.NOTICE, notice)
+    if not pieces and letter.has_patient and notice.event:
+        if _announces_package(document):  # the package it speaks of is not there, or not readable
+            return _held(notice, Why.ATTACHMENT_UNREAD)
+        return Recognised(Outcome.NOTICE, notice)
+    if pieces or spoken is not None or _announces_package(document):
+        return _held(notice, Why.UNCLEAR)
+    if any(_DOCUMENT_NAME.search(part.filename or "") for part in document.attachments):
+        return _held(notice, Why.ATTACHMENT_UNREAD)
+    if "unreadable" in document.flaws or (not document.is_mail and "not_mail" in document.flaws):
+        return Recognised(Outcome.OTHER, notice, why=Why.UNREADABLE)
+    if document.is_mail and receipts.is_machine_mail(document):
+        return Recognised(Outcome.AUTOMATIC, notice, why=Why.AUTOMATIC)
+    if _HIDING & set(document.flaws):
+        return _held(notice, Why.UNCLEAR)
+    return Recognised(Outcome.OTHER, notice, why=Why.NOT_A_NOTICE)
+
+
+def _announces_package(document: Document) -> bool:
+    """The sender says that a document comes with it: hints that never make a notice by themselves."""
+    return bool(_XDM_SUBJECT.search(document.subject) or document.header("x-mss-codecda"))
+
+
+# ---------------------------------------------------------------------------------------------------------- merging
+
+
+def _merged(document: Document, pieces: list[tuple[Part, Notice]], spoken: Notice | None) -> Notice:
+    """One notice: the package's or document's, completed by the mail's labelled lines where it is silent."""
+    if not pieces:
+        return _checked(spoken or Notice())
+    ranked = sorted((notice for _, notice in pieces), key=lambda one: one.event not in ("discharge", "death"))
+    chief = ranked[0]
+    problems = tuple(problem for notice in ranked for problem in notice.problems)
+    people = [one.patient for one in ranked if one.patient is not None]
+    if spoken is not None and spoken.patient is not None:
+        people.append(spoken.patient)
+        problems += tuple(one for one in spoken.problems if one.code == "two_patients")
+    if any(_contradict(people[0], other) for other in people[1:]):
+        problems += (formats.TWO_PATIENTS,)
+    if chief.package is None and document.is_mail:
+        chief = replace(chief, package="mime")
+    if spoken is not None:
+        chief = _completed(chief, spoken)
+    return _checked(replace(chief, problems=tuple(dict.fromkeys(problems))))
+
+
+def _contradict(one: Patient, other: Patient) -> bool:
+    """Two pieces name two people; an INS without OID is compared with any."""
+    if one.ins and other.ins and None in (one.ins_oid, other.ins_oid) and one.ins[:13] != other.ins[:13]:
+        return True
+    return xdm.differ(one, other)
+
+
+def _completed(chief: Notice, spoken: Notice) -> Notice:
+    """Header beats narrative, the document beats the mail's text; two registered GPs are nobody's to choose from."""
+    unknown = list(chief.unknown)
+    gp, said = chief.registered_gp, spoken.registered_gp
+    if gp is not None and said is not None and gp.rpps and said.rpps and gp.rpps != said.rpps:
+        unknown.append("registered_gp")
+    stay = chief.stay or Stay()
+    if spoken.stay is not None:
+        stay = replace(stay, **{
+            one.name: getattr(spoken.stay, one.name)
+            for one in fields_of(Stay) if getattr(stay, one.name) is None
+        })  # fmt: skip
+        if chief.stay is None or chief.stay.discharged is None:
+            stay = replace(stay, discharged_exact=spoken.stay.discharged_exact)
+        if chief.stay is None or chief.stay.admitted is None:
+            stay = replace(stay, admitted_exact=spoken.stay.admitted_exact)
+    consent = identity.strictest(chief.consent, spoken.consent) if chief.consent or spoken.consent else None
+    # What the mail's text leaves unreadable counts where the document says nothing about it either.
+    unknown += [
+        name
+        for name in spoken.unknown
+        if (name in ("consent", "urgency"))
+        or (name.startswith("registered_gp") and gp is None)
+        or (name.startswith("stay.") and getattr(stay, name.removeprefix("stay."), "") is None)
+    ]
+    return replace(
+        chief,
+        stay=stay if stay != Stay() else None,
+        registered_gp=gp or said,
+        consent=consent,
+        urgency=chief.urgency or spoken.urgency,
+        follow_up=chief.follow_up or spoken.follow_up,
+        awaited_results=chief.awaited_results or spoken.awaited_results,
+        recipients=chief.recipients or spoken.recipients,
+        author=chief.author or spoken.author,
+        unknown=tuple(dict.fromkeys(unknown)),
+    )
+
+
+def _checked(notice: Notice) -> Notice:
+    """The key of a 15-character INS, checked once for every format; 13 characters have none."""
+    patient = notice.patient
+    if patient is None or patient.ins is None:
+        return notice
+    valid = identity.ins_is_valid(patient.ins) if len(patient.ins) == 15 else None
+    return replace(notice, patient=replace(patient, ins_key_valid=valid))
+
+
+# -------------------------------------------------------------------------------------------------------------- JSON
+
+
+def to_json(recognised: Recognised, *, file: str, timezone: str = "Europe/Paris") -> dict[str, object]:
+    """The object of `relay recognise --json`: absent values are null, and a group without a value is null."""
+    notice, receipt, zone = recognised.notice, recognised.receipt, ZoneInfo(timezone)
+    patient, stay = notice.patient, notice.stay
+    return {
+        "file": file,
+        "outcome": recognised.outcome.value,
+        "why": recognised.why.value if recognised.why else None,
+        "format": notice.format,
+        "package": notice.package,
+        "event": notice.event,
+        "document": notice.document,
+        "code": notice.code,
+        "title": notice.title,
+        "document_id": notice.document_id,
+        "set_id": notice.set_id,
+        "version": notice.version,
+        "replaces": notice.replaces,
+        "retracts": notice.retracts,
+        "status": notice.status,
+        "patient": _patient_json(patient) if patient else None,
+        "stay": _group(
+            admitted=_moment(stay.admitted, zone, exact=stay.admitted_exact),
+            discharged=_moment(stay.discharged, zone, exact=stay.discharged_exact),
+            number=stay.number, facility=stay.facility, facility_name=stay.facility_name, ward=stay.ward,
+            unit=stay.unit, exit_mode=stay.exit_mode,
+        ) if stay else None,
+        "author": _person(notice.author, "name", "rpps", "phone"),
+        "registered_gp": _person(
+            notice.registered_gp, "family_name", "given_name", "rpps", "mss_address", "organisation"
+        ),
+        "recipients": [
+            {"name": one.name, "rpps": one.rpps, "copy": one.copy} for one in notice.recipients
+        ],
+        "follow_up": [
+            {"what": one.what, "when": one.when.isoformat() if one.when else None} for one in notice.follow_up
+        ],
+        "awaited_results": list(notice.awaited_results),
+        "consent": notice.consent,
+        "urgency": notice.urgency,
+        "receipt": _group(
+            kind=receipt.kind, status=receipt.status, code=receipt.code, recipient=receipt.recipient,
+            original_message_id=receipt.original_message_id, envid=receipt.envid,
+        ) if receipt else None,
+        "unknown": list(notice.unknown),
+        "problems": [{"code": one.code, "text": one.text} for one in notice.problems],
+    }  # fmt: skip
+
+
+def _group(**values: object) -> dict[str, object] | None:
+    return values if any(value not in (None, [], ()) for value in values.values()) else None
+
+
+def _patient_json(patient: Patient) -> dict[str, object] | None:
+    return _group(
+        ins=patient.ins,
+        ins_oid=patient.ins_oid,
+        ins_key_valid=patient.ins_key_valid,
+        birth_name=patient.birth_name,
+        used_name=patient.used_name,
+        given_names=list(patient.given_names),
+        sex=patient.sex,
+        birth_date=patient.birth_date.isoformat() if patient.birth_date else None,
+        birth_place=patient.birth_place,
+        local_ids=[_local(one) for one in patient.local_ids],
+    )
+
+
+def _local(one: LocalId) -> dict[str, str | None]:
+    return {"system": one.system or None, "value": one.value}
+
+
+def _person(person: Person | None, *names: str) -> dict[str, object] | None:
+    return _group(**{name: getattr(person, name) for name in names}) if person else None
+
+
+def _moment(moment: datetime | None, zone: ZoneInfo, *, exact: bool) -> str | None:
+    """ISO 8601 in the local time zone; a day alone where no time of day was written."""
+    if moment is None:
+        return None
+    local = moment.astimezone(zone)
+    return local.isoformat() if exact else local.date().isoformat()
