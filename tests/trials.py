@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from pydantic import SecretStr
 
 from adapters import imap, memory, smtp, telegram
+from relay.clock import SystemClock
 from relay.errors import Deferred, Rejected, Uncertain
 from relay.model import (
     ChatFields,
@@ -48,19 +48,6 @@ if TYPE_CHECKING:
 RETURNS = "retours@relais45.mssante.fr"
 
 
-class WallClock:
-    """The real time."""
-
-    def now(self) -> datetime:
-        return datetime.now(UTC)
-
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-
-
 @dataclass
 class TurnedClock:
     """Time that passes only when somebody sleeps; `slept` says how long each did."""
@@ -81,7 +68,7 @@ class TurnedClock:
 
 
 def tools(folder: Path, clock: Clock | None = None, max_bytes: int = 50 * 2**20) -> Tools:
-    return Tools(clock=clock or WallClock(), state=folder, max_bytes=max_bytes)
+    return Tools(clock=clock or SystemClock(), state=folder, max_bytes=max_bytes)
 
 
 def letter(mark: str, body: str = "Bonjour.\r\n", to: str = GP) -> bytes:
@@ -133,10 +120,10 @@ class Trial(Protocol):
     def again(self) -> Adapter:
         """The adapter after a restart of the relay."""
 
-    def cut(self) -> None:
+    async def cut(self) -> None:
         """Every open connection breaks."""
 
-    def go_away(self) -> None:
+    async def go_away(self) -> None:
         """Nobody answers any more."""
 
 
@@ -150,6 +137,9 @@ class InboxTrial(Trial, Protocol):
 
     def mark(self, envelope: Envelope) -> str:
         """The mark of what arrived."""
+
+    async def waits(self) -> None:
+        """Return once a watch that was read to its end depends on the connection again."""
 
 
 class SenderTrial(Trial, Protocol):
@@ -186,10 +176,10 @@ class MemoryTrial:
     def again(self) -> memory.Memory:
         return self.adapter
 
-    def cut(self) -> None:
+    async def cut(self) -> None:
         self.adapter.break_off()
 
-    def go_away(self) -> None:
+    async def go_away(self) -> None:
         self.adapter.break_off()
         self.adapter.fail(Deferred(Why.CONNECTION))
 
@@ -199,6 +189,9 @@ class MemoryTrial:
 
     def mark(self, envelope: Envelope) -> str:
         return subject(envelope.raw)
+
+    async def waits(self) -> None:
+        return
 
     def delivery(self, mark: str) -> Delivery:
         return mail(mark)
@@ -242,17 +235,20 @@ class ImapTrial:
             "retours", imap_settings(self.dovecot, self.proxy.port, **changed), tools(self.folder)
         )
 
-    def cut(self) -> None:
-        self.proxy.cut()
+    async def cut(self) -> None:
+        await self.proxy.cut()
 
-    def go_away(self) -> None:
-        self.proxy.go_away()
+    async def go_away(self) -> None:
+        await self.proxy.go_away()
 
     async def arrive(self, *marks: str) -> None:
         await asyncio.to_thread(self.dovecot.deliver, RETURNS, *(letter(mark) for mark in marks))
 
     def mark(self, envelope: Envelope) -> str:
         return subject(envelope.raw)
+
+    async def waits(self) -> None:
+        return  # its connection stands for as long as the watch
 
 
 def imap_settings(dovecot: Dovecot, port: int = 0, **changed: object) -> imap.Settings:
@@ -295,11 +291,11 @@ class SmtpTrial:
         settings = smtp.Settings(host="127.0.0.1", port=self.proxy.port, security="none")
         return smtp.connect("mss", settings, tools(self.folder))
 
-    def cut(self) -> None:
-        self.proxy.cut()
+    async def cut(self) -> None:
+        await self.proxy.cut()
 
-    def go_away(self) -> None:
-        self.proxy.go_away()
+    async def go_away(self) -> None:
+        await self.proxy.go_away()
 
     def delivery(self, mark: str) -> Delivery:
         return mail(mark)
@@ -340,11 +336,11 @@ class TelegramTrial:
         settings = telegram_settings(self.server, self.proxy.port, **changed)
         return telegram.connect("telegram", settings, tools(self.folder))
 
-    def cut(self) -> None:
-        self.proxy.cut()
+    async def cut(self) -> None:
+        await self.proxy.cut()
 
-    def go_away(self) -> None:
-        self.proxy.go_away()
+    async def go_away(self) -> None:
+        await self.proxy.go_away()
 
     async def arrive(self, *marks: str) -> None:
         message = {"message_id": 1, "date": 1, "chat": {"id": 7, "type": "private"}}
@@ -356,6 +352,10 @@ class TelegramTrial:
     def mark(self, envelope: Envelope) -> str:
         assert isinstance(envelope.event, Press)
         return envelope.event.nonce
+
+    async def waits(self) -> None:
+        polls = len(self.server.made("getUpdates"))
+        await asyncio.to_thread(self.server.wait, "getUpdates", polls + 1)
 
     def delivery(self, mark: str) -> Delivery:
         return alert(mark)

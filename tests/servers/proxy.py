@@ -36,21 +36,22 @@ class Proxy:
         try:
             yield self
         finally:
-            self.go_away()
+            await self.go_away()
             for task in list(self._tasks):
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await server.wait_closed()
 
-    def cut(self) -> None:
-        """Abort every open connection, both ends (a TCP reset)."""
+    async def cut(self) -> None:
+        """Abort every open connection, and return once both ends of each are closed."""
         for writer in list(self._open):
             writer.transport.abort()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def go_away(self) -> None:
+    async def go_away(self) -> None:
         """Refuse new connections, and abort those that are open."""
         self._server.close()
-        self.cut()
+        await self.cut()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

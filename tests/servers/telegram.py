@@ -252,7 +252,9 @@ class Telegram:
         fault = next((one for one in self._faults if one.method == method and one.times > 0), None)
         if fault is not None:
             fault.times -= 1
-        self.calls.append(Call(method, parameters, time.monotonic(), answered=fault is None))
+        with self._changed:
+            self.calls.append(Call(method, parameters, time.monotonic(), answered=fault is None))
+            self._changed.notify_all()
         try:
             if fault is not None and fault.drop == "before":
                 raise Dropped
