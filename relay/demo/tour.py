@@ -51,6 +51,7 @@ class Sent:
     letter: Letter | None = None  # one of the prepared ones
     seen: dict[str, datetime] = field(default_factory=dict)  # moment → when it was first told
     story: story.Story = field(default_factory=story.Story)
+    hold: str | None = None  # why it waits for a person, as the list of holds says
 
 
 class Tour:
@@ -190,6 +191,7 @@ class Tour:
             told = story.tell(row, hold, await self.store.view(thread) if thread else None)
             news = news or told != sent.story
             sent.story = told
+            sent.hold = str(hold["why"]) if hold and row and row["state"] == "held" else None
             now = datetime.now(UTC)
             for moment in told.moments:
                 sent.seen.setdefault(moment.key, now)
