@@ -296,6 +296,8 @@ def compare_given(stated: Sequence[str], known: Sequence[str]) -> Fit:
     ours, theirs = tokens(*stated), tokens(*known)
     if not ours or not theirs or " ".join(ours) in _NO_NAME or " ".join(theirs) in _NO_NAME:
         return Fit.SILENT
+    if ours == theirs:
+        return Fit.SAME
     first_ours, first_theirs = first_given(stated), first_given(known)
     if _is_initial(first_ours) != _is_initial(first_theirs):
         return Fit.SILENT if ours[0][0] == theirs[0][0] else Fit.OTHER
@@ -506,6 +508,10 @@ _TITLES = frozenset(
 )  # fmt: skip
 
 
+_PARTICLES = frozenset(["le", "la", "les", "de", "du", "des", "d", "l", "van", "von", "der", "den", "el", "al", "ben", "da", "di", "do", "dos"])
+"""Of a name in one piece: where a particle is left over, the family name was longer than the one compared."""
+
+
 def person_words(person: Person) -> tuple[str, ...]:
     """The folded words of a doctor's name as the letter writes it, titles left out."""
     written = person.name or " ".join(part for part in (person.given_name, person.family_name) if part)
@@ -544,7 +550,7 @@ def bears(person: Person, family: str, given: str) -> bool:
         return tokens(person.family_name) == theirs and _given_agrees(tokens(person.given_name or ""), first)
     words, size = person_words(person), len(theirs)
     return any(
-        part == theirs and _given_agrees(rest, first)
+        part == theirs and _PARTICLES.isdisjoint(rest) and _given_agrees(rest, first)
         for part, rest in ((words[-size:], words[:-size]), (words[:size], words[size:]))
     )
 
