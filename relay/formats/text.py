@@ -107,7 +107,7 @@ _LABELS: dict[str, str] = {
 _FIELD = re.compile(r"[\s>*•·|#_●■▪–—-]*([^\n:=\t|]{2,60}?)\s*(?:[:：﹕꞉∶=|]|\t)\s*(.*)", re.DOTALL)
 _BARE = re.compile(
     r"[\s>*•·-]*((?:n[ée]+\s?(?:\([eé]\))?\s+le|date de naissance|born(?: on)?|rpps(?: n°)?|ins|ipp|date de sortie"
-    r"|sortie? le|date d[’']entr[ée]e)) +(?=[\d])(.*)",
+    r"|sortie? le|date d[’']entr[ée]e|hospitalis[ée]e?(?:\(e\))? du|s[ée]jour)) +(?=(?:du )?\d)(.*)",
     re.IGNORECASE,
 )
 _PARENTHESES = re.compile(r"\([^)]{0,30}\)")
@@ -115,7 +115,7 @@ _OTHER_FIELD = re.compile(
     r"(?:\s{2,}|\t|\s*[;|•]\s*|,\s+|\s[-–—]\s)(?=[^\s:;|,][^:;|,\t]{1,40}?\s?[:：]\s?\S?)"
 )
 _NOTHING = re.compile(
-    r"(?:[-–—_.…?/\s]*|n\.?[cr]\.?|non (?:renseignee?|connue?|communiquee?|precisee?|declaree?|designee?)|inconnue?"
+    r"(?:[-–—_.…?/\s]*|n\.?[cr]\.?|non (?:renseignee?|connue?|communiquee?|precisee?|declaree?|designee?|qualifiee?|disponible)|inconnue?|en (?:cours|attente)\b.*"
     r"|aucune?|neant|sans|unknown|none|n/?a|pas de medecin traitant.*|a completer|absente?|sans medecin traitant)\.?"
 )
 _NAME_LIKE = re.compile(r"\b(?:dr|docteur|pr|professeur)\b\.?\s", re.IGNORECASE)
@@ -153,6 +153,18 @@ _TO_COME = re.compile(
 _OBJECTS = re.compile(
     r"(?:s'oppose(?! pas)|s'est opposee?(?! pas)|a refuse|refuse(?! pas)|(?<!pas d')(?<!aucune )(?<!non-)(?<!non )opposition"
     r"(?: formelle)? du patient|objects to)\b[^.\n]{0,80}(?:transmi|envoi|communi|partage|medecin traitant|sending|sharing)"
+)
+_HINTS = (
+    "oppos",
+    "refus",
+    "objects to",
+    "venir",
+    "suivra",
+    "lettre suit",
+    "parviendra",
+    "sera envoy",
+    "vous sera",
+    "follow",
 )
 _NO_OBJECTION = re.compile(r"(?:ne s'oppose|n'a pas|ne refuse|pas d'|aucune |sans )[^.\n]{0,12}$")
 
@@ -346,6 +358,8 @@ def _whole_name(value: str, given_first: bool | None) -> Patient:
         used, given, _ = split_name(after, given_first=False)
         return replace(patient, birth_name=family, used_name=used, given_names=first or given,
                        name_kind="birth", order_unsure=order and bool(first))  # fmt: skip
+    if civility and civility["n"] and len(text.split()) == 1:
+        return replace(patient, given_names=(text,))  # « Bébé Lina »: the family name stands elsewhere
     family, given, unsure = split_name(text, given_first=given_first)
     return replace(patient, birth_name=family, given_names=given, order_unsure=unsure)
 
@@ -437,7 +451,7 @@ def _take(found: _Found, name: str, value: str, owner: str | None, zone: ZoneInf
         case "patient" | "family_first" | "given_first":
             first = {"family_first": False, "given_first": True}.get(name)
             one = _whole_name(value, first)
-            if one.birth_name or one.used_name:
+            if one.birth_name or one.used_name or one.given_names:
                 found.names.append(one)
         case "name":
             _set_name(found, "birth_name", value, stated=False)
@@ -497,6 +511,8 @@ def _take(found: _Found, name: str, value: str, owner: str | None, zone: ZoneInf
             address = _EMAIL.search(value)
             if owner == "gp" and found.gps and address and found.gps[-1].mss_address is None:
                 found.gps[-1] = replace(found.gps[-1], mss_address=address[0].lower())
+            elif owner is None and name == "address" and (code := re.search(r"(?<!\d)\d{5}(?!\d)", value)):
+                found.patient = replace(patient, postcode=patient.postcode or code[0])
         case "doctor":
             found.author = found.author or person(value)
         case "recipient" | "copy":
@@ -584,8 +600,11 @@ def _take_stay(found: _Found, name: str, value: str, folded: str, zone: ZoneInfo
     match name:
         case "admitted" | "discharged":
             moment = formats.find_moment(value, zone)
-            if moment is None:
-                if re.search(r"\d", value) or (name in ("admitted", "discharged") and len(value) < 30):
+            mode = formats.exit_mode(value) if name == "discharged" and moment is None else None
+            if mode is not None and not re.search(r"\d", value):  # « Sortie : retour à domicile »
+                found.stay = replace(stay, exit_mode=stay.exit_mode or mode)
+            elif moment is None:
+                if re.search(r"\d", value) or len(value) < 30:
                     found.unknown.append(f"stay.{name}")
             elif name == "admitted":
                 found.stay = replace(stay, admitted=stay.admitted or moment[0], admitted_exact=moment[1])
@@ -594,7 +613,7 @@ def _take_stay(found: _Found, name: str, value: str, folded: str, zone: ZoneInfo
             else:
                 found.stay = replace(stay, discharged=moment[0], discharged_exact=moment[1])
         case "period":
-            if edges := re.search(r"du\s+(.+?)\s+au\s+(.+)", value, re.IGNORECASE):
+            if edges := re.search(r"(?:du\s+)?(.+?)\s+(?:au|to|until)\s+(.+)", value, re.IGNORECASE):
                 low, high = formats.find_moment(edges[1], zone), formats.find_moment(edges[2], zone)
                 if low and not stay.admitted:
                     stay = replace(stay, admitted=low[0], admitted_exact=low[1])
@@ -686,7 +705,8 @@ def _letter(found: _Found, text: str, subject: str, titles: Iterable[str]) -> Le
         event = "admission"
     elif _DISCHARGE.search(head) or stay.discharged or "stay.discharged" in found.unknown:
         event = "discharge"
-    folded = fold(text[:20_000])
+    body = text[:20_000].lower()
+    folded = fold(body) if any(hint in body for hint in _HINTS) else ""  # folding and searching prose is slow
     if _REPLACES.search(named) or "replaces" in found.labelled:
         document = "replacement"
     elif _RETRACTS.search(named):
