@@ -7,7 +7,6 @@ import json
 import re
 import secrets
 import urllib.request
-from datetime import UTC, datetime
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
@@ -168,8 +167,8 @@ async def _pressed(tour: Tour, one: Sent, phones: dict[Doctor, Phone]) -> str:
 
 def _print(one: Sent, problem: str, out: TextIO) -> None:
     print(f"▸ {one.title} – {one.patient}", file=out)
-    for moment in sorted(one.story.moments, key=lambda each: one.seen.get(each.key, datetime.now(UTC))):
-        after = (one.seen.get(moment.key, one.at) - one.at).total_seconds()
+    for moment in one.moments.values():
+        after = (one.seen[moment.key] - one.at).total_seconds()
         print(f"    {after:5.2f} s  {moment.text}", file=out)
     assert one.letter is not None  # noqa: S101 - the prepared ones
     where = (

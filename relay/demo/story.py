@@ -48,6 +48,7 @@ class Story:
     stages: tuple[Tone | None, ...] = field(default=(None,) * 5)
 
 
+RELEASED = Moment("released", "Corrigée par le service : elle part", "done", 2)
 STAGES = ("Reçue", "Comprise", "Médecin trouvé", "Transmise", "Réponse")
 
 
@@ -80,8 +81,6 @@ def tell(
             )
         return Story(tuple(moments), reference, "Retenue : le service doit préciser", "warn", None,
                      ("done", "done", "warn", None, None))  # fmt: skip
-    if hold is not None:
-        moments.append(Moment("released", "Corrigée par le service : elle part", "done", 2))
     if view is None:
         return Story(
             tuple(moments),

@@ -50,6 +50,7 @@ class Sent:
     at: datetime
     letter: Letter | None = None  # one of the prepared ones
     seen: dict[str, datetime] = field(default_factory=dict)  # moment → when it was first told
+    moments: dict[str, story.Moment] = field(default_factory=dict)  # everything told so far
     story: story.Story = field(default_factory=story.Story)
     hold: str | None = None  # why it waits for a person, as the list of holds says
 
@@ -192,11 +193,20 @@ class Tour:
             news = news or told != sent.story
             sent.story = told
             sent.hold = str(hold["why"]) if hold and row and row["state"] == "held" else None
-            now = datetime.now(UTC)
-            for moment in told.moments:
-                sent.seen.setdefault(moment.key, now)
+            self._remember(sent, told)
         if news:
             self.touch()
+
+    @staticmethod
+    def _remember(sent: Sent, told: story.Story) -> None:
+        """Keep each moment with the time it was first told: what is over is still part of the story."""
+        moments = list(told.moments)
+        if "held" in sent.moments and all(moment.key != "held" for moment in moments):
+            moments.insert(2, story.RELEASED)
+        now = datetime.now(UTC)
+        for moment in moments:
+            sent.seen.setdefault(moment.key, now)
+            sent.moments[moment.key] = moment
 
     async def _rows(self, name: str) -> Sequence[Mapping[str, object]]:
         rows = await getattr(self.store, name)(state=None, since=None, limit=500)
@@ -263,9 +273,7 @@ class Tour:
 
     def _story(self, sent: Sent) -> dict[str, object]:
         told = sent.story
-        ordered = sorted(
-            told.moments, key=lambda moment: sent.seen.get(moment.key, datetime.max.replace(tzinfo=UTC))
-        )
+        ordered = sorted(sent.moments.values(), key=lambda moment: sent.seen[moment.key])
         return {
             "id": sent.message_id,
             "title": sent.title,
