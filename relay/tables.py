@@ -8,6 +8,7 @@ few live rows, so that a decision costs the same after ten million letters.
 from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, text
+from sqlalchemy.dialects import postgresql
 from sqlmodel import Field, SQLModel
 
 metadata = MetaData(
@@ -22,6 +23,7 @@ metadata = MetaData(
 OPEN_THREAD = "state IN ('awaiting_ack', 'acknowledged', 'awaiting_ward', 'awaiting_gp', 'with_desk')"
 DUE = "state IN ('queued', 'deferred', 'ambiguous')"
 UNFINISHED = "state IN ('queued', 'deferred', 'sending', 'in_flight', 'ambiguous', 'held')"
+UNFINISHED_OF = f"delivery.{UNFINISHED}"
 """Conditions of partial indexes. A query must say them in these words, or SQLite does not use the index."""
 
 
@@ -42,6 +44,7 @@ def _when(name: str, *columns: str, where: str, unique: bool = False) -> Index:
 
 _BIG = BigInteger
 _BYTES = LargeBinary
+_BYTEWISE = Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")  # ranges of it are prefixes
 
 
 # --------------------------------------------------------------------------------------------------- arrivals
@@ -176,9 +179,11 @@ class ThreadRow(Row, table=True):
     __table_args__ = (
         _when("ix_thread_open", "id", where=OPEN_THREAD),
         _when("ix_thread_alone", "id", where=f"desk IS NULL AND {OPEN_THREAD}"),
+        _when("ix_thread_desk", "id", where=f"desk IS NOT NULL AND {OPEN_THREAD}"),
         _when("ix_thread_stay", "facility", "stay", where=f"stay <> '' AND {OPEN_THREAD}"),
         _when("ix_thread_patient", "patient", where="patient IS NOT NULL"),
         Index("ix_thread_opened", "opened_at"),
+        Index("ix_thread_ward", "ward", "facility"),
     )
 
     id: str = Field(primary_key=True, sa_type=Text)
@@ -291,6 +296,7 @@ class DeliveryRow(Row, table=True):
     thread: str | None = Field(default=None, sa_type=Text)
     reference: str | None = Field(default=None, sa_type=Text)
     message_id: str | None = Field(default=None, sa_type=Text)
+    box: str | None = Field(default=None, sa_type=Text)  # blind index of the mailbox
     edits: str | None = Field(default=None, sa_type=Text)
     unfollowed: bool = False  # its decision says `followup: none`
     state: str = Field(sa_type=Text)
@@ -323,6 +329,15 @@ class AttemptRow(Row, table=True):
     node: str = Field(sa_type=Text)
 
 
+class HabitRow(Row, table=True):
+    """What machines answer from a mailbox: `read` receipts, `dsn`; whose silence then means something."""
+
+    __tablename__ = "habit"
+
+    box: str = Field(primary_key=True, sa_type=Text)  # blind index
+    kind: str = Field(primary_key=True, sa_type=Text)
+
+
 # ------------------------------------------------------------------------------------------------------ people
 
 
@@ -335,7 +350,7 @@ class RegistrationRow(Row, table=True):
     digest: str = Field(sa_type=Text)  # blind: tells whether an import changes the row
     corrected: bool = False
     differing: bool = False  # the last import says otherwise than the person who corrected it
-    load: int = Field(sa_type=_BIG)  # the import that named it last
+    load: int = Field(sa_type=_BIG, index=True)  # the import that named it last
     ended_at: int | None = Field(default=None, sa_type=_BIG)
     sealed: bytes = Field(sa_type=_BYTES)
 
@@ -357,7 +372,7 @@ class ProfessionalRow(Row, table=True):
     __tablename__ = "professional"
 
     rpps: str = Field(primary_key=True, sa_type=Text)
-    folded: str = Field(sa_type=Text, index=True)  # the family name as it is compared
+    folded: str = Field(sa_type=_BYTEWISE, index=True)  # the family name as it is compared
     family_name: str = Field(sa_type=Text)
     given_name: str = Field(sa_type=Text)
     profession: str = Field(sa_type=Text)
@@ -366,7 +381,8 @@ class ProfessionalRow(Row, table=True):
     phone: str = Field(sa_type=Text)
     cpts: str = Field(sa_type=Text)
     active: bool
-    load: int = Field(sa_type=_BIG)
+    pending: bool = False  # what the import that runs has seen of `active`
+    load: int = Field(sa_type=_BIG)  # the import that named it last
 
 
 class MailboxRow(Row, table=True):
@@ -381,6 +397,7 @@ class MailboxRow(Row, table=True):
     organisation: str = Field(sa_type=Text)
     finess: str = Field(sa_type=Text)
     active: bool
+    load: int = Field(sa_type=_BIG)
 
 
 class LinkRow(Row, table=True):
@@ -512,6 +529,7 @@ thread = _table(ThreadRow)
 stay_key = _table(StayKeyRow)
 timer = _table(TimerRow)
 grant = _table(GrantRow)
+habit = _table(HabitRow)
 delivery = _table(DeliveryRow)
 attempt = _table(AttemptRow)
 registration = _table(RegistrationRow)

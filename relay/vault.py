@@ -231,9 +231,8 @@ class Vault:
             raise NotFound("this content cannot be opened: it is damaged")
         head = sealed[:_HEAD]
         bound = head + aad.encode()
-        day = (_EPOCH + timedelta(days=int.from_bytes(head[2:4], "big"))).isoformat()
         try:
-            cipher = self._cipher(self.ring.day_key(day))
+            cipher = self._cipher(self.ring.day_key(self.day_of(sealed)))
             key = cipher.decrypt(sealed[_HEAD : _HEAD + _NONCE], sealed[_HEAD + _NONCE : _BODY], bound)
             plain = AESGCM(key).decrypt(_ONCE, sealed[_BODY:], bound)
         except KeyError:
@@ -241,6 +240,11 @@ class Vault:
         except InvalidTag:
             raise NotFound("this content cannot be opened: it is damaged or belongs elsewhere") from None
         return zlib.decompress(plain) if head[1] == _DEFLATED else plain
+
+    @staticmethod
+    def day_of(sealed: bytes) -> str:
+        """The day under whose key it was sealed."""
+        return (_EPOCH + timedelta(days=int.from_bytes(sealed[2:_HEAD], "big"))).isoformat()
 
     def seal_long(self, purpose: str, plain: bytes, aad: str) -> bytes:
         """Seal under a long-lived key: for what has no day, such as the registry."""

@@ -6,24 +6,17 @@ derived, so a caller that never heard how a write ended may simply write again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from relay.errors import RelaisError
-from relay.model import (
-    Ask,
-    Attempt,
-    Batch,
-    Context,
-    Delivery,
-    Envelope,
-    EnvelopeState,
-    Plan,
-    ThreadView,
-    Timer,
-)
-from relay.store import arrivals, asking, care, database, recording, sending
+from relay.errors import Refused, RelaisError
+from relay.model import AuditEvent, DeliveryNews, DeliveryState, Plan, Why
+from relay.store import arrivals, asking, care, database, lists, people, recording, sending, trail
+from relay.store.care import ActiveRules
 from relay.store.database import Inconsistent
+from relay.store.lists import Line
+from relay.store.people import ImportCount
 from relay.store.transaction import Transaction, stamp
 
 if TYPE_CHECKING:
@@ -31,12 +24,27 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from relay.model import (
+        Absence,
+        Ask,
+        Attempt,
+        Batch,
+        Context,
+        Delivery,
+        Envelope,
+        Hold,
+        Link,
+        Professional,
+        Registration,
+        ThreadView,
+        Timer,
+    )  # fmt: skip
     from relay.ports import Clock
     from relay.vault import Vault
 
 Answer = TypeVar("Answer")
 
-__all__ = ["Store"]
+__all__ = ["ActiveRules", "ImportCount", "Store"]
 
 
 class Store:
@@ -100,13 +108,13 @@ class Store:
         """Accepted and undecided with their bytes, in the order of acceptance, after the envelope `after`."""
         return await self._read(lambda connection: arrivals.undecided(connection, self.vault, after, limit))
 
-    async def envelope(self, envelope: str) -> tuple[Envelope, EnvelopeState]:
-        """One envelope and where it stands. Raises NotFound."""
+    async def stored(self, envelope: str) -> Envelope:
+        """One envelope with its bytes. Raises NotFound, also when its content was destroyed."""
         return await self._read(lambda connection: arrivals.one(connection, self.vault, envelope))
 
     async def raw(self, envelope: str) -> bytes:
         """The whole bytes of an envelope. Raises NotFound, also when its content was destroyed."""
-        return (await self.envelope(envelope))[0].raw
+        return (await self.stored(envelope)).raw
 
     async def raws(self, ids: Sequence[str]) -> Mapping[str, bytes]:
         """The bytes of each envelope whose content still exists."""
@@ -201,3 +209,213 @@ class Store:
     async def next_timer(self) -> datetime | None:
         """When the next timer is due."""
         return await self._read(asking.next_timer)
+
+    # --------------------------------------------------------------------------------------------- people
+
+    async def registrations(self, keysets: Sequence[Sequence[str]]) -> Sequence[tuple[Registration, ...]]:
+        """For each set of plain keys, every running registration that one of them names."""
+        return await self._read(lambda connection: people.registrations(connection, self.vault, keysets))
+
+    async def registration_by_ins(self, ins: str) -> Registration | None:
+        """The one patient registered under this INS; None when nobody is, or several are."""
+        return await self._read(lambda connection: people.by_ins(connection, self.vault, ins))
+
+    async def import_registrations(
+        self,
+        lines: Iterable[Registration],
+        keys: Callable[[Registration], Sequence[str]],
+        *,
+        complete: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> ImportCount:
+        """Enter lines of `patients.csv`; `keys` says under which plain keys a registration is found.
+
+        Several lines of one person are brought together. What a person corrected stays. Rows that the file
+        lacks stay unless it is `complete`. `progress` is told how many lines are done.
+        """
+        run = people.RegistryImport(self._write, self.vault, keys, stamp(self._clock.now()))
+        await people.in_batches(lines, run.batch, progress)
+        return await run.finish(complete=complete)
+
+    async def set_gp(self, ins: str, rpps: str, *, by: str) -> None:
+        """Correct a patient's registered GP. Raises NotFound, UsageError."""
+        await self._write(lambda work: people.set_gp(work, ins, rpps, by))
+
+    async def object(self, ins: str, scope: str, by: str) -> None:
+        """Record a patient's objection: "gp", "copies" or "all". What is queued is the caller's to stop."""
+        await self._write(lambda work: people.object_to(work, ins, scope, by))
+
+    async def professionals(self, rpps: Sequence[str], names: Sequence[str]) -> tuple[Professional, ...]:
+        """Everybody with one of these RPPS or one of these folded family names, each once."""
+        return await self._read(lambda connection: people.professionals(connection, rpps, names))
+
+    async def import_professionals(
+        self,
+        lines: Iterable[Professional],
+        fold: Callable[[str], str],
+        progress: Callable[[int], None] | None = None,
+    ) -> ImportCount:
+        """Enter lines of a directory; several of one RPPS add their mailboxes. Who is not in the file stays."""
+        run = people.DirectoryImport(self._write, fold, stamp(self._clock.now()))
+        await people.in_batches(lines, run.batch, progress)
+        return await run.finish()
+
+    async def find_professionals(self, text: str) -> tuple[Professional, ...]:
+        """At most 50 by RPPS, mail address or name, as a person types them."""
+        return await self._read(lambda connection: people.find(connection, text))
+
+    async def owners(self, addresses: Sequence[str]) -> Mapping[str, str]:
+        """Mail address → RPPS, for mailboxes of one professional alone."""
+        return await self._read(lambda connection: people.owners(connection, addresses))
+
+    async def link(self, links: Sequence[Link], *, by: str = "admin") -> None:
+        """Link chat accounts to professionals, from now or their `linked_at`."""
+        await self._write(lambda work: people.link(work, links, by))
+
+    async def unlink(self, rpps: str, one: Link | None = None, *, by: str = "admin") -> int:
+        """End one link of a professional, or all; answers how many."""
+        return await self._write(lambda work: people.unlink(work, rpps, one, by))
+
+    async def links(self, rpps: Sequence[str] | None = None) -> tuple[Link, ...]:
+        """The running links of these professionals, or of all."""
+        return await self._read(lambda connection: people.links(connection, rpps))
+
+    async def away(self, absence: Absence, *, by: str = "admin") -> None:
+        """Declare an absence."""
+        await self._write(lambda work: people.away(work, absence, by))
+
+    async def absences(self, rpps: Sequence[str]) -> tuple[Absence, ...]:
+        """Those that run or are to come."""
+        today = self._clock.now().date().isoformat()
+        return await self._read(lambda connection: people.absences(connection, rpps, today))
+
+    # ---------------------------------------------------------------------------------------------- lists
+
+    async def envelopes(
+        self, state: str | None = None, since: datetime | None = None, limit: int = 100
+    ) -> list[Line]:
+        """What arrived, the latest first, under the names of contract §2."""
+        return await self._read(lambda connection: lists.envelopes(connection, state, since, limit))
+
+    async def envelope(self, envelope: str) -> Line:
+        """One arrival, with its last decision under "decision". Raises NotFound."""
+        return await self._read(lambda connection: lists.envelope(connection, envelope))
+
+    async def deliveries(
+        self,
+        state: str | None = None,
+        since: datetime | None = None,
+        limit: int = 100,
+        *,
+        ids: Sequence[str] | None = None,
+        envelope: str | None = None,
+    ) -> list[Line]:
+        """What leaves or left, the latest first; or those of `ids`, in their order and without limit."""
+        return await self._read(
+            lambda connection: lists.deliveries(connection, state, since, limit, ids, envelope)
+        )
+
+    async def threads(
+        self, state: str | None = None, since: datetime | None = None, limit: int = 100
+    ) -> list[Line]:
+        """Follow-ups, the latest first."""
+        return await self._read(lambda connection: lists.threads(connection, state, since, limit))
+
+    async def holds(
+        self, state: str | None = None, since: datetime | None = None, limit: int = 100
+    ) -> list[Line]:
+        """What waits for a person, the latest first; state "ended" shows what does no more."""
+        return await self._read(lambda connection: lists.holds(connection, self.vault, state, since, limit))
+
+    async def hold(self, hold: str) -> Hold:
+        """What is held under this id, or for this envelope. Raises NotFound when nothing waits."""
+        return await self._read(lambda connection: lists.hold(connection, self.vault, hold))
+
+    async def incidents(
+        self, state: str | None = None, since: datetime | None = None, limit: int = 100
+    ) -> list[Line]:
+        """What may have to be notified, the latest first; state "open" or "closed"."""
+        return await self._read(lambda connection: lists.incidents(connection, state, since, limit))
+
+    async def requeue(self, delivery: str, *, by: str) -> None:
+        """Try a copy again now, by a person's will. Raises NotFound, or Refused when it is not one that failed."""
+        plan = Plan(
+            at=self._clock.now(),
+            news=(DeliveryNews(delivery, DeliveryState.QUEUED, Why.BY_PERSON),),
+            audit=(AuditEvent(by, "delivery_requeued", delivery, Why.BY_PERSON),),
+        )
+        (problem,) = await self.record([plan])
+        if problem is not None:
+            raise problem
+        (row,) = await self.deliveries(ids=[delivery])
+        if row["state"] not in ("queued", "sending", "in_flight"):
+            raise Refused(f"this copy is {row['state']}: only one that failed or waits can be tried again")
+
+    # ----------------------------------------------------------------------------------------------- care
+
+    async def status(self) -> dict[str, Any]:
+        """Contract §6, but for version, mode, rules and invariants."""
+        now = self._clock.now()
+        return await self._read(lambda connection: care.status(connection, now))
+
+    async def counters(self) -> Mapping[str, int]:
+        """Every count: `envelope.STATE`, `delivery.STATE`, `thread.STATE`, `tries.ADAPTER.STATE`."""
+        return await self._read(care.counters)
+
+    async def invariants(self) -> dict[str, int]:
+        """How many rows break each promise; all must be 0."""
+        now = self._clock.now()
+        return await self._read(lambda connection: care.invariants(connection, now))
+
+    async def adapter_state(self, name: str, state: str, detail: str) -> None:
+        """Enter what an adapter says of itself: up, down, starting; `detail` is a slug."""
+        await self._write(lambda work: care.adapter_state(work, name, state, detail))
+
+    async def pause(self, adapter: str = "", *, by: str = "admin") -> None:
+        """Let nothing leave through this adapter, or through any."""
+        await self._write(lambda work: care.pause(work, adapter, by))
+
+    async def resume(self, adapter: str = "", *, by: str = "admin") -> None:
+        """End one pause, or all."""
+        await self._write(lambda work: care.resume(work, adapter, by))
+
+    async def paused(self) -> frozenset[str]:
+        """The adapters that send nothing; the empty name stands for all."""
+        return await self._read(care.paused)
+
+    async def rules_active(self) -> ActiveRules | None:
+        """The rule set in force: the last one activated; None before the first."""
+        found = await self.rules_history(1)
+        return found[0] if found else None
+
+    async def rules_history(self, limit: int = 100) -> tuple[ActiveRules, ...]:
+        """The rule sets that were in force, the current one first."""
+        return await self._read(lambda connection: care.rules(connection, limit))
+
+    async def activate_rules(self, text: str, digest: str, *, by: str, reason: str) -> None:
+        """Put a rule set in force; its text is kept as last good."""
+        await self._write(lambda work: care.activate_rules(work, text, digest, by, reason))
+
+    async def audit_verify(self) -> dict[str, Any]:
+        """{"ok", "writers", "lines", "problems"}: whether a line of the trail was changed, added or removed."""
+        return await self._read(lambda connection: trail.verify(connection, self.vault))
+
+    async def audit_export(self, since: datetime | None = None) -> list[Line]:
+        """The lines of the trail in order of time."""
+        return await self._read(lambda connection: trail.export(connection, since))
+
+    async def purge(
+        self, *, content_before: datetime, facts_before: datetime, audit_before: datetime
+    ) -> dict[str, int]:
+        """Forget what retention says. {"contents", "keys", "facts", "audit"}: how many of each went.
+
+        What people still have to deal with is kept: it is sealed anew under today's key first.
+        """
+        contents = await self._write(lambda work: care.purge_content(work, content_before))
+        day = content_before.date().isoformat()
+        keys = await asyncio.to_thread(self.vault.ring.destroy_before, day)
+        facts = 0
+        while some := await self._write(lambda work: care.purge_facts(work, facts_before)):
+            facts += some
+        audit = await self._write(lambda work: trail.purge(work, audit_before))
+        return {"contents": contents, "keys": keys, "facts": facts, "audit": audit}

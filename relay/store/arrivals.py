@@ -114,14 +114,14 @@ def _envelope_of(row: Any, vault: Vault) -> Envelope:
     )
 
 
-def one(connection: Connection, vault: Vault, envelope: str) -> tuple[Envelope, EnvelopeState]:
+def one(connection: Connection, vault: Vault, envelope: str) -> Envelope:
     """One envelope with its bytes. Raises NotFound when nobody knows it, or its content was destroyed."""
     row = connection.execute(_whole.where(_envelope.c.id == envelope)).one_or_none()
     if row is None:
-        raise NotFound("no such envelope")
+        raise NotFound(f"no envelope {envelope}")
     if row.sealed is None:
         raise NotFound("content was destroyed")
-    return _envelope_of(row, vault), EnvelopeState(row.state)
+    return _envelope_of(row, vault)
 
 
 def raws(connection: Connection, vault: Vault, ids: Sequence[str]) -> Mapping[str, bytes]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, Connection, Select, or_, select
 
-from relay import tables
+from relay import identity, tables
 from relay.errors import NotFound
 from relay.model import Absence, Ask, Context, Delivery, Link, Thread, ThreadView, Timer, Why
 from relay.store import rows
@@ -43,9 +43,14 @@ def views(connection: Connection, vault: Vault, ids: Iterable[str], today: str) 
     if not threads:
         return {}
     copies: defaultdict[str, list[Delivery]] = defaultdict(list)
+    boxes: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
     query = select(_delivery).where(_delivery.c.thread.is_not(None)).order_by(_delivery.c.seq)
     for row in among(connection, query, _delivery.c.thread, threads):
-        copies[row.thread].append(rows.delivery_of(row, vault, recipe=False))
+        copy = rows.delivery_of(row, vault, recipe=False)
+        copies[row.thread].append(copy)
+        if row.box:
+            boxes[row.thread].add((row.box, copy.address))
+    habits = _habits(connection, {box for group in boxes.values() for box, _ in group})
     timers: defaultdict[str, list[Timer]] = defaultdict(list)
     for row in among(connection, select(_timer).where(_timer.c.done_at.is_(None)), _timer.c.thread, threads):
         timers[row.thread].append(rows.timer_of(row))
@@ -59,9 +64,16 @@ def views(connection: Connection, vault: Vault, ids: Iterable[str], today: str) 
             timers=tuple(sorted(timers[name], key=lambda timer: timer.due)),
             links=tuple(link for rpps in people[name] for link in links.get(rpps, ())),
             absences=tuple(absence for rpps in people[name] for absence in absences.get(rpps, ())),
+            readers=frozenset(address for box, address in boxes[name] if (box, "read") in habits),
+            confirmers=frozenset(address for box, address in boxes[name] if (box, "dsn") in habits),
         )
         for name, thread in threads.items()
     }
+
+
+def _habits(connection: Connection, boxes: Iterable[str]) -> set[tuple[str, str]]:
+    habit = tables.habit
+    return {(row.box, row.kind) for row in among(connection, select(habit), habit.c.box, boxes)}
 
 
 def _rpps_of(thread: Thread) -> list[str]:
@@ -98,11 +110,16 @@ def view(connection: Connection, vault: Vault, thread: str, now: datetime) -> Th
     return views(connection, vault, [name], now.date().isoformat())[name]
 
 
+def patient_index(ins: str, vault: Vault) -> str:
+    """The blind index under which a thread names its patient, with or without the key's two digits."""
+    return vault.index("patient", (identity.normal_ins(ins) or ins)[:13])
+
+
 def of_patient(connection: Connection, vault: Vault, ins: str, now: datetime) -> tuple[ThreadView, ...]:
     """Every thread about this patient, oldest first."""
     query = (
         select(_thread.c.id)
-        .where(_thread.c.patient == vault.index("patient", ins), _thread.c.patient.is_not(None))
+        .where(_thread.c.patient == patient_index(ins, vault), _thread.c.patient.is_not(None))
         .order_by(_thread.c.opened_at)
     )
     names = list(connection.execute(query).scalars())

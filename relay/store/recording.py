@@ -27,7 +27,7 @@ from relay.model import (
     Why,
 )
 from relay.store import rows
-from relay.store.asking import among
+from relay.store.asking import among, patient_index
 from relay.store.transaction import Record, Transaction, move, stamp, stamp_or_none
 
 STOPPABLE = frozenset({"queued", "deferred", "held", "sending"})
@@ -60,6 +60,7 @@ class _Copy:
     due: int | None
     sent_at: int | None
     resent: bool
+    box: str | None
     row: Record | None = None
     changed: bool = False
 
@@ -94,6 +95,7 @@ class _World:
     new_grants: dict[str, Record] = field(default_factory=dict)
     used_grants: dict[str, int] = field(default_factory=dict)
     incidents: list[Record] = field(default_factory=list)
+    habits: set[tuple[str, str]] = field(default_factory=set)
 
 
 def record(work: Transaction, plans: Sequence[Plan]) -> list[RelaisError | None]:
@@ -164,7 +166,7 @@ def _look(work: Transaction, plans: Sequence[Plan]) -> _World:
         prints.setdefault(row.fingerprint, row.id)
     columns = select(
         delivery.c.id, delivery.c.thread, delivery.c.purpose, delivery.c.state, delivery.c.why,
-        delivery.c.due, delivery.c.sent_at, delivery.c.resent,
+        delivery.c.due, delivery.c.sent_at, delivery.c.resent, delivery.c.box,
     ).order_by(delivery.c.id)  # fmt: skip
     wanted = {copy.id for plan in plans for copy in plan.deliveries}
     wanted |= {news.delivery for plan in plans for news in plan.news}
@@ -173,7 +175,9 @@ def _look(work: Transaction, plans: Sequence[Plan]) -> _World:
     waiting = columns.where(delivery.c.thread.is_not(None), delivery.c.state.in_(sorted(STOPPABLE)))
     found += among(connection, locking(waiting), delivery.c.thread, stopped)
     copies = {
-        row.id: _Copy(row.id, row.thread, row.purpose, row.state, row.why, row.due, row.sent_at, row.resent)
+        row.id: _Copy(
+            row.id, row.thread, row.purpose, row.state, row.why, row.due, row.sent_at, row.resent, row.box
+        )
         for row in found
     }
     by_thread: dict[str | None, list[_Copy]] = {}
@@ -359,7 +363,7 @@ def _take_thread(world: _World, plan: Plan, work: Transaction) -> None:
     world.threads[thread.id] = (thread.version, thread.state.value)
     world.references[thread.reference] = thread.id
     if plan.patient is not None:
-        row["patient"] = work.vault.index("patient", plan.patient)
+        row["patient"] = patient_index(plan.patient, work.vault)
     if thread.id in world.new_threads:
         world.new_threads[thread.id] |= row
     elif known is None:
@@ -377,7 +381,16 @@ def _take_copy(world: _World, delivery: Delivery, work: Transaction, *, unfollow
         return
     row = rows.delivery_row(delivery, work.vault, work.day, unfollowed=unfollowed)
     copy = world.copies[delivery.id] = _Copy(
-        delivery.id, delivery.thread, row["purpose"], row["state"], row["why"], row["due"], None, False, row
+        id=delivery.id,
+        thread=delivery.thread,
+        purpose=row["purpose"],
+        state=row["state"],
+        why=row["why"],
+        due=row["due"],
+        sent_at=None,
+        resent=False,
+        box=row["box"],
+        row=row,
     )
     world.by_thread.setdefault(copy.thread, []).append(copy)
     work.counts[f"delivery.{row['state']}"] += 1
@@ -385,6 +398,11 @@ def _take_copy(world: _World, delivery: Delivery, work: Transaction, *, unfollow
 
 def _take_news(world: _World, news: DeliveryNews, counts: Counter[str], at: int) -> None:
     copy, state = world.copies[news.delivery], news.state.value
+    if copy.box is not None:
+        if state == DeliveryState.SEEN.value:
+            world.habits.add((copy.box, "read"))
+        elif state == DeliveryState.ACCEPTED.value or news.why in (Why.DSN_FAILED, Why.DSN_DELAYED):
+            world.habits.add((copy.box, "dsn"))
     if copy.state not in FORWARD.get(state, ()):
         return
     _turn(copy, state, None if news.why is None else news.why.value, counts)
@@ -448,6 +466,9 @@ def _write_copies(world: _World, work: Transaction) -> None:
             old[copy.id] = state | {"resent": copy.resent}
     work.add(tables.delivery, new)
     _change(work, tables.delivery, "id", old)
+    if world.habits:
+        habits = [{"box": box, "kind": kind} for box, kind in sorted(world.habits)]
+        work.run(work.database.insert_new(tables.habit), habits)
 
 
 def _write_timers(world: _World, work: Transaction) -> None:

@@ -71,6 +71,7 @@ def delivery_row(delivery: Delivery, vault: Vault, day: str, *, unfollowed: bool
         "thread": delivery.thread,
         "reference": delivery.reference,
         "message_id": delivery.message_id,
+        "box": box_of(delivery.address, vault) if mail else None,
         "edits": recipe.edits if isinstance(recipe, ChatRecipe) else None,
         "unfollowed": unfollowed,
         "state": delivery.state.value,
@@ -86,6 +87,11 @@ def delivery_row(delivery: Delivery, vault: Vault, day: str, *, unfollowed: bool
             len(address).to_bytes(2, "big") + address + written, day=day, aad=f"delivery:{delivery.id}"
         ),
     }
+
+
+def box_of(address: str, vault: Vault) -> str:
+    """The blind index of a mailbox."""
+    return vault.index("mailbox", address.lower())
 
 
 def delivery_of(row: Any, vault: Vault, *, recipe: bool) -> Delivery:

@@ -118,6 +118,7 @@ def upgrade() -> None:
         sa.Column("thread", sa.Text(), nullable=True),
         sa.Column("reference", sa.Text(), nullable=True),
         sa.Column("message_id", sa.Text(), nullable=True),
+        sa.Column("box", sa.Text(), nullable=True),
         sa.Column("edits", sa.Text(), nullable=True),
         sa.Column("unfollowed", sa.Boolean(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
@@ -265,6 +266,12 @@ def upgrade() -> None:
     op.create_index("uq_envelope_account_ref", "envelope", ["account", "ref"], unique=True)
 
     op.create_table(
+        "habit",
+        sa.Column("box", sa.Text(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("box", "kind", name=op.f("pk_habit")),
+    )
+    op.create_table(
         "incident",
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
@@ -299,7 +306,7 @@ def upgrade() -> None:
     op.create_table(
         "professional",
         sa.Column("rpps", sa.Text(), nullable=False),
-        sa.Column("folded", sa.Text(), nullable=False),
+        sa.Column("folded", sa.Text().with_variant(sa.TEXT(collation="C"), "postgresql"), nullable=False),
         sa.Column("family_name", sa.Text(), nullable=False),
         sa.Column("given_name", sa.Text(), nullable=False),
         sa.Column("profession", sa.Text(), nullable=False),
@@ -308,6 +315,7 @@ def upgrade() -> None:
         sa.Column("phone", sa.Text(), nullable=False),
         sa.Column("cpts", sa.Text(), nullable=False),
         sa.Column("active", sa.Boolean(), nullable=False),
+        sa.Column("pending", sa.Boolean(), nullable=False),
         sa.Column("load", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("rpps", name=op.f("pk_professional")),
     )
@@ -324,6 +332,8 @@ def upgrade() -> None:
         sa.Column("sealed", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_registration")),
     )
+    op.create_index(op.f("ix_registration_load"), "registration", ["load"])
+
     op.create_table(
         "ruleset",
         sa.Column(
@@ -377,6 +387,17 @@ def upgrade() -> None:
             "desk IS NULL AND state IN ('awaiting_ack', 'acknowledged', 'awaiting_ward', 'awaiting_gp', 'with_desk')"
         ),
     )
+    op.create_index(
+        "ix_thread_desk",
+        "thread",
+        ["id"],
+        sqlite_where=sa.text(
+            "desk IS NOT NULL AND state IN ('awaiting_ack', 'acknowledged', 'awaiting_ward', 'awaiting_gp', 'with_desk')"
+        ),
+        postgresql_where=sa.text(
+            "desk IS NOT NULL AND state IN ('awaiting_ack', 'acknowledged', 'awaiting_ward', 'awaiting_gp', 'with_desk')"
+        ),
+    )
     op.create_index(op.f("ix_thread_letter"), "thread", ["letter"])
     op.create_index(
         "ix_thread_open",
@@ -408,6 +429,7 @@ def upgrade() -> None:
             "stay <> '' AND state IN ('awaiting_ack', 'acknowledged', 'awaiting_ward', 'awaiting_gp', 'with_desk')"
         ),
     )
+    op.create_index("ix_thread_ward", "thread", ["ward", "facility"])
 
     op.create_table(
         "attempt",
@@ -500,6 +522,7 @@ def upgrade() -> None:
         sa.Column("organisation", sa.Text(), nullable=False),
         sa.Column("finess", sa.Text(), nullable=False),
         sa.Column("active", sa.Boolean(), nullable=False),
+        sa.Column("load", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(
             ["rpps"], ["professional.rpps"], name=op.f("fk_mailbox_rpps_professional"), ondelete="CASCADE"
         ),
@@ -581,6 +604,7 @@ def downgrade() -> None:
 
     op.drop_table("thread")
     op.drop_table("ruleset")
+
     op.drop_table("registration")
 
     op.drop_table("professional")
@@ -589,6 +613,7 @@ def downgrade() -> None:
     op.drop_table("link")
 
     op.drop_table("incident")
+    op.drop_table("habit")
 
     op.drop_table("envelope")
 

@@ -1,0 +1,518 @@
+"""In charge of patients and professionals: the sealed registry, the public directory, links and absences.
+
+Imports come line by line and are written a few thousand at a time, so that letters go on meanwhile. Several
+lines of one person are one person, wherever they stand in the file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sqlalchemy import Connection, bindparam, delete, or_, select, update
+
+from relay import identity, tables
+from relay.errors import NotFound, UsageError
+from relay.model import Absence, AuditEvent, Link, Mailbox, Professional, Registration
+from relay.store import rows
+from relay.store.asking import absences_of, among, links_of
+from relay.store.transaction import Record, Transaction, stamp
+
+if TYPE_CHECKING:
+    from relay.vault import Vault
+
+Line = TypeVar("Line")
+Act = Callable[[Transaction], None]
+Write = Callable[[Act], Awaitable[None]]
+Keys = Callable[[Registration], Sequence[str]]
+
+BATCH = 2000
+_registration, _key = tables.registration, tables.registration_key
+_professional, _mailbox = tables.professional, tables.mailbox
+
+
+@dataclass(frozen=True, slots=True)
+class ImportCount:
+    """What an import did, in people. `differing`: corrected by a person, and the file says otherwise."""
+
+    new: int = 0
+    changed: int = 0
+    same: int = 0
+    ended: int = 0
+    differing: int = 0
+
+
+async def in_batches(
+    lines: Iterable[Line],
+    write: Callable[[list[Line]], Awaitable[None]],
+    progress: Callable[[int], None] | None,
+) -> None:
+    """Hand lines over a batch at a time; they are read in a thread, since a file's reader may be slow."""
+    waiting, done = iter(lines), 0
+    while some := await asyncio.to_thread(lambda: list(islice(waiting, BATCH))):
+        await write(some)
+        done += len(some)
+        if progress is not None:
+            progress(done)
+
+
+# ---------------------------------------------------------------------------------------------------- registry
+
+
+def _id(registration: Registration, vault: Vault) -> str:
+    return vault.index("registration", registration.key)
+
+
+def _written(registration: Registration) -> bytes:
+    return bytes(rows.json_of(Registration).dump_json(registration))
+
+
+def _digest(registration: Registration, vault: Vault) -> str:
+    """Tells whether two registrations say the same, the correction aside."""
+    return vault.index("digest", _written(replace(registration, corrected=False)).decode())
+
+
+def _row(registration: Registration, vault: Vault, load: int) -> Record:
+    name = _id(registration, vault)
+    return {
+        "id": name,
+        "digest": _digest(registration, vault),
+        "corrected": registration.corrected,
+        "differing": False,
+        "load": load,
+        "ended_at": None,
+        "sealed": vault.seal_long("registry", _written(registration), f"registration:{name}"),
+    }
+
+
+def _of(row: Any, vault: Vault) -> Registration:
+    plain = vault.open_long("registry", row.sealed, f"registration:{row.id}")
+    registration: Registration = rows.json_of(Registration).validate_json(plain)
+    return registration
+
+
+def registrations(
+    connection: Connection, vault: Vault, keysets: Sequence[Sequence[str]]
+) -> list[tuple[Registration, ...]]:
+    """For each set of keys, the registrations that any of them names, each once."""
+    blind = [[vault.index("key", key) for key in dict.fromkeys(keys)] for keys in keysets]
+    query = select(_key.c.key, _registration).join(_registration, _registration.c.id == _key.c.registration)
+    found: dict[str, list[str]] = {}
+    known: dict[str, Registration] = {}
+    wanted = (key for keys in blind for key in keys)
+    for row in among(connection, query.where(_registration.c.ended_at.is_(None)), _key.c.key, wanted):
+        if row.id not in known:
+            known[row.id] = _of(row, vault)
+        found.setdefault(row.key, []).append(row.id)
+    return [
+        tuple(known[name] for name in dict.fromkeys(name for key in keys for name in found.get(key, ())))
+        for keys in blind
+    ]
+
+
+def by_ins(connection: Connection, vault: Vault, ins: str) -> Registration | None:
+    """The patient registered under this INS, of whatever series; None: nobody, or several."""
+    (found,) = registrations(connection, vault, [[_ins_key(ins)]])
+    return found[0] if len(found) == 1 else None
+
+
+def _ins_key(ins: str) -> str:
+    value = identity.normal_ins(ins)
+    if value is None:
+        raise UsageError("an INS has 13 or 15 characters")
+    return next(key for key in identity.keys_of(Registration(ins=value)) if key.startswith("ins:"))
+
+
+class RegistryImport:
+    """One run over `patients.csv`."""
+
+    def __init__(self, write: Write, vault: Vault, keys: Keys, load: int) -> None:
+        self._write, self._vault, self._keys, self._load = write, vault, keys, load
+        self.new = self.changed = self.same = self.ended = 0
+        self._differing: set[str] = set()
+
+    async def batch(self, lines: list[Registration]) -> None:
+        """Write some lines."""
+        await self._write(lambda work: self._enter(work, lines))
+
+    def _enter(self, work: Transaction, lines: list[Registration]) -> None:
+        vault = self._vault
+        named: dict[str, Registration] = {}
+        for line in lines:
+            name = _id(line, vault)
+            named[name] = identity.merged(named[name], line) if name in named else line
+        known = {
+            row.id: row for row in among(work.connection, select(_registration), _registration.c.id, named)
+        }
+        new: list[Record] = []
+        changed: list[Record] = []
+        same: list[Record] = []
+        people: dict[str, Registration] = {}
+        count = {"new": 0, "changed": 0, "same": 0}
+        for name, registration in named.items():
+            row = known.get(name)
+            if row is not None and row.load == self._load and not row.corrected:
+                registration = identity.merged(_of(row, vault), registration)  # an earlier line of this file
+            if row is None:
+                new.append(_row(registration, vault, self._load))
+                people[name] = registration
+                count["new"] += 1
+            elif row.digest == _digest(registration, vault) and row.ended_at is None:
+                same.append({"b_id": name, "load": self._load, "differing": False})
+                count["same"] += row.load != self._load
+            elif row.corrected:
+                same.append({"b_id": name, "load": self._load, "differing": True})
+                self._differing.add(name)
+            else:
+                written = _row(registration, vault, self._load)
+                changed.append({"b_id": written.pop("id"), **written})
+                people[name] = registration
+                count["changed"] += row.load != self._load
+        work.add(_registration, new)
+        self._change(work, changed)
+        self._change(work, same)
+        _enter_keys(work, people, self._keys)
+        self.new += count["new"]
+        self.changed += count["changed"]
+        self.same += count["same"]
+
+    @staticmethod
+    def _change(work: Transaction, changes: list[Record]) -> None:
+        if changes:
+            values: Record = {column: bindparam(column) for column in changes[0] if column != "b_id"}
+            statement = update(_registration).where(_registration.c.id == bindparam("b_id")).values(values)
+            work.run(statement, changes)
+
+    async def finish(self, *, complete: bool) -> ImportCount:
+        """End what the file lacks when it is complete; answer what was done."""
+        if complete:
+            await self._write(self._end)
+        return ImportCount(self.new, self.changed, self.same, self.ended, len(self._differing))
+
+    def _end(self, work: Transaction) -> None:
+        ended = work.run(
+            update(_registration)
+            .where(
+                _registration.c.load < self._load,
+                _registration.c.ended_at.is_(None),
+                _registration.c.corrected.is_(False),
+            )
+            .values(ended_at=work.at)
+        )
+        self.ended = ended.rowcount
+        work.trail.append(AuditEvent("admin", "registry_ended", "registry", note=str(self.ended)))
+
+
+def _enter_keys(work: Transaction, people: Mapping[str, Registration], keys: Keys) -> None:
+    """Write the keys anew of those whose row was written."""
+    if not people:
+        return
+    work.run(
+        delete(_key).where(_key.c.registration == bindparam("b_id")), [{"b_id": name} for name in people]
+    )
+    new = [
+        {"key": work.vault.index("key", key), "registration": name}
+        for name, registration in people.items()
+        for key in dict.fromkeys(keys(registration))
+    ]
+    if new:
+        work.run(work.database.insert_new(_key), new)
+
+
+def _correct(work: Transaction, ins: str, change: Callable[[Registration], Registration]) -> None:
+    """Write a person's correction; the next import leaves it alone. Raises NotFound."""
+    query = select(_registration).join(_key, _key.c.registration == _registration.c.id)
+    found = work.run(
+        query.where(_key.c.key == work.vault.index("key", _ins_key(ins)), _registration.c.ended_at.is_(None))
+    ).all()
+    if not found:
+        raise NotFound("no registered patient has this INS")
+    if len(found) > 1:
+        raise NotFound("several registered patients have this INS: correct the file and import it")
+    corrected = replace(change(_of(found[0], work.vault)), corrected=True)
+    written = _row(corrected, work.vault, found[0].load)
+    RegistryImport._change(work, [{"b_id": written.pop("id"), **written}])  # noqa: SLF001 - its own module
+
+
+def set_gp(work: Transaction, ins: str, rpps: str, by: str) -> None:
+    """Correct the registered GP."""
+    _correct(work, ins, lambda known: replace(known, gp_rpps=(rpps,)))
+    work.trail.append(AuditEvent(by, "gp_corrected", f"rpps:{rpps}"))
+    work.news = True
+
+
+def object_to(work: Transaction, ins: str, scope: str, by: str) -> None:
+    """Record an objection. A patient whom the registry lacks is entered with nothing but the objection."""
+
+    def opposed(known: Registration) -> Registration:
+        if scope == "copies":
+            return replace(known, copies_opposed=True)
+        return replace(known, consent="opposed", copies_opposed=scope == "all" or known.copies_opposed)
+
+    try:
+        _correct(work, ins, opposed)
+    except NotFound:
+        if by_ins(work.connection, work.vault, ins) is not None or _several(work, ins):
+            raise
+        value = identity.normal_ins(ins) or ins
+        unknown = replace(opposed(Registration(ins=value, ins_oid=identity.NIR)), corrected=True)
+        work.add(_registration, [_row(unknown, work.vault, 0)])
+        _enter_keys(work, {_id(unknown, work.vault): unknown}, identity.keys_of)
+    work.trail.append(AuditEvent(by, "objection", "registry", note=scope))
+    work.news = True
+
+
+def _several(work: Transaction, ins: str) -> bool:
+    (found,) = registrations(work.connection, work.vault, [[_ins_key(ins)]])
+    return bool(found)
+
+
+# --------------------------------------------------------------------------------------------------- directory
+
+_PLAIN = ("family_name", "given_name", "profession", "speciality", "postcode", "phone", "cpts")
+
+
+class DirectoryImport:
+    """One run over a directory. Mailboxes that the file lacks end with the run, so none is missing meanwhile."""
+
+    def __init__(self, write: Write, fold: Callable[[str], str], load: int) -> None:
+        self._write, self._fold, self._load = write, fold, load
+        self._new = self._known = 0
+        self._changed: set[str] = set()
+        self._fresh: set[str] = set()
+
+    async def batch(self, lines: list[Professional]) -> None:
+        """Write some lines."""
+        await self._write(lambda work: self._enter(work, lines))
+
+    def _enter(self, work: Transaction, lines: list[Professional]) -> None:
+        people: dict[str, Professional] = {}
+        boxes: dict[tuple[str, str], Mailbox] = {}
+        active: dict[str, bool] = {}
+        for line in lines:
+            people[line.rpps] = line
+            active[line.rpps] = active.get(line.rpps, False) or line.active
+            for box in line.mailboxes:
+                boxes[line.rpps, box.address.lower()] = box
+        known = {
+            row.rpps: row
+            for row in among(work.connection, select(_professional), _professional.c.rpps, people)
+        }
+        held = {
+            (row.rpps, row.address): row
+            for row in among(work.connection, select(_mailbox), _mailbox.c.rpps, people)
+        }
+        new = [name for name in people if name not in known]
+        changed = set()
+        written: list[Record] = []
+        for name, line in people.items():
+            row = known.get(name)
+            pending = active[name] or (row is not None and row.load == self._load and row.pending)
+            record: Record = {field: getattr(line, field) for field in _PLAIN}
+            if row is not None and any(getattr(row, field) != value for field, value in record.items()):
+                changed.add(name)
+            record |= {
+                "rpps": name,
+                "folded": self._fold(line.family_name),
+                # What the directory says of `active` is known at the end of the file only.
+                "active": pending or (row is not None and row.active),
+                "pending": pending,
+                "load": self._load,
+            }
+            written.append(record)
+        letters: list[Record] = []
+        for (name, address), box in boxes.items():
+            record = {
+                "rpps": name,
+                "address": address,
+                "kind": box.kind,
+                "organisation": box.organisation,
+                "finess": box.finess,
+                "active": box.active,
+            }
+            stood = held.get((name, address))
+            if stood is None or any(getattr(stood, field) != value for field, value in record.items()):
+                changed.add(name)
+            place = len(letters) if stood is None or stood.load != self._load else stood.place
+            letters.append(record | {"place": place, "load": self._load})
+        self._upsert(work, _professional, ["rpps"], written)
+        self._upsert(work, _mailbox, ["rpps", "address"], letters)
+        self._fresh.update(new)
+        self._changed |= changed - self._fresh
+        self._new += len(new)
+        self._known += sum(row.load != self._load for row in known.values())
+
+    @staticmethod
+    def _upsert(work: Transaction, table: Any, key: list[str], new: list[Record]) -> None:
+        if new:
+            statement = work.database.insert(table)
+            columns = {name: statement.excluded[name] for name in new[0] if name not in key}
+            work.run(statement.on_conflict_do_update(index_elements=key, set_=columns), new)
+
+    async def finish(self) -> ImportCount:
+        """Let go of mailboxes that listed professionals have no more."""
+        await self._write(self._end)
+        return ImportCount(new=self._new, changed=len(self._changed), same=self._known - len(self._changed))
+
+    def _end(self, work: Transaction) -> None:
+        listed = select(_professional.c.rpps).where(_professional.c.load == self._load)
+        old = (_mailbox.c.load != self._load) & _mailbox.c.rpps.in_(listed)
+        gone = set(work.run(select(_mailbox.c.rpps).where(old)).scalars())
+        work.run(delete(_mailbox).where(old))
+        left = (_professional.c.load == self._load) & (_professional.c.active != _professional.c.pending)
+        gone |= set(work.run(select(_professional.c.rpps).where(left)).scalars())
+        work.run(update(_professional).where(left).values(active=_professional.c.pending))
+        self._changed |= gone - self._fresh
+        work.trail.append(
+            AuditEvent("admin", "directory_imported", "directory", note=f"{self._new + self._known}")
+        )
+        work.news = True
+
+
+def _professionals(connection: Connection, found: Sequence[Any]) -> tuple[Professional, ...]:
+    boxes: dict[str, list[Mailbox]] = {}
+    query = select(_mailbox).order_by(_mailbox.c.load.desc(), _mailbox.c.place, _mailbox.c.address)
+    for row in among(connection, query, _mailbox.c.rpps, (row.rpps for row in found)):
+        box = Mailbox(row.address, row.kind, row.organisation, row.finess, row.active)
+        boxes.setdefault(row.rpps, []).append(box)
+    return tuple(
+        Professional(
+            rpps=row.rpps,
+            family_name=row.family_name,
+            given_name=row.given_name,
+            profession=row.profession,
+            speciality=row.speciality,
+            mailboxes=tuple(boxes.get(row.rpps, ())),
+            postcode=row.postcode,
+            phone=row.phone,
+            cpts=row.cpts,
+            active=row.active,
+        )
+        for row in found
+    )
+
+
+def professionals(
+    connection: Connection, rpps: Sequence[str], names: Sequence[str]
+) -> tuple[Professional, ...]:
+    """Everybody with one of these RPPS or bearing one of these folded family names, by RPPS."""
+    found = {row.rpps: row for row in among(connection, select(_professional), _professional.c.rpps, rpps)}
+    for row in among(connection, select(_professional), _professional.c.folded, names):
+        found[row.rpps] = row
+    return _professionals(connection, [found[name] for name in sorted(found)])
+
+
+def find(connection: Connection, text: str, limit: int = 50) -> tuple[Professional, ...]:
+    """By RPPS, mail address, or the beginning of a family name (given names may follow)."""
+    words = identity.fold(text)
+    query = select(_professional)
+    bare = identity.normal_rpps(text)
+    if bare is not None:
+        query = query.where(_professional.c.rpps == bare)
+    elif "@" in text:
+        owners = select(_mailbox.c.rpps).where(_mailbox.c.address == text.strip().lower())
+        query = query.where(_professional.c.rpps.in_(owners))
+    elif words:
+        # A range instead of LIKE: the index serves it on both databases, whatever their collation.
+        gaps = [place for place, letter in enumerate(words) if letter == " "]
+        family = [words, *(words[:gap] for gap in gaps), *(words[gap + 1 :] for gap in gaps)]
+        starts = _professional.c.folded.between(words, words + "\U0010ffff")
+        query = query.where(or_(starts, _professional.c.folded.in_(family)))
+    else:
+        return ()
+    found = connection.execute(query.order_by(_professional.c.folded, _professional.c.rpps).limit(4 * limit))
+    people = _professionals(connection, found.all())
+    if bare is None and "@" not in text:
+        people = tuple(each for each in people if _answers(each, words))
+    return people[:limit]
+
+
+def _answers(person: Professional, words: str) -> bool:
+    family, given = identity.fold(person.family_name), identity.fold(person.given_name)
+    return f"{family} {given}".startswith(words) or f"{given} {family}".startswith(words)
+
+
+def owners(connection: Connection, addresses: Sequence[str]) -> Mapping[str, str]:
+    """Address → RPPS, for mailboxes that belong to one professional alone."""
+    plain = {address: address.lower() for address in addresses}
+    found: dict[str, set[str]] = {}
+    query = select(_mailbox.c.address, _mailbox.c.rpps)
+    for row in among(connection, query, _mailbox.c.address, plain.values()):
+        found.setdefault(row.address, set()).add(row.rpps)
+    return {
+        address: next(iter(found[lower]))
+        for address, lower in plain.items()
+        if len(found.get(lower, ())) == 1
+    }
+
+
+# ---------------------------------------------------------------------------------------------- links, absences
+
+
+def link(work: Transaction, links: Sequence[Link], by: str) -> None:
+    """Link chat accounts; an account already linked to the same person is renewed."""
+    new = [
+        {
+            "rpps": each.rpps,
+            "adapter_kind": each.adapter_kind,
+            "account": each.account,
+            "chat": each.chat,
+            "role": each.role,
+            "linked_at": work.at if each.linked_at is None else stamp(each.linked_at),
+            "unlinked_at": None,
+        }
+        for each in links
+    ]
+    if new:
+        key = ["rpps", "adapter_kind", "account"]
+        statement = work.database.insert(tables.link)
+        columns = {name: statement.excluded[name] for name in new[0] if name not in key}
+        work.run(statement.on_conflict_do_update(index_elements=key, set_=columns), new)
+    work.trail += [AuditEvent(by, "linked", f"rpps:{each.rpps}", note=each.adapter_kind) for each in links]
+    work.news = True
+
+
+def unlink(work: Transaction, rpps: str, one: Link | None, by: str) -> int:
+    """End one link, or all of a professional; answers how many."""
+    table = tables.link
+    statement = update(table).where(table.c.rpps == rpps, table.c.unlinked_at.is_(None))
+    if one is not None:
+        statement = statement.where(table.c.adapter_kind == one.adapter_kind, table.c.account == one.account)
+    ended = work.run(statement.values(unlinked_at=work.at)).rowcount
+    if ended:
+        work.trail.append(AuditEvent(by, "unlinked", f"rpps:{rpps}", note=str(ended)))
+        work.news = True
+    return ended
+
+
+def links(connection: Connection, people: Sequence[str] | None) -> tuple[Link, ...]:
+    """The running links of these professionals, or all."""
+    if people is not None:
+        return tuple(each for group in links_of(connection, people).values() for each in group)
+    query = select(tables.link).where(tables.link.c.unlinked_at.is_(None))
+    return tuple(rows.link_of(row) for row in connection.execute(query.order_by(tables.link.c.linked_at)))
+
+
+def away(work: Transaction, absence: Absence, by: str) -> None:
+    """Declare an absence; one that begins the same day is replaced."""
+    statement = work.database.insert(tables.absence)
+    columns = {name: statement.excluded[name] for name in ("until", "substitute")}
+    work.run(
+        statement.on_conflict_do_update(index_elements=["rpps", "since"], set_=columns),
+        {
+            "rpps": absence.rpps,
+            "since": absence.since.isoformat(),
+            "until": absence.until.isoformat(),
+            "substitute": absence.substitute,
+        },
+    )
+    work.trail.append(AuditEvent(by, "away", f"rpps:{absence.rpps}"))
+    work.news = True
+
+
+def absences(connection: Connection, people: Sequence[str], today: str) -> tuple[Absence, ...]:
+    """Running or to come."""
+    return tuple(each for group in absences_of(connection, people, today).values() for each in group)
