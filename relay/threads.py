@@ -183,19 +183,17 @@ def desk_of(pinned: Pinned, target: str) -> str:
 
 def opened(thread: Thread, since: datetime) -> Step:
     """A new thread in `awaiting_ack`, its ladder counted from the planned sending."""
-    return _climb(thread, ThreadState.AWAITING_ACK, None, since)
+    return _climb(thread, ThreadState.AWAITING_ACK, since)
 
 
-def _climb(
-    thread: Thread, state: ThreadState, owner: str | None, since: datetime, does: tuple[Do, ...] = ()
-) -> Step:
-    """Into a state with a ladder, from its first rung."""
+def _climb(thread: Thread, state: ThreadState, since: datetime, does: tuple[Do, ...] = ()) -> Step:
+    """Into a state with a ladder, from its first rung; nobody has taken it there."""
     pinned = thread.followup
     assert pinned is not None  # noqa: S101 - every thread is opened with one
     moved = replace(
         thread,
         state=state,
-        owner=owner,
+        owner=None,
         desk=None,
         level=0,
         revision=thread.revision + 1,
@@ -244,7 +242,7 @@ def _closed(thread: Thread, why: Why, at: datetime, *does: Do) -> Step:
 
 
 def _with_desk(thread: Thread, desk: str, why: Why, *does: Do) -> Step:
-    return _rest(thread, ThreadState.WITH_DESK, owner=f"desk:{desk}", desk=desk, does=does, why=why)
+    return _rest(thread, ThreadState.WITH_DESK, desk=desk, does=does, why=why)
 
 
 def _unchanged(thread: Thread, refused: Why | None = None) -> Step:
@@ -312,10 +310,9 @@ def _done(thread: Thread, event: Event, at: datetime, timers: Sequence[Timer]) -
         case Verb.ACK:
             return _acknowledged(thread, event, at)
         case Verb.ASK | Verb.CALL_ME:
-            return _climb(thread, ThreadState.AWAITING_WARD, f"ward:{thread.ward}", at, (Do.SHOW_ASKED,))
+            return _climb(thread, ThreadState.AWAITING_WARD, at, (Do.SHOW_ASKED,))
         case Verb.ANSWER:
-            owes = event.to or thread.gp
-            return _climb(thread, ThreadState.AWAITING_GP, owes or None, at)
+            return _climb(thread, ThreadState.AWAITING_GP, at)
         case Verb.SNOOZE:
             return _snoozed(thread, event, at, timers)
         case Verb.HAND_OVER:
@@ -347,7 +344,7 @@ def _done(thread: Thread, event: Event, at: datetime, timers: Sequence[Timer]) -
         case Verb.CLOSE:
             return _closed(thread, event.why or Why.HANDLED, at, Do.STOP_COPIES, Do.SHOW_TAKEN)
         case Verb.REOPEN if thread.state is ThreadState.CLOSED:
-            return _climb(thread, ThreadState.AWAITING_ACK, None, at)
+            return _climb(thread, ThreadState.AWAITING_ACK, at)
         case Verb.UNDO:
             return _undone(thread, event, at, timers)
         case _:
@@ -395,7 +392,7 @@ def _moved(
     ]
     if not any(t.kind == "step" for t in kept):
         # Nothing was left to wait for: begin again rather than end without a timer.
-        return _climb(thread, thread.state, thread.owner, until or at, (does,))
+        return _climb(thread, thread.state, until or at, (does,))
     if until:
         kept.append(Timer(thread.id, "wake", 0, moved.revision, until))
     return Step(moved, tuple(kept), anew=True, does=(does,))
@@ -409,7 +406,7 @@ def _undone(thread: Thread, event: Event, at: datetime, timers: Sequence[Timer])
         and at - thread.acknowledged_at <= UNDO_WITHIN
     ):
         cleared = replace(thread, acknowledged_by=None, acknowledged_at=None)
-        return _climb(cleared, ThreadState.AWAITING_ACK, None, at, (Do.SHOW_ALERT,))
+        return _climb(cleared, ThreadState.AWAITING_ACK, at, (Do.SHOW_ALERT,))
     if thread.snoozed_until:
         return _moved(thread, None, at - thread.snoozed_until, timers, at, Do.SHOW_ALERT)
     return _unchanged(thread, Why.PRESS_EXPIRED)
@@ -419,7 +416,7 @@ def _handed(thread: Thread, event: Event, at: datetime) -> Step:
     if event.to.startswith("desk:"):
         return _with_desk(thread, event.to.removeprefix("desk:"), Why.BY_PERSON, Do.TELL_DESK)
     if event.to.startswith("ward:"):
-        step = _climb(thread, ThreadState.AWAITING_WARD, f"ward:{thread.ward}", at, (Do.TELL_WARD,))
+        step = _climb(thread, ThreadState.AWAITING_WARD, at, (Do.TELL_WARD,))
         return replace(step, why=Why.BY_PERSON)
     return _unchanged(thread, Why.PRESS_EXPIRED)
 
@@ -434,7 +431,7 @@ def _happened(thread: Thread, event: Event, at: datetime, timers: Sequence[Timer
         case Happening.STARTED if thread.started_at is None:
             begun = replace(thread, started_at=at)
             if waits and not thread.snoozed_until:
-                return _climb(begun, ThreadState.AWAITING_ACK, None, at)
+                return _climb(begun, ThreadState.AWAITING_ACK, at)
             return Step(begun)
         case Happening.SEEN if waits and pinned.awaits in ("seen", "delivered"):
             return _closed(thread, Why.SEEN_NO_ANSWER, at)
@@ -460,7 +457,7 @@ def _happened(thread: Thread, event: Event, at: datetime, timers: Sequence[Timer
                 return _with_desk(thread, desk, Why.LADDER_EXHAUSTED, Do.TELL_DESK, Do.TELL_WARD)
             return _unchanged(thread)
         case Happening.ACK_EXPIRES if thread.state is ThreadState.ACKNOWLEDGED:
-            return _climb(thread, ThreadState.AWAITING_ACK, None, at, (Do.REMIND_GP,))
+            return _climb(thread, ThreadState.AWAITING_ACK, at, (Do.REMIND_GP,))
         case Happening.WAKE if thread.snoozed_until:
             return Step(replace(thread, snoozed_until=None), does=(Do.REMIND_GP,))
         case Happening.SUPERSEDED:
@@ -470,7 +467,7 @@ def _happened(thread: Thread, event: Event, at: datetime, timers: Sequence[Timer
         case Happening.RENEWED:
             if thread.state is ThreadState.CLOSED and thread.closed_reason == Why.RECALLED.value:
                 thread = replace(thread, acknowledged_by=None, acknowledged_at=None)
-            return _climb(replace(thread, started_at=None), ThreadState.AWAITING_ACK, None, at)
+            return _climb(replace(thread, started_at=None), ThreadState.AWAITING_ACK, at)
         case _:
             return _unchanged(thread)
 
@@ -516,7 +513,7 @@ def problems(thread: Thread, timers: Iterable[Timer]) -> tuple[Problem, ...]:
             found.append("closed_with_owner")
     elif not waiting and not thread.desk:
         found.append("open_without_timer_or_desk")
-    if thread.desk and thread.owner != f"desk:{thread.desk}":
+    if thread.desk and thread.owner:
         found.append("two_owners")
     if (thread.state is ThreadState.WITH_DESK) != bool(thread.desk):
         found.append("desk_and_state_differ")

@@ -728,7 +728,7 @@ def chat_text(fields: ChatFields) -> str:
             when = say(" à {at}", at=words.clock(fields.at)) if fields.at else ""
             return say("Prise en charge{when}. Réf. {ref}", when=when, ref=ref)
         case ChatKind.WITHDRAWN:
-            return say("Retirée par l'hôpital. Réf. {ref}", ref=ref)
+            return say("Lettre retirée par l'hôpital. Réf. {ref}", ref=ref)
         case ChatKind.ANSWERED:
             return say("L'hôpital a répondu, à lire dans votre messagerie sécurisée. Réf. {ref}", ref=ref)
         case ChatKind.REFUSED:

@@ -8,7 +8,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from relay import threads
+from relay.errors import Refused
 from relay.model import (
+    Ask,
     AuditEvent,
     ButtonGrant,
     ChatKind,
@@ -40,22 +42,26 @@ from relay.planning.site import (
     Site,
     away,
     folded,
+    further_stays,
     joined,
     name_of,
-    own_stay_keys,
+    own_stay,
     recipients,
-    stay_keys,
     thread_id,
 )
+from relay.resolution import document_keys as own_documents
+from relay.resolution import replaced_keys
 from relay.threads import Event, Happening
 from relay.wording import Mail
 from rules.engine import not_before as quiet_until
+from rules.language import facts_as_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from relay.config import AdapterTable
-    from relay.model import ThreadView
+    from relay.model import Envelope, Notice, ThreadView
+    from relay.resolution import StayKeys
     from rules.engine import Decision
     from rules.language import RuleSet, Target
 
@@ -70,25 +76,23 @@ _ROOM: Final = 16_384
 
 
 def document_keys(arrival: Arrival) -> tuple[str, ...]:
-    """What makes a later arrival the same document: its own id with its bytes."""
+    """What a later arrival is compared with: this document, what it replaces, its stay in this form."""
     notice = arrival.notice
-    keys = []
-    if notice.document_id:
-        keys.append(derived_id("document", notice.document_id, notice.version or ""))
-        keys += [derived_id("void", gone) for gone in (notice.replaces, notice.retracts) if gone]
-    keys += [_form(key, notice.format or "") for key in own_stay_keys(arrival)]
-    return tuple(dict.fromkeys(keys))
+    gone = [f"void-{key}" for key in replaced_keys(notice)]
+    forms = [_form(key, notice.format or "") for key in _stays(arrival.stay)]
+    return tuple(dict.fromkeys((*own_documents(notice), *gone, *forms)))
 
 
-def asked_documents(arrival: Arrival) -> tuple[str, ...]:
-    """The document keys to look up: itself, whether it was withdrawn before it came, its stay in other forms."""
-    notice = arrival.notice
-    keys = []
-    if notice.document_id:
-        keys.append(derived_id("document", notice.document_id, notice.version or ""))
-        keys.append(derived_id("void", notice.document_id))
-    keys += [_form(key, form) for key in stay_keys(arrival) for form in FORMATS]
-    return tuple(keys)
+def ask_of_notice(notice: Notice, stay: StayKeys | None, ask: Ask) -> Ask:
+    """`ask` with the document keys to look up: itself, whether it was withdrawn before it came, its stay in any form."""
+    own = own_documents(notice)
+    forms = [_form(key, form) for key in _stays(stay) for form in FORMATS]
+    keys = (*ask.document_keys, *own, *(f"void-{key}" for key in own), *forms)
+    return replace(ask, document_keys=tuple(dict.fromkeys(keys)))
+
+
+def _stays(stay: StayKeys | None) -> tuple[str, ...]:
+    return tuple(key for key in (stay.number, stay.day) if key) if stay else ()
 
 
 def _form(stay: str, form: str) -> str:
@@ -108,7 +112,7 @@ def record(site: Site, arrival: Arrival, at: datetime) -> DecisionRecord | None:
         rule=decision.rule,
         action=decision.action,
         why=Why(decision.why),
-        facts=arrival.facts,
+        facts=facts_as_json(arrival.facts),
         at=at,
         targets=decision.targets,
         followup=decision.followup,
@@ -172,47 +176,45 @@ def plan_notice(
     context: Context,
     at: datetime,
     *,
-    draw: int = 0,
     ends: tuple[str, ...] = (),
-    by: str = "relay",
 ) -> Plan:
-    """What a decided notice leads to, in one plan.
+    """What a decided notice leads to, in one plan. Deciding again writes the same rows.
 
-    `draw` counts up when the reference was taken (errors.Clash). `ends` are the holds that a release ends, `by`
-    who released. Deciding again with the same arguments writes the same rows.
+    `ends` are the holds that a release ends; `arrival.released` says who released.
     """
     if context.duplicate_of is not None and not ends:
-        return plan_ignore(site, arrival, Why.DUPLICATE, at)
+        return plan_ignore(arrival, Why.DUPLICATE, at)
     notice, decision = arrival.notice, arrival.decision
+    by = arrival.released.by if arrival.released else "relay"
     if decision is None or site.rules is None:
-        return plan_hold(site, arrival, Why.NO_RULES, context, at)
+        return plan_hold(site, arrival, context, Why.NO_RULES, at)
     view = joined(arrival, context)
-    if notice.document_id and _same_document(arrival, context) and not ends:
-        return plan_ignore(site, arrival, Why.DUPLICATE, at)
+    if _same_document(arrival, context) and not ends:
+        return plan_ignore(arrival, Why.DUPLICATE, at)
     if decision.action == "hold":
         return plan_hold(
-            site, arrival, Why(decision.why), context, at, reason=decision.reason, desk=_desk(site, decision)
+            site, arrival, context, Why(decision.why), at, reason=decision.reason, desk=_desk(site, decision)
         )
     if decision.action == "file" or _withdrawn(arrival, context):
         why = Why(decision.why) if decision.action == "file" else Why.SUPERSEDED
         return _filed(site, arrival, view, why, at, ends, by)
     if notice.document == "retraction":
         return _retracted(site, arrival, view, at, ends, by)
-    writer = _Writer(site, site.rules, arrival, context, at, view, draw=draw, ends=ends, by=by)
+    writer = _Writer(site, site.rules, arrival, context, at, view, ends=ends, by=by)
     return writer.plan(decision)
 
 
 def _same_document(arrival: Arrival, context: Context) -> bool:
-    """The same document came before in another mail. Its version counts: a new version is a new document."""
-    notice = arrival.notice
-    known = context.documents.get(derived_id("document", notice.document_id or "", notice.version or ""))
-    return known not in (None, arrival.envelope.id)
+    """The same document came before in another mail. A new version of it is a new document."""
+    return any(
+        context.documents.get(key) not in (None, arrival.envelope.id) for key in own_documents(arrival.notice)
+    )
 
 
 def _withdrawn(arrival: Arrival, context: Context) -> bool:
     """Its replacement or retraction arrived first."""
-    gone = context.documents.get(derived_id("void", arrival.notice.document_id or ""))
-    return bool(arrival.notice.document_id) and gone not in (None, arrival.envelope.id)
+    keys = [f"void-{key}" for key in own_documents(arrival.notice)]
+    return any(context.documents.get(key) not in (None, arrival.envelope.id) for key in keys)
 
 
 def _desk(site: Site, decision: Decision) -> str | None:
@@ -220,7 +222,7 @@ def _desk(site: Site, decision: Decision) -> str | None:
     return target.desk if target else None
 
 
-def _seen(site: Site, arrival: Arrival, at: datetime) -> Plan:
+def _seen(site: Site | None, arrival: Arrival, at: datetime) -> Plan:
     """The envelope's side of a plan, common to all outcomes."""
     patient = arrival.notice.patient
     return Plan(
@@ -229,28 +231,26 @@ def _seen(site: Site, arrival: Arrival, at: datetime) -> Plan:
         kind=arrival.recognised.outcome.value,
         message_id=arrival.document.message_id,
         fingerprint=arrival.fingerprint,
-        decision=record(site, arrival, at),
+        decision=record(site, arrival, at) if site else None,
         patient=patient.ins if patient and patient.ins else None,
     )
 
 
-def plan_ignore(site: Site, arrival: Arrival, why: Why, at: datetime) -> Plan:
+def plan_ignore(arrival: Arrival, why: Why, at: datetime) -> Plan:
     """An arrival that needs nothing: kept, with its reason."""
     return replace(
-        _seen(site, arrival, at),
+        _seen(None, arrival, at),
         state=EnvelopeState.IGNORED,
         why=why,
-        decision=None,
-        fingerprint=arrival.fingerprint,
         audit=(AuditEvent("relay", "ignored", arrival.envelope.id, why),),
     )
 
 
-def plan_corrupt(site: Site, envelope: str, why: Why, at: datetime, *, adapter: str = "") -> Plan:
+def plan_corrupt(site: Site, envelope: Envelope, why: Why, at: datetime) -> Plan:
     """Bytes nobody can read: set aside whole, and the admins told."""
     told = []
-    words = site.words.corrupt(adapter, why)
-    thread = thread_id(envelope)
+    words = site.words.corrupt(envelope.adapter, why)
+    thread = thread_id(envelope.id)
     for ordinal, address in enumerate(site.settings.admins):
         made = mail(
             site,
@@ -258,7 +258,7 @@ def plan_corrupt(site: Site, envelope: str, why: Why, at: datetime, *, adapter: 
             Purpose.ADMIN,
             words,
             at,
-            seed=envelope,
+            seed=envelope.id,
             thread=thread,
             reference=site.tokens.reference(thread),
             tracked=False,
@@ -268,11 +268,11 @@ def plan_corrupt(site: Site, envelope: str, why: Why, at: datetime, *, adapter: 
             told.append(_unless_observing(site, made))
     return Plan(
         at=at,
-        envelope=envelope,
+        envelope=envelope.id,
         state=EnvelopeState.CORRUPT,
         why=why,
         deliveries=tuple(told),
-        audit=(AuditEvent("relay", "corrupt", envelope, why),),
+        audit=(AuditEvent("relay", "corrupt", envelope.id, why),),
     )
 
 
@@ -331,9 +331,9 @@ def _retracted(
 # ----------------------------------------------------------------------------------------------------- holding
 
 
-def observing(site: Site, table: AdapterTable) -> bool:
+def observing(site: Site, table: AdapterTable | None) -> bool:
     """Whether everything from there is decided and shown, and nothing leaves."""
-    return "observe" in (site.settings.mode, table.mode)
+    return "observe" in (site.settings.mode, table.mode if table else "")
 
 
 def _unless_observing(site: Site, delivery: Delivery) -> Delivery:
@@ -345,8 +345,8 @@ def _unless_observing(site: Site, delivery: Delivery) -> Delivery:
 def plan_hold(
     site: Site,
     arrival: Arrival,
-    why: Why,
     context: Context,
+    why: Why,
     at: datetime,
     *,
     reason: str | None = None,
@@ -454,6 +454,28 @@ def _fits(site: Site, table: AdapterTable | None, arrival: Arrival) -> bool:
     return table is not None and _size(arrival) <= site.limits_of(table.name).max_bytes
 
 
+def plan_release(site: Site, arrival: Arrival, context: Context, hold: Hold, at: datetime) -> Plan:
+    """A held letter goes on as a person decided. Raises Refused when a floor or a missing address still forbids it."""
+    by = arrival.released.by if arrival.released else "admin"
+    made = plan_notice(site, arrival, context, at, ends=(hold.id,))
+    if made.state is EnvelopeState.HELD:
+        why = made.why or Why.UNDECIDED
+        raise Refused(f"still held ({why.value}): {site.words.why(why)}")
+    return replace(made, audit=(*made.audit, AuditEvent(by, "released", hold.envelope, Why.BY_PERSON)))
+
+
+def plan_reject(site: Site, hold: Hold, by: str, reason: str, at: datetime) -> Plan:
+    """A person set a held arrival aside for good. The reason stays with the trail only as its length: it is prose."""
+    return Plan(
+        at=at,
+        envelope=hold.envelope,
+        state=EnvelopeState.IGNORED,
+        why=Why.REJECTED,
+        end_hold=(hold.id,),
+        audit=(AuditEvent(by, "rejected", hold.envelope, Why.REJECTED, note=f"{len(reason)} characters"),),
+    )
+
+
 # ----------------------------------------------------------------------------------------------------- sending
 
 
@@ -475,7 +497,6 @@ class _Writer:
     context: Context
     at: datetime
     view: ThreadView | None
-    draw: int
     ends: tuple[str, ...]
     by: str
 
@@ -485,7 +506,7 @@ class _Writer:
             return self._sent(decision)
         except _CannotSend as cannot:
             return plan_hold(
-                self.site, self.arrival, cannot.why, self.context, self.at, desk=_desk(self.site, decision)
+                self.site, self.arrival, self.context, cannot.why, self.at, desk=_desk(self.site, decision)
             )
 
     def _sent(self, decision: Decision) -> Plan:
@@ -538,7 +559,7 @@ class _Writer:
             state=EnvelopeState.DECIDED,
             why=Why(decision.why),
             document_keys=document_keys(arrival),
-            stay_keys=self._stay_keys(kept.id),
+            stay_keys=further_stays(arrival, self.context, kept.id),
             reference=kept.reference,
             thread=kept,
             deliveries=tuple(copies),
@@ -571,7 +592,7 @@ class _Writer:
             return "letter"
         known = {
             form
-            for key in stay_keys(self.arrival)
+            for key in _stays(self.arrival.stay)
             for form in FORMATS
             if self.context.documents.get(_form(key, form)) not in (None, self.arrival.envelope.id)
         }
@@ -589,7 +610,6 @@ class _Writer:
         gp = resolution.professional if resolution else None
         followup = pinned(self.rules, decision.followup)
         urgency = arrival.notice.urgency or "routine"
-        keys = own_stay_keys(arrival)
         facility = (ward.facility if ward else "") or (
             arrival.notice.stay.facility if arrival.notice.stay else None
         )
@@ -597,12 +617,12 @@ class _Writer:
             made = thread_id(arrival.envelope.id)
             thread = Thread(
                 id=made,
-                reference=site.tokens.reference(made, self.draw),
+                reference=site.tokens.reference(made, arrival.draw),
                 state=ThreadState.AWAITING_ACK,
                 opened_at=self.at,
                 ward=ward.slug if ward else "",
                 facility=facility or "",
-                stay=next((key for key in keys if self.context.stays.get(key) is None), ""),
+                stay=own_stay(arrival, self.context, made),
                 letter=arrival.envelope.id,
                 gp=f"rpps:{gp.rpps}" if gp else "",
                 urgency=urgency,
@@ -621,7 +641,7 @@ class _Writer:
             version=view.thread.version + 1,
             urgency="urgent" if "urgent" in (urgency, view.thread.urgency) else urgency,
             gp=f"rpps:{gp.rpps}" if gp else view.thread.gp,
-            stay=self._better_stay(keys, view.thread),
+            stay=own_stay(arrival, self.context, view.thread.id) or view.thread.stay,
         )
         if follows == "same":
             return thread, threads.Step(thread)
@@ -642,18 +662,6 @@ class _Writer:
             revision=0,
         )
         return closed, threads.Step(closed)
-
-    def _better_stay(self, keys: Sequence[str], thread: Thread) -> str:
-        """A number names a stay better than a patient and a day."""
-        for key in keys:
-            if key.startswith("n:") and self.context.stays.get(key) in (None, thread.id):
-                return key
-        return thread.stay
-
-    def _stay_keys(self, thread: str) -> tuple[str, ...]:
-        return tuple(
-            key for key in own_stay_keys(self.arrival) if self.context.stays.get(key) in (None, thread)
-        )
 
     def _participants(self, known: Sequence[Participant]) -> tuple[Participant, ...]:
         parts = {part.key: part for part in known}

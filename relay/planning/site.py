@@ -19,6 +19,7 @@ from relay.model import (
     derived_id,
 )
 from relay.ports import Limits
+from relay.resolution import same_stay
 from relay.tokens import THREAD_LENGTH, Tokens
 from relay.wording import Words, doctor
 
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
     from relay.config import AdapterTable, Desk, Settings, Ward
     from relay.model import Envelope, Notice, Recognised, Resolution
     from relay.reading import Document
+    from relay.resolution import StayKeys
     from rules.engine import Decision
-    from rules.language import RuleSet, Target
+    from rules.language import Facts, RuleSet, Target
 
 CHAT_KINDS: Final = frozenset({"telegram", "matrix", "webchat"})
 
@@ -82,6 +84,10 @@ class Site:
             confidential=not chat,
         )
 
+    def is_ours(self, message_id: str) -> bool:
+        """Whether we signed that Message-ID, or one that stands in that text."""
+        return self.tokens.read_message_id(message_id) is not None
+
     def allowed(self, address: str) -> bool:
         """Whether mail may leave for that address: the white list of domains, for everybody alike."""
         domain = address.rpartition("@")[2].lower()
@@ -116,33 +122,52 @@ SiteSource = Callable[[], Site]
 
 
 @dataclass(frozen=True, slots=True)
+class Correction:
+    """What a person said about a held letter. `gp` and `patient` overrule what letter and registry say.
+
+    `fields` are named as `recognise` names them: "registered_gp.rpps", "patient.birth_date". `reject` True: the
+    ward took its letter back while it was held.
+    """
+
+    by: str
+    hold: str
+    gp: str | None = None
+    patient: str | None = None
+    fields: Mapping[str, str] | None = None
+    envelope: str | None = None  # the reply that brought it
+    reject: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Arrival:
-    """One arrival, read and understood. `people` are the professionals its targets may need, by RPPS."""
+    """One arrival, read and understood. `people` are the professionals its targets may need, by RPPS.
+
+    `draw` counts up when the reference was taken (errors.Clash); `released` is what a person said of a hold.
+    """
 
     envelope: Envelope
     document: Document
     recognised: Recognised
-    table: AdapterTable
-    resolution: Resolution | None = None
-    decision: Decision | None = None
-    facts: Mapping[str, object] = field(default_factory=dict)  # JSON: unknown is the string "unknown"
-    people: Mapping[str, Professional] = field(default_factory=dict)
     fingerprint: str | None = None
+    resolution: Resolution | None = None
+    stay: StayKeys | None = None
+    facts: Facts = field(default_factory=dict)
+    decision: Decision | None = None
+    table: AdapterTable | None = None
+    listed: bool = True  # its sender may send letters there
+    draw: int = 0
+    released: Correction | None = None
+    people: Mapping[str, Professional] = field(default_factory=dict)
 
     @property
     def ward(self) -> Ward | None:
         """The ward whose mailbox it came by."""
-        return self.table.ward
+        return self.table.ward if self.table else None
 
     @property
     def notice(self) -> Notice:
         """What it says."""
         return self.recognised.notice
-
-    @property
-    def patient_may_be_named(self) -> bool:
-        """Whether there is a patient to name at all."""
-        return self.notice.patient is not None
 
 
 # ------------------------------------------------------------------------------------------------------ names
@@ -172,71 +197,27 @@ def one_line(text: str) -> str:
 # ------------------------------------------------------------------------------------------------------- stays
 
 
-def stay_keys(arrival: Arrival) -> tuple[str, ...]:
-    """Every name under which the stay may be known; [0] is the one a thread would bear.
-
-    With a number: `n:` the number, then `b:` the same patient and day of a stay known without number. Without:
-    `b:` and `a:` the same patient and day of a stay known with a number. Different numbers never meet.
-    """
-    notice, ward = arrival.notice, arrival.ward
-    stay = notice.stay
-    facility = (ward.facility if ward else "") or (stay.facility if stay else None) or ""
-    if stay is None:
-        return ()
-    keys: list[str] = []
-    if stay.number and facility:
-        keys.append("n:" + derived_id("stay", facility, folded(stay.number)))
-    keys += [f"b:{key}" for key in _days(arrival, facility)]
-    if not stay.number:
-        keys += [f"a:{key}" for key in _days(arrival, facility)]
-    return tuple(keys)
-
-
-def own_stay_keys(arrival: Arrival) -> tuple[str, ...]:
-    """The names a thread of this stay is to be found by later."""
-    notice, ward = arrival.notice, arrival.ward
-    stay = notice.stay
-    if stay is None:
-        return ()
-    facility = (ward.facility if ward else "") or stay.facility or ""
-    keys = [key for key in stay_keys(arrival) if key.startswith("n:")]
-    mark = "a:" if keys else "b:"
-    return (*keys, *(mark + key for key in _days(arrival, facility)))
-
-
-def _days(arrival: Arrival, facility: str) -> tuple[str, ...]:
-    """Certain patient, facility, day of discharge: one key for each name the patient is certainly known by."""
-    resolution, stay = arrival.resolution, arrival.notice.stay
-    if stay is None or stay.discharged is None or not facility or resolution is None:
-        return ()
-    if resolution.identity not in ("qualified", "validated"):
-        return ()
-    day = stay.discharged.date().isoformat()
-    people = []
-    patient = arrival.notice.patient
-    if patient is not None and patient.ins and resolution.identity == "qualified":
-        people.append(derived_id("ins", patient.ins[:13]))
-    if resolution.registration is not None:
-        registered = resolution.registration
-        people.append(derived_id("ins", registered.ins[:13]) if registered.ins else registered.key)
-    return tuple(dict.fromkeys(derived_id("day", facility, person, day) for person in people))
-
-
 def joined(arrival: Arrival, context: Context) -> ThreadView | None:
     """The thread this arrival's stay has already; None when it has none."""
-    numbered = next((key for key in stay_keys(arrival) if key.startswith("n:")), None)
+    if arrival.stay is None:
+        return None
     views = {view.thread.id: view for view in context.threads}
-    for key in stay_keys(arrival):
-        view = views.get(context.stays.get(key, ""))
-        if view is None:
-            continue
-        known = view.thread.stay
-        if numbered and known.startswith("n:") and known != numbered:
-            continue  # different numbers are different stays
-        if known.startswith("n:") and key.startswith("a:") and numbered:
-            continue
-        return view
-    return None
+    stays = {name: view.thread.stay for name, view in views.items()}
+    return views.get(same_stay(arrival.stay, context.stays, stays) or "")
+
+
+def own_stay(arrival: Arrival, context: Context, thread: str) -> str:
+    """What the thread is to bear as its stay; "" where another thread stands under that name."""
+    primary = arrival.stay.primary if arrival.stay else ""
+    return primary if context.stays.get(primary) in (None, thread) else ""
+
+
+def further_stays(arrival: Arrival, context: Context, thread: str) -> tuple[str, ...]:
+    """The names later arrivals may find that stay by."""
+    if arrival.stay is None:
+        return ()
+    keys = arrival.stay.registered(context.stays, thread)
+    return tuple(key for key in keys if context.stays.get(key) in (None, thread))
 
 
 # ------------------------------------------------------------------------------------------------------ people
