@@ -447,7 +447,7 @@ class FileReader(Reader):
             and "basis" not in found
         ):
             self.tell("no_basis", key, word=name)
-        if carries == "document" and desk and self.site and self.site.desks.get(desk) == "reference":
+        if desk and self.site is not None and self.site.desks.get(desk) == "reference":
             carries = "pointer"
         return Target(
             name=key.text,

@@ -421,6 +421,11 @@ def test_a_desk_that_sees_only_references_gets_a_pointer_whatever_the_file_says(
     site = Site(adapters=SITE.adapters, desks={"sorties": "reference"}, rotas=SITE.rotas)
     assert good(WHOLE, site).targets["sorties"].carries == "pointer"
     assert good(WHOLE, SITE).targets["sorties"].carries == "document"
+    notice = changed(
+        "who: desk/sorties, via: [mss], carries: document", "who: desk/sorties, via: [mss], carries: notice"
+    )
+    assert good(notice, site).targets["sorties"].carries == "pointer"
+    assert good(notice, SITE).targets["sorties"].carries == "notice"
 
 
 # -- details that load
@@ -473,6 +478,23 @@ def test_hours_take_exceptions_by_date_and_by_period():
     )
 
 
+def test_an_expiry_at_the_very_moment_of_closing_re_opens_as_well():
+    text = changed("    ladder:", "    ack_expires: 2d\n    close: { quiet_for: 2d }\n    ladder:")
+    assert only(text).code == "E141"
+
+
+def test_windows_overlap_from_sunday_night_into_monday_morning_too():
+    text = changed('every-day: ["20:00-08:00"]', 'sun: ["20:00-08:00"], mon: ["07:00-09:00"]')
+    assert only(text).code == "E130"
+    assert good(changed('every-day: ["20:00-08:00"]', 'sun: ["20:00-08:00"], mon: ["08:00-09:00"]'))
+
+
+def test_a_pattern_longer_than_a_thousand_characters_is_refused():
+    pattern = "sender: {{ matches: {} }}".format
+    assert only(changed("identity: test", pattern("a" * 1001))).code == "E113"
+    assert good(changed("identity: test", pattern("a" * 1000)))
+
+
 def test_a_former_id_still_finds_its_rule():
     rules = good(changed("    send: [gp, gp_ping]", "    was: [depart, exit]\n    send: [gp, gp_ping]"))
     found = rules.rule("depart")
@@ -493,6 +515,7 @@ def test_explaining_runs_on_a_file_whose_only_errors_are_among_its_rules():
     [
         ("Patient hospitalisé après une CHUTE à domicile.", True),
         ("Elle est tombée.", True),
+        ("TOMBÉE", True),
         ("Le parachute", False),
         ("chuté", True),
         ("chutes", False),

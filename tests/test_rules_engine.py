@@ -139,6 +139,13 @@ def test_a_condition_is_yes_no_or_unknown(when, facts, expected):
     assert truth(when, **facts) == expected
 
 
+@pytest.mark.parametrize("names", [("chute", "fugue"), ("fugue", "chute")])
+def test_a_set_with_several_names_reaches_the_rule_of_each(names):
+    rules = rules_of("".join(rule(f"mentions: {name}", name=name) for name in names))
+    both = {**CLEAN, "mentions": frozenset({"chute", "fugue"})}
+    assert decide(rules, both, NOW).rule == names[0]
+
+
 def test_an_undecided_rule_holds_even_where_a_later_rule_would_match():
     rules = rules_of(rule("urgency: urgent", name="urgente") + rule("event: discharge", name="sortie"))
     decision = decide(rules, {**CLEAN, "urgency": UNKNOWN}, NOW)
