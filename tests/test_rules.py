@@ -311,6 +311,11 @@ def test_a_file_that_is_no_rule_file_is_refused_and_never_crashes(text):
     assert findings[0].severity == "error"
 
 
+def test_a_mark_at_the_start_does_not_shift_where_a_bad_byte_is():
+    finding = load(b"\xef\xbb\xbfab\xff", "routes.yaml")[1][0]
+    assert (finding.line, finding.column) == (1, 3)
+
+
 def test_the_traps_of_yaml_1_1_do_not_bite():
     text = changed(
         "identity: test", 'department: [01, "2A", 0123], unit: 17:00, cpts: no, code: 1e3, signed: no'
