@@ -4,8 +4,24 @@ site     what planning knows of the site, of one arrival, of its people
 copies   deliveries of mail and chat, written whole
 draft    what a step of a thread asks for, as rows
 notices  a decided letter: sent, held, filed, released
+replies  what people answer by mail
+events   receipts, what was sent or failed, timers, presses, commands
 """
 
+from relay.planning.events import (
+    plan_admin,
+    plan_failed,
+    plan_linked,
+    plan_objection,
+    plan_press,
+    plan_recall,
+    plan_receipt,
+    plan_sent,
+    plan_timer,
+    plan_typed,
+    plan_verb,
+    wants_sent,
+)
 from relay.planning.notices import (
     ask_of_notice,
     plan_corrupt,
@@ -15,6 +31,7 @@ from relay.planning.notices import (
     plan_reject,
     plan_release,
 )
+from relay.planning.replies import ask_of_mail, plan_reply
 from relay.planning.site import Arrival, Correction, Site, SiteSource
 from relay.tokens import Tokens
 
@@ -24,11 +41,25 @@ __all__ = [
     "Site",
     "SiteSource",
     "Tokens",
+    "ask_of_mail",
     "ask_of_notice",
+    "plan_admin",
     "plan_corrupt",
+    "plan_failed",
     "plan_hold",
     "plan_ignore",
+    "plan_linked",
     "plan_notice",
+    "plan_objection",
+    "plan_press",
+    "plan_recall",
+    "plan_receipt",
     "plan_reject",
     "plan_release",
+    "plan_reply",
+    "plan_sent",
+    "plan_timer",
+    "plan_typed",
+    "plan_verb",
+    "wants_sent",
 ]

@@ -1,0 +1,593 @@
+"""What machines, clocks, buttons and commands report about a thread that exists."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, time, timedelta
+from typing import TYPE_CHECKING, Final, Literal
+
+from relay import threads
+from relay.errors import Refused
+from relay.model import (
+    AuditEvent,
+    ChatFields,
+    ChatKind,
+    ChatRecipe,
+    Context,
+    Delivery,
+    DeliveryNews,
+    DeliveryState,
+    EnvelopeState,
+    Link,
+    Plan,
+    Press,
+    Professional,
+    Purpose,
+    Thread,
+    ThreadState,
+    ThreadView,
+    Timer,
+    Typed,
+    Verb,
+    Why,
+    delivery_id,
+)
+from relay.planning.copies import To, mail, second_row, shown
+from relay.planning.draft import Draft
+from relay.planning.notices import plan_ignore
+from relay.planning.replies import answer, ask
+from relay.planning.site import CHAT_KINDS, thread_id
+from relay.threads import Event, Happening
+
+if TYPE_CHECKING:
+    from relay.model import Envelope, ReceiptNews
+    from relay.planning.site import Arrival, Site
+
+LATE: Final = timedelta(minutes=5)
+"""A timer that fires so long after its time was missed while nobody ran."""
+
+_RANK: Final = {
+    DeliveryState.SENT: 1,
+    DeliveryState.ACCEPTED: 2,
+    DeliveryState.FAILED: 3,
+    DeliveryState.SEEN: 4,
+}
+
+
+# ------------------------------------------------------------------------------------------------------ receipts
+
+
+def plan_receipt(site: Site, arrival: Arrival, context: Context, at: datetime) -> Plan:
+    """A DSN, MDN or "KO Intégration" about one of our mails: evidence about the copy, never an acknowledgement."""
+    news = arrival.recognised.receipt
+    delivery = _reported(site, news, context) if news else None
+    if news is None or delivery is None:
+        return plan_ignore(arrival, Why.NO_SUCH_DELIVERY, at)
+    view = next((v for v in context.threads if v.thread.id == delivery.thread), None)
+    draft = Draft(site, at, arrival.envelope.id, view)
+    state, why = _evidence(news)
+    if state is not None and _RANK.get(state, 0) > _RANK.get(delivery.state, 0):
+        draft.news.append(DeliveryNews(delivery.id, state, why))
+        _consequences(draft, delivery, state, why)
+    draft.note(f"receipt_{news.status}", why, note=news.code or "", subject=delivery.id)
+    return replace(
+        draft.plan(
+            envelope=arrival.envelope.id,
+            state=EnvelopeState.DECIDED,
+            why=Why.RECEIPT,
+            kind=arrival.recognised.outcome.value,
+            message_id=arrival.document.message_id,
+            fingerprint=arrival.fingerprint,
+        ),
+        reference=delivery.reference,
+    )
+
+
+def _reported(site: Site, news: ReceiptNews, context: Context) -> Delivery | None:
+    """The copy a report speaks of: by our envelope id, else by the Message-ID it quotes."""
+    by_id = {d.id: d for d in context.deliveries}
+    by_message = {d.message_id: d for d in context.deliveries if d.message_id}
+    if news.envid and news.envid in by_id:
+        return by_id[news.envid]
+    original = news.original_message_id or ""
+    ours = site.tokens.read_message_id(original)
+    if ours is not None and ours.delivery in by_id:
+        return by_id[ours.delivery]
+    return by_message.get(original)
+
+
+def _evidence(news: ReceiptNews) -> tuple[DeliveryState | None, Why | None]:
+    """What a report proves about the copy."""
+    match news.status:
+        case "delivered":
+            return DeliveryState.ACCEPTED, None
+        case "read" | "processed":
+            return DeliveryState.SEEN, None
+        case "failed":
+            return DeliveryState.FAILED, _failure(news.code or "")
+        case "error":
+            return DeliveryState.FAILED, Why.KO
+        case "delayed":
+            return None, Why.DSN_DELAYED
+
+
+def _failure(code: str) -> Why:
+    """RFC 3463 codes that say something a ward can act on."""
+    if code.startswith(("5.1.1", "5.1.6", "5.1.10", "550")):
+        return Why.UNKNOWN_MAILBOX
+    if code.startswith(("5.2.2", "4.2.2", "552")):
+        return Why.MAILBOX_FULL
+    if code.startswith(("5.3.4", "5.2.3", "523")):
+        return Why.MESSAGE_TOO_LARGE
+    return Why.DSN_FAILED
+
+
+def _consequences(draft: Draft, delivery: Delivery, state: DeliveryState, why: Why | None) -> None:
+    """What a copy's fate means for its thread."""
+    view = draft.view
+    if view is None:
+        return
+    if state is DeliveryState.FAILED:
+        _failed(draft, delivery, why or Why.DSN_FAILED)
+        return
+    if delivery.purpose is not Purpose.LETTER or delivery.to != view.thread.gp:
+        return
+    seen = state is DeliveryState.SEEN
+    event = Event(Happening.SEEN if seen else Happening.DELIVERED)
+    step = threads.advance(view.thread, event, draft.at, view.timers)
+    if step.changed or step.timers:
+        draft.take(step)
+        draft.carry_out(step, event)
+
+
+def _failed(draft: Draft, delivery: Delivery, why: Why) -> None:
+    """A copy that will not arrive: the ward knows within two minutes, and a desk takes the thread."""
+    view, words = draft.view, draft.site.words
+    assert view is not None  # noqa: S101 - asked by callers
+    thread = view.thread
+    if delivery.purpose is Purpose.LETTER and delivery.to == thread.gp:
+        desk = draft.site.desk_named(threads.last_desk(thread.followup))
+        event = Event(Happening.FAILED, why=why, to=desk.name if desk else "")
+        step = threads.advance(thread, event, draft.at, view.timers)
+        if step.changed:
+            draft.take(step)
+            draft.carry_out(step, event)
+            return
+        draft.tell_ward(words.failed(thread.reference, draft.name(delivery.to), why))
+    elif delivery.purpose is Purpose.LETTER:
+        draft.tell_ward(words.failed(thread.reference, draft.name(delivery.to) or delivery.to, why))
+    elif delivery.purpose in (Purpose.QUESTION, Purpose.ANSWER, Purpose.RECALL) and not _is_chat(
+        draft.site, delivery
+    ):
+        desk = draft.site.desk_named(threads.last_desk(thread.followup))
+        if thread.state is not ThreadState.CLOSED and desk is not None:
+            event = Event(Verb.HAND_OVER, "admin:relay", to=f"desk:{desk.name}")
+            step = threads.advance(thread, event, draft.at, view.timers)
+            draft.take(step)
+        draft.tell_desk(desk.name if desk else None, words.desk_thread(thread.reference, why))
+
+
+def _is_chat(site: Site, delivery: Delivery) -> bool:
+    table = site.settings.adapters.get(delivery.adapter)
+    return table is not None and table.kind in CHAT_KINDS
+
+
+# ------------------------------------------------------------------------------------------------ what was sent
+
+
+def wants_sent(site: Site, delivery: Delivery, at: datetime) -> bool:
+    """Whether `plan_sent` could have something to write: the letter's sending starts the ladder."""
+    del site, at
+    return delivery.purpose is Purpose.LETTER and delivery.thread is not None
+
+
+def plan_sent(site: Site, view: ThreadView | None, delivery: Delivery, at: datetime) -> Plan | None:
+    """The letter left: ladder times count from here. None when nothing changes."""
+    if view is None or delivery.purpose is not Purpose.LETTER or delivery.to != view.thread.gp:
+        return None
+    draft = Draft(site, at, delivery.id, view)
+    event = Event(Happening.STARTED)
+    step = threads.advance(view.thread, event, at, view.timers)
+    if not step.changed:
+        return None
+    draft.take(step)
+    thread = step.thread
+    if thread.state is not ThreadState.CLOSED:
+        draft.timers.append(Timer(thread.id, "evidence", 0, thread.revision, at + site.settings.evidence))
+    return draft.plan()
+
+
+def plan_failed(
+    site: Site, view: ThreadView | None, delivery: Delivery, why: Why, at: datetime
+) -> Plan | None:
+    """A copy was refused for good, or given up. None when nobody needs to know."""
+    if view is None:
+        return None
+    draft = Draft(site, at, f"{delivery.id}/failed", view)
+    _failed(draft, delivery, why)
+    if not draft.deliveries and draft.thread is None:
+        return None
+    draft.note("delivery_failed", why, subject=delivery.id)
+    return draft.plan()
+
+
+# ------------------------------------------------------------------------------------------------------- timers
+
+
+def plan_timer(site: Site, timer: Timer, view: ThreadView, at: datetime) -> Plan:
+    """A timer fired. Of several steps missed while down only the latest acts, marked late."""
+    thread = view.thread
+    done = (timer.id,)
+    overtaken = timer.kind == "step" and any(
+        other.kind == "step"
+        and other.revision == thread.revision
+        and other.level > timer.level
+        and other.due <= at
+        for other in view.timers
+    )
+    if timer.revision != thread.revision or thread.state is ThreadState.CLOSED or overtaken:
+        return Plan(at=at, done_timers=done, audit=(AuditEvent("relay", "timer_void", thread.id),))
+    waiting = tuple(other for other in view.timers if other.id != timer.id)
+    view = replace(view, timers=waiting)
+    draft = Draft(site, at, timer.id, view)
+    if timer.kind == "evidence":
+        _no_evidence(draft)
+        return draft.plan(done_timers=done)
+    desk = site.desk
+    event = Event(
+        Happening(timer.kind), level=timer.level, silent=_silent(view), to=desk.name if desk else ""
+    )
+    step = threads.advance(thread, event, at, waiting)
+    if step.changed:
+        draft.take(step)
+        draft.carry_out(step, event)
+    draft.note(
+        f"timer_{timer.kind}",
+        step.why,
+        note=f"level={timer.level}" + (" late" if at - timer.due > LATE else ""),
+    )
+    return draft.plan(done_timers=done)
+
+
+def _letters(view: ThreadView) -> tuple[Delivery, ...]:
+    return tuple(d for d in view.deliveries if d.purpose is Purpose.LETTER and d.to == view.thread.gp)
+
+
+def _silent(view: ThreadView) -> bool:
+    """The letter was accepted, by a mailbox that never said of any letter that it was read."""
+    return any(d.state is DeliveryState.ACCEPTED and d.address not in view.readers for d in _letters(view))
+
+
+def _no_evidence(draft: Draft) -> None:
+    """No DSN and no MDN in time: told at once only where that destination sends them."""
+    view = draft.view
+    assert view is not None  # noqa: S101 - timers belong to a thread
+    for letter in _letters(view):
+        if letter.state is DeliveryState.SENT:
+            draft.note("no_evidence", subject=letter.id)
+            if letter.address in view.confirmers:
+                draft.tell_ward(draft.site.words.no_evidence(view.thread.reference, draft.name(letter.to)))
+
+
+# ------------------------------------------------------------------------------------------------------- presses
+
+
+def plan_press(
+    site: Site, envelope: Envelope, press: Press, context: Context, at: datetime
+) -> tuple[Plan, str]:
+    """A button was pressed: the plan, and the words that answer the press. A refused one says why."""
+    grant = context.grant
+    view = next((v for v in context.threads if grant and v.thread.id == grant.thread), None)
+    link = _link_of(context, view, press) if grant else None
+    if grant is None or view is None:
+        return _refused_press(site, envelope, Why.PRESS_EXPIRED, at, view)
+    if grant.account != press.sender or link is None or f"rpps:{link.rpps}" != grant.person:
+        return _refused_press(site, envelope, Why.PRESS_NOT_YOURS, at, view)
+    taken = view.thread.state is ThreadState.ACKNOWLEDGED and view.thread.owner != grant.person
+    if taken and grant.verb is Verb.ACK:
+        return _refused_press(site, envelope, Why.PRESS_TAKEN, at, view)
+    if grant.used_at is not None:
+        return _refused_press(site, envelope, Why.PRESS_USED, at, view)
+    if grant.expires <= at:
+        return _refused_press(site, envelope, Why.PRESS_EXPIRED, at, view)
+    draft = Draft(site, at, envelope.id, view, actor=grant.person)
+    message = next((d for d in shown(view, site) if d.id == grant.delivery), None)
+    if grant.verb is Verb.MORE:
+        if message is not None:
+            changed, grants = second_row(
+                site, view.thread, message, grant.account, grant.choice, at, seed=envelope.id
+            )
+            draft.deliveries += [changed] if changed else []
+            draft.grants += grants
+        return _pressed(draft, envelope, grant.nonce), ""
+    event = _event(site, view, grant.person, link, grant.verb, grant.choice, at)
+    step = threads.advance(view.thread, event, at, view.timers)
+    if step.refused is not None:
+        return _refused_press(site, envelope, step.refused, at, view)
+    draft.take(step)
+    draft.carry_out(step, event)
+    draft.note(grant.verb.value, Why.PRESS)
+    part = draft.participant(grant.person)
+    if grant.verb in (Verb.ASK, Verb.CALL_ME) and part is not None:
+        ask(draft, part, "", grant.choice or "call")
+    words = site.words.popup(None, verb=grant.verb, at=step.thread.snoozed_until)
+    return _pressed(draft, envelope, grant.nonce), words
+
+
+def _link_of(context: Context, view: ThreadView | None, press: Press) -> Link | None:
+    links = (*context.links, *(view.links if view else ()))
+    return next((k for k in links if k.adapter_kind == press.channel and k.account == press.sender), None)
+
+
+def _event(
+    site: Site, view: ThreadView, person: str, link: Link, verb: Verb, choice: str, at: datetime
+) -> Event:
+    """The press as the thread sees it: who acts, and how others will read it."""
+    name = next((p.name for p in view.thread.participants if p.key == person), "")
+    if link.role == "secrétariat" and name:
+        name = site.words.say("par le secrétariat du {name}", name=name)
+    desk = site.desk
+    until = snooze_until(site, choice, at) if verb is Verb.SNOOZE else None
+    return Event(verb, person, name, until=until, to=desk.name if desk else "")
+
+
+def snooze_until(site: Site, choice: str, at: datetime) -> datetime:
+    """« 1 h », « demain 8 h » and « lundi 8 h », by the wall clock of the site; 72 hours at most."""
+    local = at.astimezone(site.settings.zone)
+    if choice == "tomorrow":
+        day = local.date() + timedelta(days=1)
+    elif choice == "monday":
+        day = local.date() + timedelta(days=7 - local.weekday())
+    else:
+        return at + timedelta(hours=1)
+    wanted = datetime.combine(day, time(8), tzinfo=site.settings.zone).astimezone(at.tzinfo)
+    return min(wanted, at + threads.LONGEST_SNOOZE)
+
+
+def _pressed(draft: Draft, envelope: Envelope, nonce: str) -> Plan:
+    return draft.plan(
+        envelope=envelope.id, state=EnvelopeState.DECIDED, why=Why.PRESS, kind="press", used_grant=nonce
+    )
+
+
+def _refused_press(
+    site: Site, envelope: Envelope, why: Why, at: datetime, view: ThreadView | None
+) -> tuple[Plan, str]:
+    thread = view.thread if view else None
+    plan = Plan(
+        at=at,
+        envelope=envelope.id,
+        state=EnvelopeState.DECIDED,
+        why=why,
+        kind="press",
+        reference=thread.reference if thread and why is not Why.PRESS_NOT_YOURS else None,
+        audit=(AuditEvent("relay", "press_refused", envelope.id, why),),
+    )
+    who = thread.acknowledged_by if thread else None
+    return plan, site.words.popup(why, who=who or "", at=thread.acknowledged_at if thread else None)
+
+
+def plan_typed(
+    site: Site, envelope: Envelope, typed: Typed, context: Context, at: datetime
+) -> tuple[Plan, str]:
+    """Somebody typed in chat: a command is answered, anything else is sent to secure mail and not kept."""
+    link = next(
+        (k for k in context.links if k.adapter_kind == typed.channel and k.account == typed.sender), None
+    )
+    command = (typed.text or "").strip().split("@", 1)[0].lower()
+    why = Why.COMMAND if command.startswith("/") else Why.FREE_TEXT
+    kind = ChatKind.REDIRECT
+    references: tuple[tuple[str, datetime], ...] = ()
+    if link is None:
+        kind = ChatKind.UNKNOWN
+    elif command.startswith("/lettres"):
+        kind, references = ChatKind.LIST, _open_letters(context, link)
+    elif why is Why.COMMAND:
+        kind = ChatKind.HELP
+    said = ChatFields(
+        kind=kind,
+        count=len(references) if kind is ChatKind.LIST else None,
+        references=references,
+        language=site.settings.language,
+        timezone=site.settings.timezone,
+    )
+    key = f"rpps:{link.rpps}" if link else "unknown"
+    reply = Delivery(
+        id=delivery_id(envelope.id, key, Purpose.ACCOUNT.value, 0),
+        adapter=envelope.adapter,
+        to=key,
+        address=typed.chat,
+        purpose=Purpose.ACCOUNT,
+        recipe=ChatRecipe(said, silent=True),
+        created_at=at,
+        envelope=envelope.id,
+        give_up_at=at + timedelta(hours=1),
+    )
+    plan = Plan(
+        at=at,
+        envelope=envelope.id,
+        state=EnvelopeState.DECIDED,
+        why=why,
+        kind="press",
+        deliveries=(reply,),
+        audit=(AuditEvent(key if link else "relay", "typed", envelope.id, why),),
+    )
+    return plan, ""
+
+
+def _open_letters(context: Context, link: Link) -> tuple[tuple[str, datetime], ...]:
+    """The references a person still owes an answer to."""
+    found = [
+        (v.thread.reference, v.thread.opened_at)
+        for v in context.threads
+        if v.thread.state is not ThreadState.CLOSED
+        and any(p.key == f"rpps:{link.rpps}" and not p.revoked for p in v.thread.participants)
+    ]
+    return tuple(sorted(found, key=lambda each: each[1]))[-20:]
+
+
+# ------------------------------------------------------------------------------------------------------ commands
+
+
+def plan_verb(site: Site, view: ThreadView, verb: Verb, by: str, text: str | None, at: datetime) -> Plan:
+    """One verb from the command line or a page. Raises Refused, saying why, when it may not or cannot be done.
+
+    `text` is a question, an answer, a desk or ward to hand over to ("desk:NAME", "ward:SLUG"), a delay
+    (1h, tomorrow, monday), or the reason of a closing (handled, by_phone, …).
+    """
+    thread, words = view.thread, site.words
+    draft = Draft(site, at, f"{thread.id}/{thread.version}/{verb.value}", view, actor=by)
+    event = _command(site, thread, verb, by, text or "", at)
+    step = threads.advance(thread, event, at, view.timers)
+    if step.refused is not None or not step.changed:
+        why = step.refused or Why.PRESS_USED
+        raise Refused(f"{verb.value} {thread.reference}: {words.why(why)} ({thread.state.value})")
+    draft.take(step)
+    draft.carry_out(step, event)
+    draft.note(verb.value, Why.COMMAND)
+    part = draft.participant(by)
+    if verb in (Verb.ASK, Verb.CALL_ME) and part is not None:
+        ask(draft, part, text or "", "call" if verb is Verb.CALL_ME or not text else "")
+    elif verb is Verb.ANSWER:
+        if not (text or "").strip():
+            raise Refused("an answer needs its words: --text")
+        answer(draft, thread.gp, text or "")
+    return draft.plan()
+
+
+def _command(site: Site, thread: Thread, verb: Verb, by: str, text: str, at: datetime) -> Event:
+    name = next((p.name for p in thread.participants if p.key == by), "") or by.partition(":")[2]
+    desk = site.desk
+    to, why, until = (desk.name if desk else ""), None, None
+    match verb:
+        case Verb.HAND_OVER:
+            to = text.strip()
+            if to and ":" not in to:
+                to = f"desk:{to}"
+            if to.startswith("desk:") and to.removeprefix("desk:") not in site.settings.desks:
+                raise Refused(f"no desk « {to.removeprefix('desk:')} »; write --text desk:NAME or ward:SLUG")
+            if not to:
+                raise Refused("hand over to whom? --text desk:NAME or ward:SLUG")
+        case Verb.CLOSE:
+            why = Why(text) if text in _CLOSING else Why.HANDLED
+        case Verb.SNOOZE:
+            until = snooze_until(site, text.strip() or "1h", at)
+        case _:
+            pass
+    return Event(verb, by, name, to=to, why=why, until=until)
+
+
+_CLOSING: Final = frozenset(
+    {Why.HANDLED.value, Why.BY_PHONE.value, Why.REASSIGNED.value, Why.SEEN_NO_ANSWER.value}
+)
+
+
+def plan_recall(site: Site, view: ThreadView, by: str, reason: str, at: datetime) -> Plan:
+    """Take a letter back: stop what is queued, ask those who have it to delete it. Raises Refused."""
+    if not reason.strip():
+        raise Refused("a recall needs its reason")
+    return plan_verb(site, view, Verb.RECALL, by, None, at)
+
+
+def plan_objection(site: Site, view: ThreadView, scope: str, by: str, at: datetime) -> Plan | None:
+    """The patient objects, to sending to the "gp", to "copies" or to "all": what is queued stops at once.
+
+    What left stays listed; nobody is told to delete it. None when nothing is queued and nothing is open.
+    """
+    queued = [
+        d
+        for d in view.deliveries
+        if d.state
+        in (DeliveryState.QUEUED, DeliveryState.DEFERRED, DeliveryState.HELD, DeliveryState.SENDING)
+        and not threads.is_hospital(d.to)
+    ]
+    gp = view.thread.gp
+    stopped = [d for d in queued if scope == "all" or (d.to == gp) == (scope == "gp")]
+    if not stopped and (scope == "copies" or view.thread.state is ThreadState.CLOSED):
+        return None
+    draft = Draft(site, at, f"{view.thread.id}/{view.thread.version}/objection", view, actor=by)
+    draft.news += [DeliveryNews(d.id, DeliveryState.CANCELLED, Why.OBJECTION) for d in stopped]
+    if scope != "copies" and view.thread.state is not ThreadState.CLOSED:
+        desk = site.desk_named(threads.last_desk(view.thread.followup))
+        if desk is not None:
+            event = Event(Verb.HAND_OVER, "admin:relay", to=f"desk:{desk.name}")
+            step = threads.advance(view.thread, event, at, view.timers)
+            draft.take(step)
+            draft.tell_desk(
+                desk.name, site.words.desk_thread(view.thread.reference, Why.OBJECTION), with_letter=False
+            )
+            draft.void = (view.thread.id,)
+    draft.note("objection", Why.OBJECTION, note=str(scope))
+    return draft.plan()
+
+
+# --------------------------------------------------------------------------------------------- people and admins
+
+
+def plan_linked(site: Site, link: Link, professional: Professional, at: datetime) -> Plan | None:
+    """A chat account was linked: its owner is told in their secure mailbox. None without a mailbox."""
+    boxes = [b.address for b in professional.mailboxes if b.active and site.allowed(b.address)]
+    if not boxes:
+        return None
+    seed = f"{link.rpps}/{link.adapter_kind}/{link.account}/{at.isoformat()}"
+    thread = thread_id("account", link.rpps)
+    made = mail(
+        site,
+        To(f"rpps:{link.rpps}", boxes[0]),
+        Purpose.ACCOUNT,
+        site.words.linked(link.adapter_kind.capitalize()),
+        at,
+        seed=seed,
+        thread=thread,
+        reference=site.tokens.reference(thread),
+        tracked=False,
+    )
+    if made is None:
+        return None
+    return Plan(
+        at=at,
+        deliveries=(replace(made, reference=None),),
+        audit=(AuditEvent("relay", "linked", f"rpps:{link.rpps}"),),
+    )
+
+
+def plan_admin(
+    site: Site,
+    what: Literal["broken", "healed"],
+    adapter: str,
+    why: str,
+    oldest_waiting: float | None,
+    at: datetime,
+) -> Plan | None:
+    """One mail to each admin when an adapter breaks, one when it heals. None without admins or a mail adapter."""
+    minutes = round(oldest_waiting / 60) if oldest_waiting else None
+    reason = Why(why) if why in Why.__members__.values() else None
+    words = (
+        site.words.channel_down(adapter, at, reason, minutes)
+        if what == "broken"
+        else site.words.channel_up(adapter, at, minutes)
+    )
+    thread = thread_id("adapter", adapter)
+    copies = []
+    for ordinal, address in enumerate(site.settings.admins):
+        made = mail(
+            site,
+            To("admin", address),
+            Purpose.ADMIN,
+            words,
+            at,
+            seed=f"{adapter}/{what}/{at.isoformat()}",
+            thread=thread,
+            reference=site.tokens.reference(thread),
+            tracked=False,
+            ordinal=ordinal,
+        )
+        if made is not None:
+            silent = site.settings.mode == "observe"
+            made = replace(made, reference=None)
+            copies.append(replace(made, state=DeliveryState.CANCELLED, why=Why.OBSERVE) if silent else made)
+    if not copies:
+        return None
+    return Plan(
+        at=at, deliveries=tuple(copies), audit=(AuditEvent("relay", f"adapter_{what}", adapter, reason),)
+    )

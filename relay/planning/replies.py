@@ -1,0 +1,443 @@
+"""What people answer by mail: which thread it belongs to, who speaks, what they want. In doubt a person looks."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Final
+
+from relay import threads
+from relay.formats import replies as answers
+from relay.model import (
+    Ask,
+    AuditEvent,
+    ChatKind,
+    Context,
+    EnvelopeState,
+    Participant,
+    Plan,
+    Purpose,
+    ThreadState,
+    ThreadView,
+    Verb,
+    Why,
+)
+from relay.planning.copies import To, mail
+from relay.planning.draft import Draft
+from relay.planning.notices import plan_hold
+from relay.planning.site import Correction, folded
+from relay.threads import Event, Happening, is_hospital
+from relay.tokens import Address, Ours, participant_mark, references_in
+from relay.wording import RECALL_WORD
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from relay.model import Delivery, Recognised
+    from relay.planning.site import Arrival, Site
+    from relay.reading import Document
+
+ADDRESSED: Final = (
+    "to", "cc", "delivered-to", "x-original-to", "envelope-to", "resent-to", "resent-cc", "x-envelope-to",
+)  # fmt: skip
+"""Headers in which servers leave the address a mail was sent to."""
+
+_FORWARD: Final = re.compile(r"\s*(?:(?:re|rép|rep)\s*:\s*)*(?:fwd?|tr|wg|i)\s*:", re.IGNORECASE)
+_FAIL: Final = re.compile(r"\b(?:spf|dkim|dmarc)\s*=\s*fail\b", re.IGNORECASE)
+_ABSENT: Final = re.compile(r"\s*ABSENTE?\b[\s,:]+\d{1,2}[/.-]\d{1,2}", re.IGNORECASE)
+
+VERBS: Final = {"OK": Verb.ACK, "RAPPEL": Verb.CALL_ME, "ERREUR": Verb.REFUSE}
+"""The one-word answers of a GP; anything else is a question."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """What a reply proves about the thread it belongs to."""
+
+    tokens: tuple[Address, ...]
+    ours: tuple[Ours, ...]
+
+    @property
+    def threads(self) -> tuple[str, ...]:
+        """The threads that anything signed names, each once."""
+        return tuple(dict.fromkeys([t.thread for t in self.tokens] + [o.thread for o in self.ours]))
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """The participants that anything signed names."""
+        return tuple(dict.fromkeys([t.participant for t in self.tokens] + [o.participant for o in self.ours]))
+
+
+def _named(site: Site, document: Document) -> _Named:
+    addressed = "\n".join(value for name in ADDRESSED for value in document.headers(name))
+    quoted = " ".join((*document.in_reply_to, *document.references))
+    return _Named(site.tokens.read_tokens(addressed), site.tokens.read_message_ids(quoted))
+
+
+def ask_of_mail(site: Site, document: Document, recognised: Recognised, ask: Ask) -> Ask:
+    """`ask` with what matching a reply or a receipt needs to know."""
+    named = _named(site, document)
+    ids = list(dict.fromkeys((*document.in_reply_to, *document.references)))
+    deliveries = [ours.delivery for ours in named.ours]
+    news = recognised.receipt
+    threads_named = list(named.threads)
+    if news is not None:
+        if news.original_message_id:
+            ids.append(news.original_message_id)
+            ours = site.tokens.read_message_id(news.original_message_id)
+            if ours is not None:
+                deliveries.append(ours.delivery)
+                threads_named.append(ours.thread)
+        if news.envid:
+            deliveries.append(news.envid)
+    sender = document.from_
+    return replace(
+        ask,
+        message_ids=(*ask.message_ids, *ids[-30:]),
+        deliveries=tuple(dict.fromkeys((*ask.deliveries, *deliveries))),
+        threads=tuple(dict.fromkeys((*ask.threads, *threads_named))),
+        references=(*ask.references, *references_in(document.subject)[:3]),
+        addresses=(*ask.addresses, *((sender,) if sender else ())),
+    )
+
+
+def plan_reply(site: Site, arrival: Arrival, context: Context, at: datetime) -> Plan | Correction:
+    """A person's mail in the relay's mailbox. Steps as docs/threads.md counts them; the first that holds.
+
+    Answers a Correction when a ward filled in the lines about a held letter: it is decided again.
+    """
+    document = arrival.document
+    if _is_forward(document):  # 5: never appended, whatever it is signed with
+        return _held(site, arrival, context, at, Why.FORWARDED_REPLY)
+    named = _named(site, document)
+    if len(named.threads) > 1:  # 4
+        return _held(site, arrival, context, at, Why.TOKEN_MISMATCH)
+    if not _authentic(site, arrival):
+        return _held(site, arrival, context, at, Why.AUTHENTICATION_FAILED, named)
+    correction = _about_a_hold(site, arrival, context, named)
+    if isinstance(correction, Correction):
+        return correction
+    if isinstance(correction, Why):
+        return _held(site, arrival, context, at, correction)
+    view = next((v for v in context.threads if v.thread.id in named.threads), None)
+    if view is None:  # 7: a visible reference or a subject is a suggestion only
+        return _held(site, arrival, context, at, Why.UNCLEAR)
+    speaker = _speaker(site, arrival, context, view, named)
+    if speaker is None:  # 3
+        return _stranger(site, arrival, context, view, at)
+    return _said(site, arrival, view, speaker, at)  # 1, 2
+
+
+def _is_forward(document: Document) -> bool:
+    return bool(_FORWARD.match(document.subject)) or any(part.is_message for part in document.attachments)
+
+
+def _authentic(site: Site, arrival: Arrival) -> bool:
+    """What the named server said of the sender must not be a failure (RFC 8601 §2.2)."""
+    own = site.mail_adapter()
+    server = (arrival.table.authserv_id if arrival.table else None) or (own.authserv_id if own else None)
+    if not server:
+        return True
+    for value in arrival.document.headers("authentication-results"):
+        if value.strip().lower().startswith(server.lower()) and _FAIL.search(value):
+            return False
+    return True
+
+
+# -------------------------------------------------------------------------------------------------- who speaks
+
+
+@dataclass(frozen=True, slots=True)
+class _Speaker:
+    """A participant, and whom an answer of theirs is for when they are the ward."""
+
+    part: Participant
+    asker: str = ""
+
+
+def voice(ward: str, asker: str) -> str:
+    """Whom the relay expects at the reply address of a question: the ward, answering that person."""
+    return f"{ward}>{asker}"
+
+
+def _speaker(
+    site: Site, arrival: Arrival, context: Context, view: ThreadView, named: _Named
+) -> _Speaker | None:
+    """The participant who wrote: what is signed names them, and the mail comes from where they write."""
+    sender = arrival.document.from_
+    if sender is None or not site.allowed(sender):
+        return None
+    thread = view.thread
+    for part in thread.participants:
+        if part.revoked or not _writes_from(site, context, part, sender):
+            continue
+        if participant_mark(part.key) in named.marks:
+            return _Speaker(part, thread.gp if is_hospital(part.key) else "")
+        if is_hospital(part.key):
+            for other in thread.participants:
+                if participant_mark(voice(part.key, other.key)) in named.marks:
+                    return _Speaker(part, other.key)
+    return None
+
+
+def _writes_from(site: Site, context: Context, part: Participant, sender: str) -> bool:
+    """Whether that address is theirs: the one we wrote to, another of the same RPPS, one of the ward's people."""
+    if sender == part.address.lower():
+        return True
+    if part.key.startswith("rpps:"):
+        return context.owners.get(sender) == part.key.removeprefix("rpps:")
+    if part.key.startswith("ward:"):
+        return _is_ward(site, part.key.removeprefix("ward:"), sender)
+    return False
+
+
+def _is_ward(site: Site, slug: str, sender: str) -> bool:
+    """One of the people who may send that ward's letters, or its own answering address."""
+    for table in site.settings.adapters.values():
+        if table.ward is not None and table.ward.slug == slug:
+            if sender == table.ward.reply_to:
+                return True
+            if any(fnmatchcase(sender, pattern) for pattern in table.senders):
+                return True
+    return False
+
+
+# -------------------------------------------------------------------------------------------------- held letters
+
+
+def _about_a_hold(site: Site, arrival: Arrival, context: Context, named: _Named) -> Correction | Why | None:
+    """An answer to the note about a held letter: the lines filled in, or the letter taken back."""
+    note = next((d for d in context.deliveries if d.purpose is Purpose.HOLD_NOTE and _signed(d, named)), None)
+    if note is None:
+        return None
+    hold = next((h for h in context.holds if h.envelope == note.envelope), None)
+    if hold is None:
+        return Why.UNCLEAR  # settled meanwhile: a person reads what they still had to say
+    sender = arrival.document.from_ or ""
+    slug = note.to.removeprefix("ward:")
+    ours = note.to.startswith("ward:") and _is_ward(site, slug, sender)
+    if not ours and sender != note.address.lower():
+        return Why.UNKNOWN_SENDER
+    reply = answers.reply_text(arrival.document)
+    if _word(reply.first_line) == RECALL_WORD:
+        return Correction(by=note.to, hold=hold.id, envelope=arrival.envelope.id, reject=True)
+    fields: dict[str, str] = dict(answers.corrections(arrival.document.text))
+    if not fields:
+        return Why.UNCLEAR
+    gp = fields.get("registered_gp.rpps")
+    return Correction(by=note.to, hold=hold.id, gp=gp, fields=fields, envelope=arrival.envelope.id)
+
+
+def _signed(delivery: Delivery, named: _Named) -> bool:
+    return any(ours.delivery == delivery.id for ours in named.ours)
+
+
+def _held(
+    site: Site,
+    arrival: Arrival,
+    context: Context,
+    at: datetime,
+    why: Why,
+    named: _Named | None = None,
+    view: ThreadView | None = None,
+) -> Plan:
+    """A person looks at the reply. Wards are told about letters, not about replies."""
+    if view is None and named is not None:
+        view = next((v for v in context.threads if v.thread.id in named.threads), None)
+    desk = threads.last_desk(view.thread.followup) if view else None
+    return plan_hold(
+        site,
+        arrival,
+        context,
+        why,
+        at,
+        desk=desk,
+        thread=view.thread.id if view else None,
+        tell_ward=False,
+        candidates=(),
+    )
+
+
+def _stranger(site: Site, arrival: Arrival, context: Context, view: ThreadView, at: datetime) -> Plan:
+    """Something signed in the hands of somebody who takes no part: a desk decides, and they learn nothing."""
+    held = _held(site, arrival, context, at, Why.UNKNOWN_SENDER, view=view)
+    draft = Draft(site, at, arrival.envelope.id, view)
+    desk = site.desk_named(threads.last_desk(view.thread.followup))
+    event = Event(Happening.STRANGER, to=desk.name if desk else "")
+    taken = view.thread.state in (ThreadState.ACKNOWLEDGED, ThreadState.CLOSED, ThreadState.WITH_DESK)
+    if not taken and desk is not None:
+        draft.take(threads.advance(view.thread, event, at, view.timers))
+    sender = arrival.document.from_
+    if sender and site.allowed(sender):
+        owner = context.owners.get(sender)
+        made = mail(
+            site,
+            To(f"rpps:{owner}" if owner else "sender", sender),
+            Purpose.ACCOUNT,
+            site.words.not_taking_part(view.thread.reference),
+            at,
+            seed=arrival.envelope.id,
+            thread=view.thread.id,
+            reference=view.thread.reference,
+            answers=arrival.document.message_id,
+        )
+        if made is not None:
+            draft.deliveries.append(made)
+    made_plan = draft.plan()
+    return replace(
+        held,
+        reference=view.thread.reference,
+        thread=made_plan.thread,
+        timers=made_plan.timers,
+        drop_timers=made_plan.drop_timers,
+        deliveries=(*held.deliveries, *made_plan.deliveries),
+    )
+
+
+# -------------------------------------------------------------------------------------------------- what is said
+
+
+def _word(line: str) -> str:
+    """One line as a verb: case, accents, quotes and punctuation aside."""
+    return re.sub(r"[^A-Z0-9]+", " ", folded(line)).strip()
+
+
+def _said(site: Site, arrival: Arrival, view: ThreadView, speaker: _Speaker, at: datetime) -> Plan:
+    reply = answers.reply_text(arrival.document)
+    word = _word(reply.first_line)
+    rest = reply.text.partition("\n")[2].strip() if reply.text else ""
+    words = _without_addresses(site, arrival, view, reply.text)
+    part = speaker.part
+    draft = Draft(site, at, arrival.envelope.id, view, actor=part.key)
+    if is_hospital(part.key):
+        if word == RECALL_WORD:
+            return _step(draft, arrival, Event(Verb.RECALL, part.key, part.name))
+        return _answered(draft, arrival, speaker, words)
+    if _ABSENT.match(reply.first_line):
+        return plan_hold(
+            site,
+            arrival,
+            Context(),
+            Why.REPLY,
+            at,
+            thread=view.thread.id,
+            tell_ward=False,
+            candidates=(part.key.removeprefix("rpps:"),),
+            reason=site.words.say("Absence annoncée par un médecin, à enregistrer"),
+        )
+    verb = VERBS.get(word)
+    if verb is Verb.ACK:
+        kept = _without_addresses(site, arrival, view, rest)
+        return _step(draft, arrival, Event(Verb.ACK, part.key, part.name), note=kept)
+    if verb is Verb.CALL_ME:
+        return _asked(draft, arrival, part, Verb.CALL_ME, "")
+    if verb is Verb.REFUSE:
+        desk = site.desk
+        event = Event(Verb.REFUSE, part.key, part.name, to=desk.name if desk else "")
+        return _step(draft, arrival, event)
+    if not words and not arrival.document.attachments:
+        return _held(site, arrival, Context(), at, Why.UNCLEAR, view=view)
+    return _asked(draft, arrival, part, Verb.ASK, words)
+
+
+def _without_addresses(site: Site, arrival: Arrival, view: ThreadView, text: str) -> str:
+    """The words without any mail address of the two sides: both talk through the relay."""
+    known = {part.address for part in view.thread.participants if part.address}
+    known |= {arrival.document.from_ or "", arrival.document.reply_to or ""}
+    for address in sorted(known - {""}, key=len, reverse=True):
+        text = re.sub(re.escape(address), "…", text, flags=re.IGNORECASE)
+    return text.strip()
+
+
+def _step(draft: Draft, arrival: Arrival, event: Event, *, note: str = "") -> Plan:
+    """A verb by mail, with all it leads to; refused ones are kept with the reason and change nothing."""
+    view = draft.view
+    assert view is not None  # noqa: S101 - replies belong to a thread here
+    step = threads.advance(view.thread, event, draft.at, view.timers)
+    if step.refused is not None and not note:
+        return _settled(draft, arrival, step.refused)
+    if step.refused is None:
+        draft.take(step)
+        draft.carry_out(step, event)
+        draft.note(event.what.value, Why.REPLY)
+    if note:
+        draft.mail(
+            draft.participant(draft.ward_key),
+            Purpose.WARD_NOTE,
+            draft.site.words.ack_note(draft.current.reference, event.words, note),
+            ordinal=1,
+        )
+    return _settled(draft, arrival, Why.REPLY)
+
+
+def _asked(draft: Draft, arrival: Arrival, part: Participant, verb: Verb, words: str) -> Plan:
+    """A question on its way to the ward; at the desk where the thread can hear no more."""
+    view = draft.view
+    assert view is not None  # noqa: S101 - replies belong to a thread here
+    event = Event(verb, part.key, part.name)
+    step = threads.advance(view.thread, event, draft.at, view.timers)
+    if step.refused is not None:
+        return _held(draft.site, arrival, Context(), draft.at, Why.UNCLEAR, view=view)
+    draft.take(step)
+    draft.carry_out(step, event)
+    draft.note(verb.value, Why.REPLY)
+    ask(draft, part, words, "call" if verb is Verb.CALL_ME else "")
+    lost = len(arrival.document.attachments)
+    if lost and draft.deliveries:
+        draft.note("attachments_not_carried", note=str(lost))
+    return _settled(draft, arrival, Why.REPLY)
+
+
+def ask(draft: Draft, part: Participant, words: str, choice: str = "") -> None:
+    """The question's mail to the ward: in the asker's words, or coded."""
+    reference, say = draft.current.reference, draft.site.words
+    text = (
+        say.coded_question(reference, part.name, choice)
+        if choice
+        else say.question(reference, part.name, words)
+    )
+    asker = "" if part.key == draft.current.gp else voice(draft.ward_key, part.key)
+    draft.mail(draft.participant(draft.ward_key), Purpose.QUESTION, text, voice=asker)
+
+
+def _answered(draft: Draft, arrival: Arrival, speaker: _Speaker, words: str) -> Plan:
+    """The ward's words on their way to whoever asked, and a pointer on their phone."""
+    view, site = draft.view, draft.site
+    assert view is not None  # noqa: S101 - replies belong to a thread here
+    if not words:
+        return _held(site, arrival, Context(), draft.at, Why.UNCLEAR, view=view)
+    event = Event(Verb.ANSWER, speaker.part.key, speaker.part.name, to=speaker.asker)
+    step = threads.advance(view.thread, event, draft.at, view.timers)
+    if step.refused is not None:
+        return _held(site, arrival, Context(), draft.at, Why.UNCLEAR, view=view)
+    draft.take(step)
+    draft.carry_out(step, event)
+    answer(draft, speaker.asker, words)
+    return _settled(draft, arrival, Why.REPLY)
+
+
+def answer(draft: Draft, asker: str, words: str) -> None:
+    """The ward's words by mail to whoever asked, and a pointer in their chat."""
+    reference = draft.current.reference
+    draft.note("answer", Why.REPLY)
+    draft.mail(
+        draft.participant(asker or draft.current.gp),
+        Purpose.ANSWER,
+        draft.site.words.answer(reference, draft.ward_name, words),
+    )
+    if asker.startswith("rpps:"):
+        draft.remind_by_chat(asker.removeprefix("rpps:"), draft.chats, ChatKind.ANSWERED)
+
+
+def _settled(draft: Draft, arrival: Arrival, why: Why) -> Plan:
+    if why is not Why.REPLY:
+        draft.audit.append(AuditEvent(draft.actor, "reply_without_effect", arrival.envelope.id, why))
+    return draft.plan(
+        envelope=arrival.envelope.id,
+        state=EnvelopeState.DECIDED,
+        why=why,
+        kind=arrival.recognised.outcome.value,
+        message_id=arrival.document.message_id,
+        fingerprint=arrival.fingerprint,
+    )
