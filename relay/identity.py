@@ -494,6 +494,8 @@ def merged(one: Registration, other: Registration) -> Registration:
         one,
         gp_rpps=tuple(dict.fromkeys((*one.gp_rpps, *other.gp_rpps))),
         consent=strictest(one.consent, other.consent),
+        corrected=one.corrected or other.corrected,
+        copies_opposed=one.copies_opposed or other.copies_opposed,
         **gaps,
     )
 
@@ -508,7 +510,29 @@ _TITLES = frozenset(
 )  # fmt: skip
 
 
-_PARTICLES = frozenset(["le", "la", "les", "de", "du", "des", "d", "l", "van", "von", "der", "den", "el", "al", "ben", "da", "di", "do", "dos"])
+_PARTICLES = frozenset(
+    [
+        "le",
+        "la",
+        "les",
+        "de",
+        "du",
+        "des",
+        "d",
+        "l",
+        "van",
+        "von",
+        "der",
+        "den",
+        "el",
+        "al",
+        "ben",
+        "da",
+        "di",
+        "do",
+        "dos",
+    ]
+)
 """Of a name in one piece: where a particle is left over, the family name was longer than the one compared."""
 
 

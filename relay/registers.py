@@ -463,11 +463,19 @@ def links(lines: Lines, name: str = "links.csv") -> Iterator[Link | BadLine]:
 
 
 def _link(row: Mapping[str, str]) -> Iterator[Link | tuple[str, str]]:
+    rpps = _rpps(row["rpps"], "rpps")
     try:
-        kind, chat, account = channel(row["channel"])
+        yield link(rpps, row["channel"])
     except UsageError:
         raise _Bad("channel", "channel") from None
-    yield Link(_rpps(row["rpps"], "rpps"), kind, chat, account)
+
+
+def link(rpps: str, text: str) -> Link:
+    """The chat account `text` (see `channel`) of the professional `rpps`. Raises UsageError."""
+    number = normal_rpps(rpps)
+    if number is None:
+        raise UsageError("an RPPS has 11 digits")
+    return Link(number, *channel(text))
 
 
 _TELEGRAM = re.compile(r"telegram:(-?[1-9][0-9]{0,18})(?::([1-9][0-9]{0,18}))?")

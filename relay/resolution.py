@@ -194,8 +194,12 @@ def _of_holders(
         notes.append("other_local_id")
     one = reduce(merged, holders)
     # The same person may also stand in a row without INS, and may have objected there.
-    consents = [each.consent for each in others if not each.ins and compare(patient, each).is_same]
-    one = replace(one, consent=strictest(one.consent, *consents))
+    also = [each for each in others if not each.ins and compare(patient, each).is_same]
+    one = replace(
+        one,
+        consent=strictest(one.consent, *(each.consent for each in also)),
+        copies_opposed=one.copies_opposed or any(each.copies_opposed for each in also),
+    )
     return Identity("qualified", one, notes=("ins_registered", *notes))
 
 
@@ -729,8 +733,10 @@ def facts(
     signed: bool | None,
     arrived: datetime,
     timezone: str,
-    now: datetime,
-    ward: WardNames | None = None,
+    ward_name: str = "",
+    ward_slug: str = "",
+    ward_unit: str = "",
+    facility: str = "",
     wards: Sequence[WardNames] = (),
     addressed: bool = False,
     gp_away: bool = False,
@@ -738,10 +744,12 @@ def facts(
 ) -> dict[str, object]:
     """What the rules match on (rules.md §2). A key that is missing is absent; `unknown` marks what can't be read.
 
-    `mailbox`: the adapter's name. `ward`: of the mailbox that received it; `wards`: every configured one,
-    so that a mailbox or an MLLP listener that serves several wards is told apart by what the letter says.
-    `arrived` and `now` are aware. The ward is a set: its slug and its name. No value holds content.
+    `mailbox`: the adapter's name. `ward_…` and `facility`: of the mailbox that received it, as configured;
+    `wards`: every configured ward, so that a mailbox or an MLLP listener that serves several is told apart
+    by what the letter says. `arrived` is aware. The ward is a set: its slug and its name. No value holds
+    content.
     """
+    ward = WardNames(ward_name, ward_slug, ward_unit, facility) if ward_slug else None
     zone = ZoneInfo(timezone)
     # Names as `recognise` gives them: "urgency", "stay.ward", "patient.birth_date".
     unread = frozenset(
@@ -781,8 +789,8 @@ def facts(
     _put(found, "gp_source", resolution.gp_source)
     _put(found, "department", resolution.department, unknown if unread & {"postcode", "department"} else None)
     _put(found, "cpts", resolution.professional.cpts if resolution.professional else None)
-    _place(found, notice, ward, wards, unread, unknown)
-    _times(found, notice, zone, arrived, now, unread, unknown)
+    _place(found, notice, ward, wards, facility, unread, unknown)
+    _times(found, notice, zone, arrived, unread, unknown)
     return found
 
 
@@ -798,6 +806,7 @@ def _place(
     notice: Notice,
     ward: WardNames | None,
     wards: Sequence[WardNames],
+    receiving: str,
     unread: frozenset[str],
     unknown: object,
 ) -> None:
@@ -819,7 +828,7 @@ def _place(
     _put(
         found,
         "facility",
-        normal_finess(facility) or facility or (named.facility if named else None),
+        normal_finess(facility) or facility or receiving,
         unknown if "facility" in unread else None,
     )
 
@@ -844,11 +853,10 @@ def _times(
     notice: Notice,
     zone: ZoneInfo,
     arrived: datetime,
-    now: datetime,
     unread: frozenset[str],
     unknown: object,
 ) -> None:
-    """Age in full years at discharge; days between the two local dates; hours from discharge to arrival.
+    """Age in full years at discharge (else at arrival); days between the two local dates; hours from discharge to arrival.
 
     A discharge of which only the day is known counts from the end of that day, so that a letter of the
     same day is never late; a letter that comes before is 0 hours late.
@@ -857,7 +865,7 @@ def _times(
     left = stay.discharged.astimezone(zone) if stay and stay.discharged else None
     came = stay.admitted.astimezone(zone) if stay and stay.admitted else None
     if patient and patient.birth_date:
-        found["age"] = _years(patient.birth_date, left.date() if left else now.astimezone(zone).date())
+        found["age"] = _years(patient.birth_date, (left or arrived.astimezone(zone)).date())
     elif "birth_date" in unread:
         found["age"] = unknown
     if left and came:

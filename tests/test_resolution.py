@@ -500,8 +500,10 @@ def facts_of(notice: Notice, found: Resolution | None = None, **options: Any) ->
         "signed": None,
         "arrived": ARRIVED,
         "timezone": "Europe/Paris",
-        "now": ARRIVED,
-        "ward": CARDIO,
+        "ward_name": "Cardiologie",
+        "ward_slug": "cardiologie",
+        "ward_unit": "3021",
+        "facility": FACILITY,
         "wards": (CARDIO, ELDER),
         **options,
     }
@@ -594,7 +596,7 @@ def test_the_ward_is_the_mailboxs_unless_the_letter_names_another_configured_one
     assert facts_of(letter(stay=Stay(ward="GERIATRIE AIGUE")))["ward"] == {"geriatrie", "Gériatrie aiguë"}
     assert facts_of(letter(stay=Stay(unit="3044")))["ward"] == {"geriatrie", "Gériatrie aiguë"}
     assert facts_of(letter(stay=Stay(ward="Inconnu")))["ward"] == {"cardiologie", "Cardiologie"}
-    bare = facts_of(letter(stay=Stay(ward="Médecine B")), ward=None, wards=())
+    bare = facts_of(letter(stay=Stay(ward="Médecine B")), ward_slug="", wards=())
     assert bare["ward"] == {"Médecine B", "medecine-b"}
 
 
