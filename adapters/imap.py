@@ -149,10 +149,8 @@ class Imap:
 
     async def close(self) -> None:
         """Drop every connection."""
-        for session in list(self._open):
-            session.drop()
-        self._open.clear()
-        self._second = None
+        sessions, self._open, self._second = self._open, set(), None
+        await asyncio.gather(*(session.end() for session in sessions))
 
     async def watch(self, since: str | None) -> AsyncIterator[Batch]:
         """Yield arrivals after the cursor for ever; see `relay.ports.Inbox.watch`.
@@ -178,7 +176,7 @@ class Imap:
         finally:
             if session is not None:
                 self._open.discard(session)
-                session.drop()
+                await session.end()
 
     async def acknowledge(self, envelopes: Sequence[Envelope]) -> None:
         """Move to the `done` folder, or flag \\Seen, on a connection of its own. Raises Deferred.
@@ -201,6 +199,7 @@ class Imap:
                         await self._put_away(self._second, uids.get(self._second.validity, []))
                     except (_Lost, aioimaplib.CommandTimeout, OSError):
                         self._open.discard(self._second)
+                        await self._second.end()
                         self._second = None
                         # It lay idle for hours, and the server let go of it: once more on a new one.
                         if fresh:
@@ -223,7 +222,7 @@ class Imap:
             )
             await session.select(settings.folder, readonly=readonly)
         except BaseException:
-            session.drop()
+            await session.end()
             raise
         self._open.add(session)
         return session
@@ -573,6 +572,7 @@ class _Session(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc] # the libr
     def __init__(self, literal_limit: int) -> None:
         super().__init__(asyncio.get_running_loop())
         self.announced = asyncio.Event()  # something new stands in the folder, or the connection is gone
+        self._closed = asyncio.Event()
         self._greeting: asyncio.Future[None] = self.loop.create_future()
         self._why: Exception | None = None
         self._buffer = bytearray()
@@ -600,7 +600,7 @@ class _Session(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc] # the libr
                     await session._start_tls(host, trust)
                 await session.ask_capabilities()
             except BaseException:
-                session.drop()
+                await session.end()
                 raise
         return session
 
@@ -613,18 +613,26 @@ class _Session(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc] # the libr
         """Close at once, whatever is under way."""
         self._fail(_Lost("closed by us"))
 
+    async def end(self) -> None:
+        """Close at once, and return when the socket is closed."""
+        self.drop()
+        if self.transport is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    await self._closed.wait()
+
     def can(self, capability: str) -> bool:
         return capability in self.capabilities
 
     # Commands
 
     async def ask(
-        self, name: str, *arguments: str, uid: bool = False, seconds: float | None = COMMAND_SECONDS
+        self, name: str, *arguments: str, uid: bool = False, seconds: float | None = None
     ) -> list[bytes | bytearray]:
         """Give one command and return the lines of its answer. Raises _No, _Lost, CommandTimeout."""
-        command = _Command(
-            name, self.new_tag(), *arguments, prefix="UID" if uid else None, loop=self.loop, timeout=seconds
-        )
+        limit = None if name == "IDLE" else seconds or COMMAND_SECONDS
+        prefix = "UID" if uid else None
+        command = _Command(name, self.new_tag(), *arguments, prefix=prefix, loop=self.loop, timeout=limit)
         result, lines = await self.execute(command)
         if result != "OK":
             raise _No(name)
@@ -684,7 +692,7 @@ class _Session(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc] # the libr
     async def idle(self, seconds: float) -> None:
         """Wait until the server announces something, at most so long (RFC 2177). Raises _Lost, TimeoutError."""
         self._idle_event.clear()
-        waiting = asyncio.create_task(self.ask("IDLE", seconds=None))
+        waiting = asyncio.create_task(self.ask("IDLE"))
         try:
             async with asyncio.timeout(COMMAND_SECONDS):
                 await self._idle_event.wait()
@@ -706,7 +714,7 @@ class _Session(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc] # the libr
         """Log out politely, without insisting."""
         with contextlib.suppress(aioimaplib.AioImapException, OSError):
             await self.ask("LOGOUT", seconds=5)
-        self.drop()
+        await self.end()
 
     async def execute(self, command: _Command, scrub: str | None = None) -> tuple[str, list[bytes]]:
         """As in the library, but a command given up leaves no half-read answer behind for the next one."""
@@ -758,6 +766,7 @@ class _Session(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc] # the libr
     def connection_lost(self, exc: Exception | None) -> None:
         """The library tells nobody: what waits would wait for its timeout, IDLE for ever."""
         self._fail(exc or _Lost("closed by the server"))
+        self._closed.set()
 
     def data_received(self, data: bytes) -> None:
         """The library's parser recurses once a line and dies at a thousand; this one walks."""

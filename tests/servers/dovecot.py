@@ -281,7 +281,7 @@ class Dovecot:
             imap.select(quoted(mailbox), readonly=True)
             _, rows = imap.uid("FETCH", "1:*", "(FLAGS)")
             return [
-                tuple(sorted(flag.decode() for flag in imaplib.ParseFlags(row)))
+                tuple(sorted({flag.decode() for flag in imaplib.ParseFlags(row)} - {"\\Recent"}))
                 for row in rows
                 if isinstance(row, bytes)
             ]
