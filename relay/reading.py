@@ -425,6 +425,8 @@ def read(raw: bytes) -> Document:
 
 @never_raises(None)
 def _read(raw: bytes) -> Document:
+    if b"\r" in raw and b"\n" not in raw:
+        raw = raw.replace(b"\r", b"\n")  # lines of another age; every place stays where it was
     walk = _Walk(raw)
     start = 0
     if raw[:5] == b"From " or raw[:6] == b">From ":  # an mbox line left by a delivery agent

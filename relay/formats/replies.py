@@ -23,12 +23,12 @@ class Reply(NamedTuple):
 
 # Attributions of many clients; they wrap, so up to four lines are looked at together.
 _WROTE = re.compile(
-    r"(?:le|on|am|el|il|op|em|den|w dniu|pe|dnia)?\b.{3,400}?(?:a ecrit|wrote|schrieb|escribio|ha scritto|schreef|napisala?"
+    r"[-\s]*(?:le|on|am|el|il|op|em|den|w dniu|pe|dnia)?\b.{3,400}?(?:a ecrit|wrote|schrieb|escribio|ha scritto|schreef|napisala?"
     r"|napisal\(a\)|escreveu|skrev|a scris|ecrivait|ecrit|kirjoitti)\b.{0,80}?:?\s*",
     re.DOTALL,
 )
 _BEGINS_WROTE = re.compile(
-    r"(?:le|on|am|el|il|op|em|den|w dniu|pe|dnia)\s.{0,12}\d|.{0,120}<[^>]+@|\d{1,4}[-/. ]\d|.{3,80}\b(?:a ecrit|wrote)\s*:"
+    r"[-\s]*(?:le|on|am|el|il|op|em|den|w dniu|pe|dnia)\s.{0,12}\d|.{0,120}<[^>]+@|\d{1,4}[-/. ]\d|.{3,80}\b(?:a ecrit|wrote)\s*:"
 )
 _ORIGINAL = re.compile(
     r"[-_*\s]*(?:message d'origine|message original|original message|ursprungliche nachricht|mensaje original"
