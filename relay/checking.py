@@ -203,6 +203,7 @@ _PORTS = {"imap": 993, "smtp": 465}
 def flow_matrix(settings: Settings) -> list[Mapping[str, object]]:
     """Every connection the relay makes or accepts, for a firewall's admin."""
     rows: list[Mapping[str, object]] = []
+    row: dict[str, object]
     for name, table in settings.adapters.items():
         raw = table.raw
         if table.kind in _PORTS:
@@ -231,8 +232,8 @@ def flow_matrix(settings: Settings) -> list[Mapping[str, object]]:
     host, port = settings.console
     rows.append({"from": "admins", "to": host, "port": port, "protocol": "http", "why": "console"})
     if settings.gp_page:
-        host, port, _ = settings.gp_page
-        rows.append({"from": "reverse proxy", "to": host, "port": port, "protocol": "http", "why": "GP page"})
+        page = {"to": settings.gp_page[0], "port": settings.gp_page[1]}
+        rows.append({"from": "reverse proxy", **page, "protocol": "http", "why": "GP page"})
     if settings.database_url.startswith("postgresql"):
         rows.append(
             {"from": "relay", "to": settings.database_url.rpartition("@")[2].partition("/")[0], "port": 5432,

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import importlib
 import signal
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -24,10 +25,9 @@ from relay import __version__, console, log, metrics, planning
 from relay.clock import SystemClock
 from relay.config import CHAT_KINDS, AdapterTable, Settings, translate
 from relay.dispatch import Dispatch
-from relay.errors import ConfigurationError, Deferred, Unavailable, Verdict
+from relay.errors import Unavailable, Verdict
 from relay.intake import Intake
-from relay.model import Why
-from relay.ports import Adapter, Channel, Clock, Inbox, Limits, Sender, Tools
+from relay.ports import Adapter, Clock, Inbox, Limits, Sender, Tools
 from relay.schedule import Schedule
 from relay.store import Store
 from relay.vault import FileKeyRing, Vault
@@ -158,6 +158,18 @@ async def rules_in_force(settings: Settings, store: Store, by: str = "relay") ->
     return rules
 
 
+async def rules_standing(settings: Settings, store: Store) -> dict[str, object]:
+    """The set in force, and whether the file on disk is that set (`status`, contract §6)."""
+    active = await store.rules_active()
+    text = await asyncio.to_thread(_text, settings.rules)
+    digest = hashlib.sha256(text.encode()).hexdigest() if text is not None else None
+    return {
+        "digest": active.digest if active else None,
+        "active_since": active.active_since if active else None,
+        "file_matches": active is not None and digest == active.digest,
+    }
+
+
 def _text(file: Path) -> str | None:
     try:
         return file.read_text(encoding="utf-8")
@@ -282,8 +294,8 @@ class Daemon:
         finally:
             await self._end(tasks, server)
 
-    def _work(self, server: uvicorn.Server | None) -> list[tuple[str, object]]:
-        work: list[tuple[str, object]] = []
+    def _work(self, server: uvicorn.Server | None) -> list[tuple[str, Coroutine[object, object, None]]]:
+        work: list[tuple[str, Coroutine[object, object, None]]] = []
         if self.does("intake"):
             work.append(("intake", self._intake()))
         if self.does("dispatch"):
@@ -451,7 +463,7 @@ class _Server(uvicorn.Server):
         await super().serve(sockets or self.sockets)
 
     @contextlib.contextmanager
-    def capture_signals(self) -> object:  # type: ignore[override]
+    def capture_signals(self) -> Iterator[None]:
         yield
 
 

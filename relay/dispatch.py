@@ -53,7 +53,7 @@ CONNECTION = frozenset({Why.CONNECTION, Why.TIMEOUT, Why.AUTHENTICATION, Why.CER
 
 def backoff(attempts: int, draw: float) -> float:
     """Seconds until the next try: 5 s doubling to 30 min, spread by ±20 % so that a crowd does not come back at once."""
-    return min(LONGEST_RETRY, FIRST_RETRY * 2 ** min(attempts, 12)) * (0.8 + 0.4 * draw)
+    return min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(attempts, 12)) * (0.8 + 0.4 * draw)
 
 
 class Dispatch:

@@ -10,17 +10,17 @@ arrival sets that one aside, whole, for a person, and the next goes on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from relay import log, metrics, planning, reading, recognition, resolution
-from relay.config import AdapterTable
-from relay.errors import NotFound, Refused, Stale
-from relay.formats import replies as corrections
+from relay.errors import NotFound, Refused, RelaisError, Stale
+from relay.formats import replies
 from relay.model import (
     Ask,
+    AuditEvent,
     Context,
     Envelope,
     EnvelopeState,
@@ -42,6 +42,7 @@ from rules import engine, language
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from relay.config import AdapterTable
     from relay.planning import Site
     from relay.ports import Clock, Inbox, Opener
     from relay.reading import Document
@@ -154,9 +155,7 @@ class Intake:
 
     def _corrupt(self, envelope: Envelope) -> Plan:
         """Set aside whole; the admins are told."""
-        return planning.plan_corrupt(
-            self.site(), envelope.id, Why.UNREADABLE, self.clock.now(), adapter=envelope.adapter
-        )
+        return planning.plan_corrupt(self.site(), envelope, Why.UNREADABLE, self.clock.now())
 
     def _understand(self, letter: _Letter, raw: bytes) -> None:
         """The pure rooms that need nothing but the bytes; may run outside the event loop."""
@@ -166,10 +165,14 @@ class Intake:
         document = reading.read(raw) if mail else reading.read_file(letter.envelope.ref, raw)
         letter.document = document
         letter.fingerprint = reading.fingerprint(raw)
-        letter.recognised = recognition.recognise(document, is_ours=site.is_ours)
+        letter.recognised = recognition.recognise(
+            document, is_ours=_ours(site), timezone=site.settings.timezone
+        )
         if letter.correction is not None:
-            corrected = corrections.applied(letter.recognised.notice, letter.correction.fields)
-            letter.recognised = replace(letter.recognised, notice=corrected)
+            fields = letter.correction.fields or {}
+            letter.recognised = replace(
+                letter.recognised, notice=replies.applied(letter.recognised.notice, fields)
+            )
 
     async def _resolve(self, letters: Sequence[_Letter]) -> None:
         """Ask the registry and the directory about every notice, all in two reads."""
@@ -189,8 +192,8 @@ class Intake:
             if letter.correction and letter.correction.gp:
                 numbers[letter.correction.gp] = None
         professionals = await self.store.professionals(list(numbers), list(names))
-        stated = tuple(address for letter in notices if (address := _stated_address(letter)))
-        owners = (await self.store.contexts([Ask(addresses=stated)]))[0].owners if stated else {}
+        stated = [address for letter in notices if (address := _stated_address(letter))]
+        owners = await self.store.owners(stated) if stated else {}
         known = {each.rpps: each for each in professionals}
         for letter in notices:
             self._resolved(site, letter, professionals, owners)
@@ -231,7 +234,14 @@ class Intake:
             return Ask()
         if letter.arrival is None:
             letter.arrival = _arrival(site, letter, {})
-        return planning.ask(site, letter.arrival)
+        ask = Ask(fingerprint=letter.fingerprint)
+        if recognised.outcome in (Outcome.REPLY, Outcome.RECEIPT):
+            ask = planning.ask_of_mail(site, document, recognised, ask)
+        stay, found = letter.arrival.stay, letter.resolution
+        if stay is not None and found is not None:
+            people = (found.professional.rpps,) if found.professional else ()
+            ask = replace(ask, stays=stay.asked, people=people)
+        return planning.ask_of_notice(recognised.notice, stay, ask)
 
     # ----------------------------------------------------------------------------------------------- settling
 
@@ -245,8 +255,7 @@ class Intake:
             planned: list[tuple[_Letter, Ask, Plan, str | None]] = []
             for (letter, ask), context in zip(waiting, contexts, strict=True):
                 plan, popup = await self._plan(letter, context, draw)
-                if plan is not None:
-                    planned.append((letter, ask, plan, popup))
+                planned.append((letter, ask, plan, popup))
             problems = await self.store.record([plan for _, _, plan, _ in planned])
             waiting = []
             for (letter, ask, plan, popup), problem in zip(planned, problems, strict=True):
@@ -260,7 +269,7 @@ class Intake:
             # Still open in the store: decided again at the next start, and counted as open until then.
             log.get().error("plan_not_recorded", envelope=letter.envelope.id, adapter=letter.envelope.adapter)
 
-    async def _plan(self, letter: _Letter, context: Context, draw: int) -> tuple[Plan | None, str | None]:
+    async def _plan(self, letter: _Letter, context: Context, draw: int) -> tuple[Plan, str | None]:
         """One arrival's plan, and the words that answer a button press."""
         site, now = self.site(), self.clock.now()
         try:
@@ -270,41 +279,39 @@ class Intake:
             if isinstance(event, Press):
                 return planning.plan_press(site, letter.envelope, event, context, now)
             if isinstance(event, Typed):
-                return planning.plan_typed(site, letter.envelope, event, context, now), None
-            return await self._plan_mail(
-                site, self._decided(site, letter, context, now), context, now, draw
-            ), None
+                return planning.plan_typed(site, letter.envelope, event, context, now)
+            arrival = replace(self._decided(site, letter, context, now), draw=draw)
+            return await self._plan_mail(site, arrival, context, now), None
         except Exception as error:  # noqa: BLE001 - a defect of ours sets one arrival aside, never stops the loop
             log.failure("arrival_not_planned", error, envelope=letter.envelope.id)
             return self._corrupt(letter.envelope), None
 
-    async def _plan_mail(
-        self, site: Site, arrival: Arrival, context: Context, now: datetime, draw: int
-    ) -> Plan | None:
-        """The plan of one mail or document; None when it corrected a held letter, which was decided instead."""
+    async def _plan_mail(self, site: Site, arrival: Arrival, context: Context, now: datetime) -> Plan:
+        """The plan of one mail or document."""
         recognised, document = arrival.recognised, arrival.document
         if context.duplicate_of is not None:
-            return planning.plan_ignore(site, arrival, Why.DUPLICATE, now)
+            return planning.plan_ignore(arrival, Why.DUPLICATE, now)
         if site.tokens.read_message_id(document.message_id or "") is not None:
-            return planning.plan_ignore(site, arrival, Why.OWN_MESSAGE, now)
+            return planning.plan_ignore(arrival, Why.OWN_MESSAGE, now)
         match recognised.outcome:
             case Outcome.RECEIPT:
                 return planning.plan_receipt(site, arrival, context, now)
             case Outcome.AUTOMATIC:
-                return planning.plan_ignore(site, arrival, Why.AUTOMATIC, now)
+                return planning.plan_ignore(arrival, Why.AUTOMATIC, now)
             case Outcome.REPLY:
                 plan = planning.plan_reply(site, arrival, context, now)
-                return plan if isinstance(plan, Plan) else await self._correct(arrival, plan, now)
-        listed = _listed(arrival.table, document.from_)
-        if why := _set_aside(arrival, listed=listed):
-            return planning.plan_hold(site, arrival, why, context, now)
+                if isinstance(plan, Correction):
+                    return await self._correct(site, arrival, plan, context, now)
+                return plan
+        if why := _set_aside(arrival):
+            return planning.plan_hold(site, arrival, context, why, now)
         if recognised.outcome is Outcome.UNCLEAR:
-            return planning.plan_hold(site, arrival, recognised.why or Why.UNCLEAR, context, now)
+            return planning.plan_hold(site, arrival, context, recognised.why or Why.UNCLEAR, now)
         if recognised.outcome is Outcome.OTHER:
-            if document.attachments and listed and arrival.table.ward is not None:
-                return planning.plan_hold(site, arrival, Why.ATTACHMENT_UNREAD, context, now)
-            return planning.plan_ignore(site, arrival, recognised.why or Why.NOT_A_NOTICE, now)
-        return planning.plan_notice(site, arrival, context, now, draw=draw)
+            if arrival.ward is not None and arrival.listed and recognition.has_attachment(document):
+                return planning.plan_hold(site, arrival, context, Why.ATTACHMENT_UNREAD, now)
+            return planning.plan_ignore(arrival, recognised.why or Why.NOT_A_NOTICE, now)
+        return planning.plan_notice(site, arrival, context, now)
 
     def _decided(self, site: Site, letter: _Letter, context: Context, now: datetime) -> Arrival:
         """The arrival with its facts and the rules' word, where it is a letter."""
@@ -313,7 +320,7 @@ class Intake:
             return arrival
         facts = _facts(site, letter, arrival.table, context, now)
         decision = self._decide(site, letter, facts, now)
-        return replace(arrival, facts=language.facts_as_json(facts), decision=decision)
+        return replace(arrival, facts=cast("language.Facts", facts), decision=decision)
 
     def _decide(
         self, site: Site, letter: _Letter, facts: dict[str, object], now: datetime
@@ -347,16 +354,39 @@ class Intake:
 
     # ----------------------------------------------------------------------------------------------- a person
 
-    async def _correct(self, arrival: Arrival, correction: Correction, now: datetime) -> Plan | None:
-        """A ward filled in the lines: decide the held letter again. What still cannot be sent is told again."""
+    async def _correct(
+        self, site: Site, arrival: Arrival, correction: Correction, context: Context, now: datetime
+    ) -> Plan:
+        """A ward filled in the lines, or took its letter back: settle the hold; the reply itself is then decided.
+
+        What still cannot be sent keeps the reply for a person beside the letter.
+        """
         try:
-            reference = await self.release(correction)
-        except (Refused, NotFound) as refusal:
+            if correction.reject:
+                held = await self.store.hold(correction.hold)
+                plan = planning.plan_reject(site, held, correction.by, "", now)
+                (problem,) = await self.store.record([plan])
+                if problem is not None:
+                    raise problem
+                reference = None
+            else:
+                reference = await self.release(correction)
+        except RelaisError as refusal:
             log.get().warning(
                 "correction_refused", envelope=arrival.envelope.id, error=type(refusal).__name__
             )
-            reference = None
-        return planning.plan_corrected(self.site(), arrival, correction, reference, now)
+            return planning.plan_hold(site, arrival, context, Why.UNCLEAR, now, tell_ward=False)
+        return Plan(
+            at=now,
+            envelope=arrival.envelope.id,
+            state=EnvelopeState.DECIDED,
+            why=Why.REPLY,
+            kind=arrival.recognised.outcome.value,
+            message_id=arrival.document.message_id,
+            fingerprint=arrival.fingerprint,
+            reference=reference,
+            audit=(AuditEvent(correction.by, "corrected", arrival.envelope.id, Why.REPLY),),
+        )
 
     async def release(self, correction: Correction) -> str | None:
         """Decide a held letter again with what a person said; answers its reference.
@@ -364,8 +394,7 @@ class Intake:
         Raises NotFound when nothing is held under this id, Refused when a floor still forbids sending.
         """
         hold = await self.store.hold(correction.hold)
-        envelope, _ = await self.store.envelope(hold.envelope)
-        letter = await self._read(envelope, correction)
+        letter = await self._read(await self.store.stored(hold.envelope), correction)
         if letter.plan is not None or letter.recognised is None:
             raise Refused("these bytes cannot be read: reject the hold, or answer the ward by hand")
         if correction.patient is not None:
@@ -378,15 +407,11 @@ class Intake:
         for draw in range(TRIES):
             site, now = self.site(), self.clock.now()
             (context,) = await self.store.contexts([self._ask(letter)])
-            arrival = self._decided(site, letter, context, now)
+            arrival = replace(self._decided(site, letter, context, now), draw=draw)
             if arrival.decision is None or arrival.decision.action != "send":
                 reason = arrival.decision.reason if arrival.decision else "no rules are in force"
                 raise Refused(f"it still cannot be sent: {reason}")
-            plan = planning.plan_notice(
-                site, arrival, context, now, draw=draw, ends=(hold.id,), by=correction.by
-            )
-            if plan.state is EnvelopeState.HELD:
-                raise Refused(f"it still cannot be sent: {site.words.why(plan.why or Why.NO_ADDRESS)}")
+            plan = planning.plan_release(site, arrival, context, hold, now)
             (problem,) = await self.store.record([plan])
             if problem is None:
                 return plan.reference
@@ -396,11 +421,16 @@ class Intake:
 
     async def replay(self, envelope: str) -> None:
         """Decide an arrival again; its rows have the same ids, so what exists stays as it is."""
-        found, _ = await self.store.envelope(envelope)
-        await self.decide([found])
+        await self.decide([await self.store.stored(envelope)])
 
 
 # ---------------------------------------------------------------------------------------------------- small words
+
+
+def _ours(site: Site) -> Callable[[str], bool]:
+    """Whether a Message-ID or an address was signed by us."""
+    tokens = site.tokens
+    return lambda text: tokens.read_message_id(text) is not None or tokens.read_token(text) is not None
 
 
 def _marks(ask: Ask) -> set[str]:
@@ -430,9 +460,9 @@ def _facility(site: Site, letter: _Letter) -> str:
     return table.ward.facility if table and table.ward else ""
 
 
-def _listed(table: AdapterTable, sender: str | None) -> bool:
+def _listed(table: AdapterTable | None, sender: str | None) -> bool:
     """Whether this sender may send letters to that mailbox. Only wards' mailboxes have senders."""
-    if table.kind != "imap" or table.ward is None:
+    if table is None or table.kind != "imap" or table.ward is None:
         return True
     return sender is not None and any(fnmatchcase(sender, glob) for glob in table.senders)
 
@@ -440,24 +470,32 @@ def _listed(table: AdapterTable, sender: str | None) -> bool:
 def _arrival(site: Site, letter: _Letter, people: Mapping[str, Professional]) -> Arrival:
     """One mail as it was read; `people` are the professionals its lookups found."""
     assert letter.document is not None and letter.recognised is not None  # noqa: S101, PT018 - set by _read
+    table = site.settings.adapters.get(letter.envelope.adapter)
+    stay = None
+    if letter.resolution is not None:
+        stay = resolution.stay_keys(
+            letter.recognised.notice, letter.resolution, _facility(site, letter), site.settings.timezone
+        )
     return Arrival(
         envelope=letter.envelope,
         document=letter.document,
         recognised=letter.recognised,
-        table=site.settings.adapters.get(letter.envelope.adapter)
-        or AdapterTable(letter.envelope.adapter, "removed", {}),  # taken before somebody changed config.toml
-        resolution=letter.resolution,
-        people=people,
         fingerprint=letter.fingerprint,
+        resolution=letter.resolution,
+        stay=stay,
+        table=table,
+        listed=_listed(table, letter.document.from_),
+        released=letter.correction,
+        people=people,
     )
 
 
-def _set_aside(arrival: Arrival, *, listed: bool) -> Why | None:
+def _set_aside(arrival: Arrival) -> Why | None:
     """What holds an arrival whatever the rules say."""
     if arrival.envelope.flaw is not None:
         return arrival.envelope.flaw
-    nobody_is_listed = arrival.table.ward is not None and not arrival.table.senders
-    if not listed and (arrival.recognised.outcome is not Outcome.OTHER or nobody_is_listed):
+    nobody_is_listed = arrival.table is not None and not arrival.table.senders
+    if not arrival.listed and (arrival.recognised.outcome is not Outcome.OTHER or nobody_is_listed):
         return Why.UNLISTED_SENDER
     problems = {problem.code for problem in arrival.notice.problems}
     return next((why for why in (Why.TWO_PATIENTS, Why.BROKEN_PACKAGE) if why.value in problems), None)
@@ -498,7 +536,7 @@ def _facts(
     )
 
 
-def facts_of(name: str, raw: bytes, rules: language.RuleSet, now: datetime) -> dict[str, object]:
+def facts_of(name: str, raw: bytes, rules: language.RuleSet, now: datetime) -> language.Facts:
     """The facts of a file by itself: nobody is registered, no directory is known. For `rules explain`."""
     document = reading.read_file(name, raw)
     recognised = recognition.recognise(document)

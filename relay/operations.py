@@ -18,8 +18,9 @@ from relay import daemon, planning
 from relay.clock import SystemClock
 from relay.errors import NotFound, Refused, Stale, UsageError
 from relay.identity import normal_rpps
-from relay.intake import Correction, Intake
+from relay.intake import Intake
 from relay.model import AuditEvent, DeliveryNews, DeliveryState, Plan, Verb, Why
+from relay.planning import Correction
 
 if TYPE_CHECKING:
     from relay.config import Settings
@@ -31,9 +32,7 @@ TRIES = 5
 
 
 async def _site(settings: Settings, store: Store) -> Site:
-    return daemon.open_site(
-        settings, await daemon.rules_in_force(settings, store), daemon.limits_of(settings)
-    )
+    return daemon.open_site(settings, await daemon.rules_in_force(settings, store))
 
 
 def _now() -> datetime:

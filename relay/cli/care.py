@@ -30,7 +30,9 @@ def verify() -> int:
 
 
 @audit.command("export")
-def export(since: str = typer.Option(None, "--since", help="From this date, time, or this long ago.")) -> int:
+def export(
+    since: str | None = typer.Option(None, "--since", help="From this date, time, or this long ago."),
+) -> int:
     """Print the trail as JSON lines; it holds no content."""
     site = shared.settings()
 

@@ -66,31 +66,31 @@ def _list(
 
 
 @envelopes.command("list")
-def list_envelopes(state: str = STATE, since: str = SINCE, limit: int = LIMIT) -> int:
+def list_envelopes(state: str | None = STATE, since: str | None = SINCE, limit: int = LIMIT) -> int:
     """List arrivals."""
     return _list("envelopes", state, since, limit, ENVELOPES, "nothing arrived")
 
 
 @deliveries.command("list")
-def list_deliveries(state: str = STATE, since: str = SINCE, limit: int = LIMIT) -> int:
+def list_deliveries(state: str | None = STATE, since: str | None = SINCE, limit: int = LIMIT) -> int:
     """List copies."""
     return _list("deliveries", state, since, limit, DELIVERIES, "nothing leaves")
 
 
 @threads.command("list")
-def list_threads(state: str = STATE, since: str = SINCE, limit: int = LIMIT) -> int:
+def list_threads(state: str | None = STATE, since: str | None = SINCE, limit: int = LIMIT) -> int:
     """List follow-ups."""
     return _list("threads", state, since, limit, THREADS, "no follow-up")
 
 
 @hold.command("list")
-def list_holds(state: str = STATE, since: str = SINCE, limit: int = LIMIT) -> int:
+def list_holds(state: str | None = STATE, since: str | None = SINCE, limit: int = LIMIT) -> int:
     """List what waits for a person."""
     return _list("holds", state, since, limit, HOLDS, "nothing is held")
 
 
 @incidents.command("list")
-def list_incidents(state: str = STATE, since: str = SINCE, limit: int = LIMIT) -> int:
+def list_incidents(state: str | None = STATE, since: str | None = SINCE, limit: int = LIMIT) -> int:
     """List incidents."""
     return _list("incidents", state, since, limit, INCIDENTS, "no incident")
 
@@ -111,7 +111,7 @@ def _act(name: str, *words: object, **named: object) -> int:
 @envelopes.command("show")
 def show_envelope(
     envelope: str = typer.Argument(help="The envelope's id."),
-    raw: Path = typer.Option(None, "--raw", help="Write the original bytes to this file."),
+    raw: Path | None = typer.Option(None, "--raw", help="Write the original bytes to this file."),
 ) -> int:
     """Show one arrival and what was decided about it."""
     return _act("show_envelope", envelope, raw=raw)
@@ -126,8 +126,8 @@ def replay(envelope: str = typer.Argument(help="The envelope's id.")) -> int:
 @hold.command("release")
 def release(
     held: str = typer.Argument(help="The hold's id."),
-    gp: str = typer.Option(None, "--gp", help="The RPPS of the registered GP."),
-    patient: str = typer.Option(None, "--patient", help="The INS of the patient."),
+    gp: str | None = typer.Option(None, "--gp", help="The RPPS of the registered GP."),
+    patient: str | None = typer.Option(None, "--patient", help="The INS of the patient."),
     by: str = typer.Option("admin", "--by", help="Who decides: rpps:…, ward:SLUG, desk:NAME or a name."),
 ) -> int:
     """Send a held letter on, with what a person decided."""
@@ -167,7 +167,9 @@ TEXT = typer.Option(None, "--text", help="Words for the other side, carried by s
 
 
 def _verb(name: str, words: str) -> None:
-    def command(ref: str = typer.Argument(help="Reference or id."), by: str = BY, text: str = TEXT) -> int:
+    def command(
+        ref: str = typer.Argument(help="Reference or id."), by: str = BY, text: str | None = TEXT
+    ) -> int:
         return _act("thread_verb", name.replace("-", "_"), ref, by=by, text=text)
 
     command.__doc__ = words

@@ -135,7 +135,7 @@ def set_gp(
     from relay import identity
 
     site = shared.settings()
-    bare = identity.rpps(rpps)
+    bare = identity.normal_rpps(rpps)
     if bare is None:
         raise UsageError("an RPPS has 11 digits")
 
@@ -187,7 +187,7 @@ def import_directory(
         async with shared.opened(site) as store:
             with _bar(_exists(file)) as progress, file.open("rb") as stream:
                 return await store.import_professionals(
-                    counted.good(registers.professionals(stream, str(file))), identity.fold, progress=progress
+                    counted.good(registers.directory(stream, str(file))), identity.fold, progress=progress
                 )
 
     return _report(shared.run(work()), counted.bad, file)
@@ -226,9 +226,11 @@ def find(text: str = typer.Argument(help="A family name, an RPPS or a mail addre
 
 @directory.command("link")
 def link(
-    rpps: str = typer.Argument(None, help="The professional's RPPS."),
-    channel: str = typer.Argument(None, help="telegram:CHAT[:USER], matrix:@USER:SERVER or webchat:NAME."),
-    file: Path = typer.Option(None, "--file", help="links.csv: rpps,channel."),
+    rpps: str | None = typer.Argument(None, help="The professional's RPPS."),
+    channel: str | None = typer.Argument(
+        None, help="telegram:CHAT[:USER], matrix:@USER:SERVER or webchat:NAME."
+    ),
+    file: Path | None = typer.Option(None, "--file", help="links.csv: rpps,channel."),
     no_notice: bool = typer.Option(False, "--no-notice", help="Mail nobody: for a bulk load."),
 ) -> int:
     """Link a chat account to a professional, as an admin's act; they are told by secure mail."""
@@ -238,10 +240,11 @@ def link(
     if (file is None) == (rpps is None or channel is None):
         raise UsageError("give RPPS and CHANNEL, or --file links.csv")
     counted = _Counted()
+    links = []
     if file is not None:
         with _exists(file).open("rb") as stream:
             links = list(counted.good(registers.links(stream, str(file))))
-    else:
+    elif rpps is not None and channel is not None:
         links = [registers.link(rpps, channel)]
 
     async def work() -> int:
@@ -263,7 +266,7 @@ def link(
 @directory.command("unlink")
 def unlink(
     rpps: str = typer.Argument(help="The professional's RPPS."),
-    channel: str = typer.Argument(None, help="One account; all when left out."),
+    channel: str | None = typer.Argument(None, help="One account; all when left out."),
 ) -> int:
     """Take chat accounts from a professional."""
     from relay import registers
@@ -285,7 +288,7 @@ def away(
     rpps: str = typer.Argument(help="Who is away."),
     first: str = typer.Option(..., "--from", help="First day, 2026-12-24."),
     last: str = typer.Option(..., "--to", help="Last day."),
-    substitute: str = typer.Option(None, "--substitute", help="The RPPS of who stands in."),
+    substitute: str | None = typer.Option(None, "--substitute", help="The RPPS of who stands in."),
 ) -> int:
     """Declare an absence, perhaps with a substitute."""
     from relay.model import Absence

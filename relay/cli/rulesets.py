@@ -56,7 +56,7 @@ def _show(findings: tuple[Finding, ...], lang: str) -> None:
 
 @commands.command("check")
 def check(
-    file: Path = typer.Argument(None, help="The rule file; the configured one when left out."),
+    file: Path | None = typer.Argument(None, help="The rule file; the configured one when left out."),
     form: str = typer.Option("text", "--format", help="text or json."),
     lang: str = typer.Option("fr", "--lang", help="Language of the findings: fr or en."),
 ) -> int:
@@ -90,7 +90,7 @@ def check(
 
 @commands.command("test")
 def test(
-    file: Path = typer.Argument(None, help="The rule file; the configured one when left out."),
+    file: Path | None = typer.Argument(None, help="The rule file; the configured one when left out."),
     lang: str = typer.Option("fr", "--lang", help="Language of the findings: fr or en."),
 ) -> int:
     """Run the tests that stand beside a rule file."""
@@ -125,10 +125,12 @@ def test(
 
 @commands.command("explain")
 def explain(
-    letter: Path = typer.Argument(None, help="A letter's file."),
-    rules_file: Path = typer.Option(None, "--rules", help="The rule file; the configured one when left out."),
-    facts: str = typer.Option(None, "--facts", help="Facts as JSON instead of a letter."),
-    at: str = typer.Option(None, "--at", help="The instant (site's time); now when left out."),
+    letter: Path | None = typer.Argument(None, help="A letter's file."),
+    rules_file: Path | None = typer.Option(
+        None, "--rules", help="The rule file; the configured one when left out."
+    ),
+    facts: str | None = typer.Option(None, "--facts", help="Facts as JSON instead of a letter."),
+    at: str | None = typer.Option(None, "--at", help="The instant (site's time); now when left out."),
     lang: str = typer.Option("fr", "--lang", help="fr or en."),
 ) -> int:
     """Say which rule decides, and why each earlier one did not."""
@@ -141,6 +143,7 @@ def explain(
         return 1
     if (facts is None) == (letter is None):
         raise UsageError("name a letter, or give --facts")
+    known: language.Facts
     when = datetime.now(UTC)
     if at is not None:
         try:
@@ -159,7 +162,7 @@ def explain(
             known = language.facts_from_json(given)
         except ValueError as error:
             raise UsageError(str(error)) from None
-    else:
+    elif letter is not None:
         from relay import intake
 
         known = intake.facts_of(letter.name, _text(letter), rules, when)

@@ -16,6 +16,7 @@ from relay.errors import UsageError
 
 if TYPE_CHECKING:
     from relay.config import Settings
+    from relay.starter import Answers
 
 
 def register(app: typer.Typer) -> None:
@@ -32,7 +33,7 @@ def register(app: typer.Typer) -> None:
 
 def init(
     folder: Path = typer.Argument(help="The folder to write."),
-    since: str = typer.Option(
+    since: str | None = typer.Option(
         None, "--since", help="From when an already full mailbox is read: now, all or a date. Asks nothing."
     ),
 ) -> int:
@@ -64,7 +65,7 @@ def _since(text: str) -> str:
         raise UsageError(f"--since « {text} » is neither now, all nor a date such as 2026-11-21") from None
 
 
-def _ask() -> object:
+def _ask() -> Answers:
     from relay import starter
 
     ask = typer.prompt
@@ -119,7 +120,9 @@ def check(
 
 
 def run(
-    only: str = typer.Option(None, "--only", help="One part of the daemon: intake, dispatch or console."),
+    only: str | None = typer.Option(
+        None, "--only", help="One part of the daemon: intake, dispatch or console."
+    ),
 ) -> int:
     """Run the relay until SIGTERM."""
     if only not in (None, "intake", "dispatch", "console"):
@@ -229,12 +232,12 @@ def _status_page(document: dict[str, object]) -> None:
     print(f"oldest waiting: {'–' if wait is None else f'{wait} s'}")
 
 
-def pause(adapter: str = typer.Argument(None, help="One adapter; all when left out.")) -> int:
+def pause(adapter: str | None = typer.Argument(None, help="One adapter; all when left out.")) -> int:
     """Emergency stop: nothing leaves; intake goes on."""
     return _pause(adapter, stop=True)
 
 
-def resume(adapter: str = typer.Argument(None, help="One adapter; all when left out.")) -> int:
+def resume(adapter: str | None = typer.Argument(None, help="One adapter; all when left out.")) -> int:
     """End a pause."""
     return _pause(adapter, stop=False)
 
