@@ -20,7 +20,7 @@ from relay.demo import once as sample
 from relay.demo import people, site, web
 from relay.demo.post import PostOffice
 from relay.demo.tour import Tour
-from relay.errors import RelaisError, Unavailable
+from relay.errors import Unavailable
 
 if TYPE_CHECKING:
     from relay.config import Settings
@@ -51,7 +51,13 @@ async def run(port: int, once: bool, out: TextIO) -> int:
     """
     async with opened(0 if once else port) as demo:
         if once:
-            return await sample.run(demo.tour, demo.url, out)
+            judging = asyncio.create_task(sample.run(demo.tour, demo.url, out))
+            await asyncio.wait({judging, demo.running}, return_when=asyncio.FIRST_COMPLETED)
+            if judging.done():
+                return judging.result()
+            judging.cancel()
+            demo.running.result()  # it ended by itself: raise what ended it
+            raise Unavailable("le relais s'est arrêté")
         print(f"Relais, démonstration : ouvrez {demo.url}", file=out)
         print("Tout se passe sur cet ordinateur, rien n'en sort. Ctrl-C pour finir.", file=out, flush=True)
         await asyncio.shield(demo.running)
@@ -115,5 +121,4 @@ async def _running(settings: Settings, office: PostOffice) -> AsyncIterator[Open
         daemon.stop()
         if following is not None:
             following.cancel()
-        with contextlib.suppress(RelaisError, asyncio.CancelledError):
-            await running
+        await asyncio.wait({running})

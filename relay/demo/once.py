@@ -95,7 +95,9 @@ def _wrong(tour: Tour, one: Sent, shown: dict[Doctor, list[dict[str, Any]]]) -> 
         ):
             return f"elle est arrivée chez {doctor.name}, à qui elle n'est pas destinée"
     return (
-        _undelivered(tour, one.letter, reference, shown) if one.letter.ends == "sent" else _unheld(tour, one)
+        _undelivered(tour, one, one.letter, reference, shown)
+        if one.letter.ends == "sent"
+        else _unheld(tour, one)
     )
 
 
@@ -105,7 +107,7 @@ def _about(mail: Mail, one: Sent, reference: str) -> bool:
 
 
 def _undelivered(
-    tour: Tour, letter: Letter, reference: str, shown: dict[Doctor, list[dict[str, Any]]]
+    tour: Tour, one: Sent, letter: Letter, reference: str, shown: dict[Doctor, list[dict[str, Any]]]
 ) -> str:
     assert letter.gp is not None  # noqa: S101 - a letter that ends at a doctor's
     mails = [
@@ -125,7 +127,7 @@ def _undelivered(
         return "l'alerte nomme le patient"
     if letter.urgent != ("URGENTE" in alerts[0]["text"]):
         return "l'alerte se trompe sur l'urgence"
-    return ""
+    return "" if one.story.stages[3] == "done" else "le suivi ne sait pas qu'elle est partie"
 
 
 def _documents(message: EmailMessage) -> list[tuple[str | None, object]]:

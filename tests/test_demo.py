@@ -1,0 +1,360 @@
+"""The demo: its post office behaves like a server, its letters say what they should, its page shows the relay at work."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+import aiosmtplib
+import httpx
+import pytest
+
+from relay import reading, recognition
+from relay.demo import letters, people, story
+from relay.demo.letters import Letter
+from relay.demo.post import PostOffice, read_report
+from relay.model import (
+    ChatFields,
+    ChatKind,
+    ChatRecipe,
+    Delivery,
+    DeliveryState,
+    LadderStep,
+    Outcome,
+    Pinned,
+    Purpose,
+    Thread,
+    ThreadState,
+    ThreadView,
+    Timer,
+)
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+NOW = datetime(2026, 12, 1, 17, 41, tzinfo=ZoneInfo("Europe/Paris"))
+CHROMIUM = Path("/usr/bin/chromium")
+GP, WARD = people.AMBRE.address, people.WARD
+
+# ---------------------------------------------------------------------------------------------- post office
+
+
+async def _submit(
+    office: PostOffice, sender: str, recipient: str, raw: bytes, notify: str = "SUCCESS,FAILURE"
+) -> None:
+    async with aiosmtplib.SMTP(
+        hostname="127.0.0.1", port=office.smtp_port, use_tls=False, start_tls=False
+    ) as client:
+        await client.sendmail(
+            sender,
+            [recipient],
+            raw,
+            mail_options=["RET=HDRS", "ENVID=abc123"],
+            rcpt_options=[f"NOTIFY={notify}"],
+        )
+
+
+MAIL = b"From: x\r\nSubject: bonjour\r\nMessage-ID: <1@x>\r\n\r\ncorps\r\n"
+
+
+async def test_a_mail_sent_over_smtp_arrives_and_its_delivery_is_reported() -> None:
+    async with PostOffice([GP, people.RELAY]) as office:
+        await _submit(office, "relais+jeton@relais45.mssante.fr", GP, MAIL)
+        (mail,) = office.mails[GP]
+        assert mail.raw.endswith(MAIL)
+        (report,) = office.mails[people.RELAY]
+    received = recognition.recognise(reading.read(report.raw)).receipt
+    assert received is not None
+    assert (received.kind, received.status, received.original_message_id, received.envid) == (
+        "dsn", "delivered", "<1@x>", "abc123",
+    )  # fmt: skip
+    assert b"Delivered-To: relais+jeton@relais45.mssante.fr" in report.raw
+
+
+async def test_no_report_comes_where_none_was_asked() -> None:
+    async with PostOffice([GP, people.RELAY]) as office:
+        await _submit(office, people.RELAY, GP, MAIL, notify="NEVER")
+        assert len(office.mails[GP]) == 1
+        assert office.mails[people.RELAY] == []
+
+
+async def test_nobodys_address_is_refused() -> None:
+    async with PostOffice([GP, people.RELAY]) as office:
+        with pytest.raises(aiosmtplib.SMTPRecipientsRefused):
+            await _submit(office, people.RELAY, "personne@medecin.mssante.fr", MAIL)
+
+
+async def test_opening_a_mail_tells_its_sender_when_asked() -> None:
+    asking = MAIL.replace(b"Subject", b"Disposition-Notification-To: <relais@relais45.mssante.fr>\r\nSubject")
+    async with PostOffice([GP]) as office:
+        mail = await office.deliver("x@y", GP, asking)
+        silent = await office.deliver("x@y", GP, MAIL)
+    assert mail is not None
+    assert silent is not None
+    told = read_report(GP, mail.message)
+    assert told is not None
+    received = recognition.recognise(reading.read(told[1])).receipt
+    assert received is not None
+    assert (told[0], received.kind, received.status) == ("relais@relais45.mssante.fr", "mdn", "read")
+    assert read_report(GP, silent.message) is None
+
+
+# -------------------------------------------------------------------------------------------------- letters
+
+PREPARED = letters.prepared(NOW)
+
+
+@pytest.mark.parametrize("letter", PREPARED, ids=lambda letter: letter.key)
+def test_each_letter_is_read_as_a_discharge_of_its_patient(letter: Letter) -> None:
+    found = recognition.recognise(reading.read(letter.raw))
+    assert found.outcome is Outcome.NOTICE
+    assert found.notice.event == "discharge"
+    assert found.notice.patient is not None
+    assert letter.patient == f"{found.notice.patient.given_names[0]} {found.notice.patient.birth_name}"
+    assert (found.notice.urgency == "urgent") is letter.urgent
+    named = found.notice.registered_gp.rpps if found.notice.registered_gp else None
+    assert named == (letter.gp.rpps if letter.gp else None)
+
+
+def test_another_turn_is_about_other_stays() -> None:
+    stays = [
+        {
+            recognition.recognise(reading.read(letter.raw)).notice.stay.number
+            for letter in letters.prepared(NOW, turn)
+        }  # type: ignore[union-attr]
+        for turn in (0, 1)
+    ]
+    assert len(stays[0]) == len(stays[1]) == len(PREPARED)
+    assert not stays[0] & stays[1]
+
+
+def test_the_demos_people_bear_numbers_that_hold() -> None:
+    from relay import identity
+
+    for doctor in people.DOCTORS:
+        assert identity.normal_rpps(doctor.rpps) == doctor.rpps
+        assert identity.passes_luhn(doctor.rpps)
+    for patient in people.PATIENTS:
+        assert identity.ins_is_valid(patient.ins)
+
+
+# --------------------------------------------------------------------------------------------------- stories
+
+
+def _view(state: ThreadState = ThreadState.AWAITING_ACK, **thread: Any) -> ThreadView:
+    pinned = Pinned(
+        "standard",
+        "ack",
+        (LadderStep("20s", "real", remind="gp_ping"), LadderStep("60s", "real", hand_to="sorties")),
+    )
+    one = Thread(
+        id="t", reference="7F3Q-K2M9", state=state, opened_at=NOW, ward="cardiologie", facility="", stay="s",
+        letter="e", gp=f"rpps:{people.AMBRE.rpps}", followup=pinned,
+    )  # fmt: skip
+    return ThreadView(replace(one, **thread), (_copy(Purpose.LETTER, "mss"), _copy(Purpose.ALERT, "webchat")),
+                      (Timer("t", "step", 0, 0, NOW + timedelta(seconds=20)),))  # fmt: skip
+
+
+def _copy(purpose: Purpose, adapter: str, state: DeliveryState = DeliveryState.SENT) -> Delivery:
+    return Delivery(f"{purpose}-{adapter}", adapter, f"rpps:{people.AMBRE.rpps}", "x", purpose,
+                    ChatRecipe(ChatFields(ChatKind.ALERT)), NOW, state=state)  # fmt: skip
+
+
+DECIDED = {"id": "e", "state": "decided", "reference": "7F3Q-K2M9"}
+
+
+def test_a_letter_on_its_way_tells_who_has_it_and_what_comes_next() -> None:
+    told = story.tell(DECIDED, None, _view())
+    assert [moment.text for moment in told.moments] == [
+        "Reçue par le relais",
+        "Lettre de sortie reconnue",
+        "Médecin traitant trouvé : Dr Camille Ambre, Orléans",
+        "Lettre remise dans la messagerie sécurisée de Dr Camille Ambre",
+        "Alerte sur son téléphone, sans donnée de santé",
+    ]
+    assert (told.now, told.tone) == ("En attente du médecin", "wait")
+    assert told.next == story.Next("Rappel sur son téléphone", NOW + timedelta(seconds=20))
+
+
+def test_an_acknowledged_letter_says_by_whom_and_counts_nothing_down() -> None:
+    told = story.tell(
+        DECIDED, None, replace(_view(ThreadState.ACKNOWLEDGED, acknowledged_by="Dr Ambre"), timers=())
+    )
+    assert (told.now, told.tone, told.next) == ("Bien reçue – Dr Ambre", "good", None)
+    assert told.moments[-1].text == "Bien reçue – Dr Ambre"
+
+
+def test_a_held_letter_gives_the_reason_in_the_rules_words() -> None:
+    hold = {"envelope": "e", "why": "rule", "reason": "Médecin traitant à trouver.", "since": "x"}
+    told = story.tell({"id": "e", "state": "held", "reference": "7F3Q-K2M9"}, hold, None)
+    assert "Retenue, rien n'est envoyé : médecin traitant à trouver" in [
+        moment.text for moment in told.moments
+    ]
+    assert told.tone == "warn"
+
+
+def test_a_copy_still_to_leave_is_not_told_as_delivered() -> None:
+    view = replace(_view(), deliveries=(_copy(Purpose.LETTER, "mss", DeliveryState.DEFERRED),))
+    assert not any("remise" in moment.text for moment in story.tell(DECIDED, None, view).moments)
+
+
+# -------------------------------------------------------------------------------------------- the whole demo
+
+
+def test_the_sample_letters_end_where_they_must() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "relay", "demo", "--once"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert ran.stdout.count("✓") == 6
+    assert "✗" not in ran.stdout
+    assert "Retenue, rien n'est envoyé" in ran.stdout
+    for patient in people.PATIENTS:
+        assert patient.family not in ran.stderr, "logs name nobody"
+
+
+# ----------------------------------------------------------------------------------------------- in a browser
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium, where there is one."""
+    if not CHROMIUM.exists():
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"CI=true: {CHROMIUM} has to be there", pytrace=False)
+        pytest.skip(f"{CHROMIUM} is not installed")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
+    """A demo of its own, in a process of its own."""
+    log = (tmp_path / "stderr").open("wb")
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port = free.getsockname()[1]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "relay", "demo", "--port", str(port)],
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
+    )
+    assert running.stdout is not None
+    line = running.stdout.readline()
+    assert str(port) in line, (tmp_path / "stderr").read_text()
+    yield f"http://127.0.0.1:{port}/"
+    running.terminate()
+    assert running.wait(20) == 0
+    running.stdout.close()
+    log.close()
+
+
+@pytest.fixture
+def page(browser: Browser, url: str) -> Iterator[Page]:
+    """The tour, open; any error of the page's own script fails the test."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, locale="fr-FR")
+    page = context.new_page()
+    page.set_default_timeout(15_000)
+    broken: list[str] = []
+    page.on("pageerror", lambda error: broken.append(str(error)))
+    page.goto(url)
+    yield page
+    context.close()
+    assert not broken
+
+
+def _send(page: Page, title: str) -> None:
+    page.get_by_role("button", name=f"Envoyer : {title}", exact=True).click()
+
+
+def test_pressing_bien_recu_on_the_phone_ends_the_wait(page: Page) -> None:
+    _send(page, "Lettre avec son PDF")
+    phone = page.frame_locator("#phone")
+    phone.get_by_role("button", name="Bien reçu", exact=True).click()
+    page.locator(".story .state", has_text="Bien reçue – Dr Ambre").wait_for()
+    assert phone.get_by_role("button", name="Bien reçu", exact=True).count() == 0
+    assert "PERVENCHE" not in phone.locator("body").inner_text()
+    page.locator("#doctor .mail summary").first.click()
+    assert page.locator("#doctor .files a").count() == 2
+
+
+def test_a_doctor_answers_by_mail_and_the_ward_answers_back(page: Page) -> None:
+    _send(page, "Simple courriel")
+    page.locator("#doctor .mail summary").first.click()
+    mail = page.locator("#doctor .mail").first
+    mail.locator("textarea").fill("Faut-il arrêter le traitement du soir ?")
+    mail.get_by_role("button", name="Répondre").click()
+    question = page.locator("#ward .mail", has_text="Question du médecin traitant")
+    question.locator("summary").click()
+    assert "arrêter le traitement du soir" in question.inner_text()
+    question.locator("textarea").fill("Non, le poursuivre.")
+    question.get_by_role("button", name="Répondre").click()
+    page.locator("#doctor .mail", has_text="Réponse du service").locator("summary").click()
+    assert page.locator("#doctor .mail").filter(has_text="Non, le poursuivre.").count() >= 1
+
+
+def test_the_ward_corrects_a_held_letter_and_it_leaves(page: Page) -> None:
+    _send(page, "« Dr Saule » : lequel ?")
+    held = page.locator("#ward .mail", has_text="Lettre retenue")
+    held.locator("summary").click()
+    assert "10099900473" in held.locator("textarea").input_value()
+    held.get_by_role("button", name="Répondre").click()
+    page.get_by_role("tab", name="Dr Dominique Saule").click()
+    page.locator("#doctor .mail").wait_for()
+    page.frame_locator("#phone").get_by_role("button", name="Bien reçu", exact=True).wait_for()
+    page.locator(".story", has_text="Corrigée par le service").wait_for()
+
+
+CANARY = '<img src=x onerror="parent.canary=1;window.canary=1"><script>window.canary=1</script>'
+
+
+def test_markup_in_a_letter_stays_text(page: Page) -> None:
+    page.get_by_text("Écrire une lettre").click()
+    text = page.locator("#letter").input_value()
+    page.locator("#letter").fill(text.replace("Cher confrère,", f"Cher confrère, {CANARY}").replace(
+        "N° de séjour : ", f"N° de séjour : {CANARY}"))  # fmt: skip
+    page.locator("#write").get_by_role("button", name="Envoyer").click()
+    page.locator("#doctor .mail summary").first.click()
+    assert "onerror" in page.locator("#doctor .mail .words").first.inner_text()
+    assert page.locator("#doctor img").count() == 0
+    assert page.evaluate("window.canary") is None
+
+
+def test_the_page_can_be_used_without_a_mouse(page: Page) -> None:
+    page.locator(".letter .main").first.focus()
+    page.keyboard.press("Enter")
+    page.locator(".story").wait_for()
+    page.get_by_role("tab").first.focus()
+    page.keyboard.press("ArrowRight")
+    assert page.get_by_role("tab", selected=True).inner_text().startswith("Dr Claude Saule")
+
+
+def test_the_page_fits_a_phone(page: Page) -> None:
+    page.set_viewport_size({"width": 375, "height": 720})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+
+
+def test_another_site_cannot_act_or_look(url: str) -> None:
+    with httpx.Client(base_url=url) as stranger:
+        assert stranger.get("/demo/state").status_code == 403
+        stranger.get("/")
+        assert stranger.get("/demo/state").status_code == 200
+        assert stranger.post("/demo/send", json={"letter": "xdm"}).status_code == 403
+        assert stranger.get("/", headers={"host": "evil.example"}).status_code == 421
