@@ -450,18 +450,23 @@ def _readings(stated: Patient) -> Iterable[tuple[str, str]]:
 
 def local_key(system: str, value: str) -> str:
     """A local id belongs to its facility: the same number elsewhere is somebody else."""
-    return f"local:{normal_finess(system) or system.strip()}:{value.strip().upper()}"
+    return f"local:{_place_of(system)}:{value.strip().upper()}"
+
+
+def _place_of(system: str) -> str:
+    """The FINESS of a facility, also out of an OID that hangs it below the root of structures."""
+    bare = system.strip().removeprefix("1.2.250.1.71.4.2.2.")
+    return normal_finess(bare) or bare
 
 
 def local_fit(stated: Patient, known: Registration, facility: str = "") -> Fit:
     """SAME: one local id is equal. OTHER: that facility knows the person by another number. Else SILENT."""
     if not known.local_id:
         return Fit.SILENT
-    place = normal_finess(known.facility) or known.facility.strip()
     ours = {
         local_key(local.system or facility, local.value)
         for local in stated.local_ids
-        if (normal_finess(local.system or facility) or (local.system or facility).strip()) == place
+        if _place_of(local.system or facility) == _place_of(known.facility)
     }
     if not ours:
         return Fit.SILENT

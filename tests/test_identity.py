@@ -279,6 +279,8 @@ def test_a_local_id_belongs_to_its_facility() -> None:
     here = replace(STATED, local_ids=(LocalId("450000088", "900012345"),))
     there = replace(STATED, local_ids=(LocalId("570000018", "900012345"),))
     changed = replace(STATED, local_ids=(LocalId("1450000088", "900099999"),))
+    by_oid = replace(STATED, local_ids=(LocalId("1.2.250.1.71.4.2.2.450000088", "900012345"),))
+    assert identity.local_fit(by_oid, KNOWN) is Fit.SAME
     assert identity.local_fit(here, KNOWN) is Fit.SAME
     assert identity.local_fit(there, KNOWN) is Fit.SILENT
     assert identity.local_fit(changed, KNOWN) is Fit.OTHER
@@ -328,6 +330,8 @@ def test_a_letter_without_ins_finds_the_row_by_used_name_turned_round_and_local_
     assert keys & set(identity.search_keys(Patient(local_ids=(LocalId("450000088", "900012345"),))))
     assert keys & set(identity.search_keys(Patient(ins="2480345234007")))
     assert not keys & set(identity.search_keys(Patient(local_ids=(LocalId("570000018", "900012345"),))))
+    nearly_nothing = replace(KNOWN, ins="", local_id="", birth_date=None, given_names=())
+    assert set(identity.keys_of(nearly_nothing)) & set(identity.search_keys(STATED))
 
 
 @settings(max_examples=60)

@@ -202,7 +202,9 @@ def test_a_row_that_cannot_be_ruled_out_is_a_second_candidate() -> None:
 
 
 def test_another_birth_place_is_a_doubt_without_ins_and_a_note_with_it() -> None:
-    assert resolved(letter(changed(PATIENT, birth_place="57463"))).identity == "doubtful"
+    doubted = resolved(letter(changed(PATIENT, birth_place="57463")))
+    assert doubted.identity == "doubtful"
+    assert "other_birth_place" in doubted.notes
     assert resolved(letter(changed(PATIENT, birth_place="Reims"))).identity == "validated"
     found = resolved(letter(changed(WITH_INS, birth_place="57463")))
     assert found.identity == "qualified"
@@ -243,6 +245,8 @@ def test_a_test_ins_is_held_unless_accepted_and_never_meets_a_production_one(oid
     assert (accepted.identity, accepted.registration) == ("qualified", fictive)
     crossed = resolved(letter(stated), (KNOWN, replace(KNOWN, ins="")), test_ins="accept")
     assert (crossed.identity, crossed.registration, crossed.gp) == ("qualified", None, "none")
+    bare = resolved(letter(stated), (replace(KNOWN, ins="", ins_oid=""),), test_ins="accept")
+    assert (bare.identity, bare.registration, bare.gp) == ("qualified", None, "none")
     assert resolved(letter(), (fictive,)).registration is None
 
 
