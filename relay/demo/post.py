@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import re
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -75,6 +75,8 @@ class PostOffice:
         self.mailboxes = tuple(mailboxes)
         self.mails: dict[str, list[Mail]] = {address: [] for address in self.mailboxes}
         self.imap_port = self.smtp_port = 0
+        self.delivered: Callable[[], None] = lambda: None
+        """Called after each delivery, for who shows the mailboxes."""
         self._sets: dict[str, MailboxSet] = {}
         self._stack = AsyncExitStack()
         self._last = 0
@@ -125,6 +127,7 @@ class PostOffice:
         del self.mails[box][:-KEPT]
         inbox = await self._sets[box].get_mailbox("INBOX")
         await inbox.append(AppendMessage(delivered, now, frozenset()))
+        self.delivered()
         return mail
 
 

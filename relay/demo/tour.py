@@ -68,6 +68,7 @@ class Tour:
         self.answered: dict[int, str] = {}  # mail → the answer that was given
         self.version = 0
         self.changed = asyncio.Event()
+        office.delivered = self.touch
 
     @staticmethod
     def local() -> datetime:
