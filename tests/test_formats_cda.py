@@ -1,0 +1,237 @@
+"""The CDA reader takes the header's word, and nobody is the registered GP whom the header does not call so."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from relay.formats import cda
+from relay.model import FollowUp
+from tests import letters
+
+SAMPLES = Path(__file__).parents[2] / "shared" / "samples"
+
+
+def read(**changes: object):
+    notice = cda.read(letters.cda(**changes))  # type: ignore[arg-type]
+    assert notice is not None
+    return notice
+
+
+@pytest.mark.parametrize("level", [1, 3])
+def test_the_header_says_all_that_routing_needs(level: int):
+    notice = read(level=level)
+    assert (notice.event, notice.document, notice.code, notice.format) == (
+        "discharge",
+        "letter",
+        "11490-0",
+        "cda",
+    )
+    assert (notice.document_id, notice.version, notice.status) == (
+        "1.2.250.1.999.1.1.20261201.1",
+        "1",
+        "final",
+    )
+    assert notice.patient == replace(letters.ODETTE, ins_key_valid=None, postcode="45000")
+    gp = notice.registered_gp
+    assert gp is not None
+    assert (gp.family_name, gp.given_name, gp.rpps) == ("MARTIN", "Camille", letters.MARTIN.rpps)
+    assert (gp.mss_address, gp.organisation) == (letters.MARTIN.mss_address, "Cabinet médical des Tilleuls")
+    stay = notice.stay
+    assert stay is not None
+    assert stay.discharged == datetime(2026, 12, 1, 13, 0, tzinfo=UTC)
+    assert (stay.discharged_exact, stay.number, stay.facility) == (True, "S-2026-004217", "450000088")
+    assert (stay.ward, stay.facility_name) == ("Service de Cardiologie", "CHR d'Exemple")
+    assert notice.author is not None
+    assert (notice.author.name, notice.author.rpps) == ("Solenn KERBELLEC", letters.AUTHOR.rpps)
+    assert notice.unknown == ()
+
+
+def test_the_body_adds_exit_mode_awaited_results_and_what_follows():
+    notice = read(
+        awaited=("Anatomopathologie", "Aucun"),
+        follow_up=(("Consultation", date(2026, 12, 15)), ("Kiné", None)),
+    )
+    assert notice.stay is not None
+    assert notice.stay.exit_mode == "home"
+    assert notice.awaited_results == ("Anatomopathologie",)
+    assert notice.follow_up == (FollowUp("Consultation 15/12/2026", date(2026, 12, 15)), FollowUp("Kiné"))
+
+
+@pytest.mark.parametrize(
+    ("code", "mode"),
+    [("109", "rehabilitation"), ("127", "home_hospitalisation"), ("500", "nursing_home"), ("GEN-092.06.01", "hospital"),
+     ("GEN-092.06.03", "other"), ("999", "other")],
+)  # fmt: skip
+def test_exit_modes_are_those_of_the_value_set(code: str, mode: str):
+    stay = read(exit_mode=(code, "")).stay
+    assert stay is not None
+    assert stay.exit_mode == mode
+
+
+def test_a_death_is_no_discharge():
+    assert read(exit_mode=("419099009", "Décès")).event == "death"
+
+
+@pytest.mark.parametrize("model", [2020, 2022])
+def test_both_models_of_names_give_the_same_person(model: int):
+    patient = read(model=model).patient
+    assert patient is not None
+    assert (patient.birth_name, patient.used_name, patient.name_kind) == ("CORMERAIS", "VALBRUNE", "birth")
+    assert patient.given_names == ("Odette", "Marie-Louise")
+
+
+def test_a_compound_first_name_stays_one_name():
+    names = read(patient=replace(letters.ODETTE, given_names=("Anne Lise", "Rose"))).patient
+    assert names is not None
+    assert names.given_names == ("Anne Lise", "Rose")
+
+
+def test_without_a_pcp_participant_there_is_no_registered_gp_whoever_receives_the_letter():
+    notice = read(gp=None, recipients=(letters.MARTIN, replace(letters.DUPONT, copy=True)))
+    assert notice.registered_gp is None
+    assert [(one.rpps, one.copy) for one in notice.recipients] == [
+        (letters.MARTIN.rpps, False), (letters.DUPONT.rpps, True),
+    ]  # fmt: skip
+
+
+def test_two_registered_gps_are_none():
+    raw = letters.cda()
+    participant = re.search(
+        rb"<participant typeCode=\"INF\">\s*<functionCode code=\"PCP\".*?</participant>", raw, re.DOTALL
+    )
+    assert participant is not None
+    other = participant[0].replace(letters.MARTIN.rpps.encode(), letters.DURAND.rpps.encode())
+    notice = cda.read(raw.replace(participant[0], participant[0] + other))
+    assert notice is not None
+    assert notice.registered_gp is None
+    assert notice.unknown == ("registered_gp",)
+
+
+def test_a_gp_number_that_cannot_be_read_is_unknown_not_absent():
+    raw = letters.cda().replace(b'extension="8' + letters.MARTIN.rpps.encode(), b'extension="8123')
+    notice = cda.read(raw)
+    assert notice is not None
+    assert notice.registered_gp is not None
+    assert notice.registered_gp.rpps is None
+    assert "registered_gp.rpps" in notice.unknown
+
+
+@pytest.mark.parametrize(
+    ("code", "event", "document"),
+    [("34112-3", "discharge", "letter"), ("18761-7", "admission", "letter"), ("15507-7", "er_visit", "letter"),
+     ("60280-5", "er_visit", "letter"), ("34133-9", "discharge", "other"), ("11502-2", "other", "other")],
+)  # fmt: skip
+def test_a_neighbouring_code_keeps_its_own_meaning(code: str, event: str, document: str):
+    notice = read(code=code)
+    assert (notice.code, notice.event, notice.document) == (code, event, document)
+
+
+def test_the_code_alone_makes_no_lettre_de_liaison():
+    notice = read(realm=None, code="11490-0")
+    assert notice.event == "discharge"  # the LDL-SES template still is a French mark
+    foreign = cda.read(letters.cda(realm=None).replace(b"1.2.250.1.213.1.1.1.29", b"1.2.276.0.76.10.1"))
+    assert foreign is not None
+    assert foreign.event == "other"
+    assert [problem.code for problem in foreign.problems] == ["foreign_letter"]
+
+
+def test_a_replacement_names_what_it_replaces():
+    notice = read(replaces="1.2.3", version="2")
+    assert (notice.document, notice.replaces, notice.version) == ("replacement", "1.2.3", "2")
+
+
+def test_a_day_without_a_time_is_a_day():
+    raw = letters.cda().replace(b"20261201140000+0100", b"20261201")
+    stay = cda.read(raw).stay  # type: ignore[union-attr]
+    assert stay is not None
+    assert (stay.discharged, stay.discharged_exact) == (datetime(2026, 11, 30, 23, tzinfo=UTC), False)
+
+
+@pytest.mark.parametrize("value", [b"1948", b"194803", b"19480231", b"hier"])
+def test_half_a_birth_date_is_unknown(value: bytes):
+    notice = cda.read(letters.cda().replace(b'birthTime value="19480317"', b'birthTime value="%s"' % value))
+    assert notice is not None
+    assert notice.patient is not None
+    assert notice.patient.birth_date is None
+    assert "patient.birth_date" in notice.unknown
+
+
+def test_ongoing_stays_have_no_discharge():
+    notice = read(discharged=None)
+    assert notice.stay is not None
+    assert notice.stay.discharged is None
+    assert notice.stay.admitted is not None
+
+
+def test_two_record_targets_are_two_patients():
+    raw = letters.cda()
+    target = re.search(rb"<recordTarget>.*?</recordTarget>", raw, re.DOTALL)
+    assert target is not None
+    notice = cda.read(raw.replace(target[0], target[0] * 2))
+    assert notice is not None
+    assert "two_patients" in {problem.code for problem in notice.problems}
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        b'<!DOCTYPE x SYSTEM "file:///etc/passwd">',
+        b'<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]>',
+    ],
+)
+def test_a_document_type_is_refused(hostile: bytes):
+    raw = letters.cda().replace(b"<ClinicalDocument", hostile + b"<ClinicalDocument", 1)
+    notice = cda.read(raw)
+    assert notice is not None
+    assert notice.patient is None
+    assert [problem.code for problem in notice.problems] == ["unreadable_document"]
+    assert cda.read(raw.decode().encode("utf-16")) is not None
+
+
+def test_broken_xml_is_a_problem_and_other_xml_is_not_ours():
+    broken = cda.read(letters.cda()[:-200])
+    assert broken is not None
+    assert [problem.code for problem in broken.problems] == ["unreadable_document"]
+    assert cda.read(b"<Bundle/>") is None
+
+
+@pytest.mark.skipif(not SAMPLES.is_dir(), reason="the shared samples are not here")
+def test_no_hostile_xml_raises_or_takes_long():
+    files = [
+        path
+        for folder in ("defusedxml-bombs", "libxml2-errors")
+        for path in (SAMPLES / "torture" / folder).rglob("*")
+    ]
+    assert len(files) > 150
+    for path in files:
+        if path.is_file():
+            began = time.process_time()
+            assert cda.read(path.read_bytes()) is None or path.name.startswith("ccda")
+            assert time.process_time() - began < 2, path.name
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_no_mutation_raises(data: st.DataObject):
+    raw = bytearray(letters.cda())
+    for _ in range(data.draw(st.integers(1, 5))):
+        place = data.draw(st.integers(0, len(raw) - 1))
+        raw[place : place + data.draw(st.integers(0, 40))] = data.draw(st.binary(max_size=8))
+    cda.read(bytes(raw))
+
+
+def test_a_large_letter_is_read_in_four_milliseconds():
+    raw = letters.cda(size=75_000)
+    cda.read(raw)
+    began = time.process_time()
+    for _ in range(20):
+        cda.read(raw)
+    assert (time.process_time() - began) / 20 < 0.004
