@@ -84,7 +84,7 @@ _LABELS: dict[str, str] = {
         "|stay no|stay id|stay ref|stay reference|visit number|encounter|encounter number|nda|n nda|iep|n iep"
         "|n d'hospitalisation|numero d'hospitalisation|n de dossier administratif|admission number"
         "|numero de venue|n de venue|identifiant du sejour|identifiant sejour|case number",
-        "exit_mode": "mode de sortie|destination|destination de sortie|sortie vers|mode sortie|discharge to"
+        "exit_mode": "mode de sortie|destination|destination de sortie|sortie vers|mode sortie|discharge to|discharged to"
         "|discharge destination|discharge disposition|devenir|devenir a la sortie|retour",
         "urgency": "urgence|degre d'urgence|niveau d'urgence|priorite|urgency|priority|caractere d'urgence|urgent",
         "opposition": "opposition|opposition du patient|opposition a la transmission|opposition a l'envoi"
@@ -499,6 +499,8 @@ def _take(found: _Found, name: str, value: str, owner: str | None, zone: ZoneInf
                 found.patient = replace(patient, postcode=formats.postcode(value[:5]))
         case "gp":
             if one_gp := person(value):
+                if found.gps and found.gps[-1].name is None and one_gp.rpps in (None, found.gps[-1].rpps):
+                    one_gp = replace(one_gp, rpps=found.gps.pop().rpps)  # the number stood before the name
                 found.gps.append(one_gp)
         case "gp_rpps":
             _gp_rpps(found, value)
