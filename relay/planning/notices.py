@@ -552,6 +552,8 @@ class _Writer:
                 end_hold=self.ends,
                 audit=tuple(audit),
             )
+        if kept_from := self._starts_now(copies):
+            self.thread = replace(self.thread, started_at=kept_from)
         kept = self.thread
         timers: tuple[Timer, ...] = step.timers
         return replace(
@@ -680,6 +682,11 @@ class _Writer:
             parts[person.key] = Participant(person.key, address, person.name)
             self.thread = replace(self.thread, participants=tuple(parts.values()))
 
+    def _starts_now(self, copies: Sequence[Delivery]) -> datetime | None:
+        """Now, where no letter of ours will leave whose sending could start the ladder."""
+        letters = any(c.purpose is Purpose.LETTER and c.to == self.thread.gp for c in copies)
+        return None if letters or self.thread.started_at else self.at
+
     # ----------------------------------------------------------------------------------------- the copies
 
     def _to_target(
@@ -726,9 +733,8 @@ class _Writer:
         carries = target.carries if person.reads_content else "pointer"
         is_gp = self.thread.gp == person.key
         if carries == "document" and is_gp and arrival.facts.get("addressed") is True:
-            # The ward wrote to that mailbox itself: alert and thread only, counted from now.
+            # The ward wrote to that mailbox itself: alert and thread only.
             self._joins(person, person.address)
-            self.thread = replace(self.thread, started_at=self.at)
             return []
         problem = self._cannot(table, person, carries)
         if problem is not None:

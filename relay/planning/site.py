@@ -84,9 +84,9 @@ class Site:
             confidential=not chat,
         )
 
-    def is_ours(self, message_id: str) -> bool:
-        """Whether we signed that Message-ID, or one that stands in that text."""
-        return self.tokens.read_message_id(message_id) is not None
+    def is_ours(self, text: str) -> bool:
+        """Whether that Message-ID or that reply address was signed by us."""
+        return self.tokens.read_message_id(text) is not None or self.tokens.read_token(text) is not None
 
     def allowed(self, address: str) -> bool:
         """Whether mail may leave for that address: the white list of domains, for everybody alike."""

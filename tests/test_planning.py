@@ -1,0 +1,1106 @@
+"""Decisions and events become plans: who gets what, with which words, and what waits for whom."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay import composing, config, planning, reading, recognition, resolution, threads
+from relay.errors import Refused
+from relay.model import (
+    Absence,
+    Ask,
+    ChatKind,
+    ChatRecipe,
+    Context,
+    Delivery,
+    DeliveryState,
+    Envelope,
+    EnvelopeState,
+    Link,
+    Mailbox,
+    MailRecipe,
+    Plan,
+    Press,
+    Professional,
+    Purpose,
+    Registration,
+    Thread,
+    ThreadState,
+    ThreadView,
+    Typed,
+    Verb,
+    Why,
+)
+from relay.planning import Arrival, Correction, Site
+from relay.tokens import Tokens
+from rules import engine, language
+from tests import letters
+from tests.letters import DUPONT, MARTIN, ODETTE
+
+GP = "dr.martin@medecin.mssante.fr"
+WARD = "secretariat.cardio@chr-exemple.mssante.fr"
+PEOPLE = "cardiologie@chr-exemple.mssante.fr"
+DESK = "sorties@chr-exemple.mssante.fr"
+AT = datetime(2026, 12, 1, 16, 45, tzinfo=UTC)
+LATER = AT + timedelta(minutes=10)
+
+CONFIG = """
+[relay]
+domains = ["*.mssante.fr"]
+mode = "{mode}"
+admins = ["informatique@chr-exemple.mssante.fr"]
+[keys]
+file = "keys.json"
+[adapters.cardiologie]
+kind = "imap"
+host = "127.0.0.1"
+username = "relais-cardio"
+password = {{ env = "RELAY_TEST_PASSWORD" }}
+senders = ["*@chr-exemple.mssante.fr"]
+receipts = "{receipts}"
+ward = {{ name = "Cardiologie", slug = "cardiologie", facility = "450000088", reply_to = "secretariat.cardio@chr-exemple.mssante.fr", phone = "02 38 00 00 00" }}
+[adapters.retours]
+kind = "imap"
+role = "replies"
+host = "127.0.0.1"
+username = "relais"
+password = {{ env = "RELAY_TEST_PASSWORD" }}
+[adapters.mss]
+kind = "smtp"
+host = "127.0.0.1"
+from = "relais@relais45.mssante.fr"
+reply = "relais+{{token}}@relais45.mssante.fr"
+authserv_id = "operateur.mssante.fr"
+[chat]
+dpo_agreed = "2026-11-01"
+[adapters.telegram]
+kind = "telegram"
+token = {{ env = "RELAY_TEST_PASSWORD" }}
+[facilities]
+"450000088" = "CHR d'Exemple"
+[desks.sorties]
+mail = "sorties@chr-exemple.mssante.fr"
+sees = "{sees}"
+"""
+
+RULES = """
+version: 1
+timezone: Europe/Paris
+hours:
+  nuit: { every-day: ["20:00-08:00"] }
+targets:
+  gp: { who: registered_gp, via: [mss], carries: document }
+  gp_ping: { who: registered_gp, via: [telegram], carries: pointer, quiet: nuit }
+  sorties: { who: desk/sorties, via: [mss], carries: document }
+followups:
+  court:
+    await: ack
+    ack: { within: 2h, clock: real }
+    ladder:
+      - { after: 1h, remind: gp_ping }
+      - { after: 2h, remind: gp }
+      - { after: 4h, hand_to: sorties }
+rules:
+  - id: mt
+    when: { gp: [none, many, conflict, left, no_mailbox] }
+    hold: sorties
+    reason: "Médecin traitant à trouver"
+  - id: sortie
+    when: { event: discharge }
+    send: [gp, gp_ping]
+    followup: court
+default: { hold: sorties, reason: "Aucune règle ne correspond" }
+"""
+
+
+@pytest.fixture(autouse=True)
+def _secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RELAY_TEST_PASSWORD", "x")
+
+
+def make_site(
+    *, mode: str = "live", receipts: str = "problems", sees: str = "document", rules: str = RULES
+) -> Site:
+    settings = config.parse(
+        CONFIG.format(mode=mode, receipts=receipts, sees=sees), Path("/nowhere/config.toml")
+    )
+    loaded, findings = language.load(rules, "test.yaml")
+    assert loaded is not None, findings
+    return Site(settings, loaded, Tokens(b"k" * 32, "relais45.mssante.fr"))
+
+
+def doctor(person: Any, **more: Any) -> Professional:
+    box = Mailbox(person.mss_address)
+    return Professional(
+        person.rpps, person.family_name, person.given_name, "10", mailboxes=(box,), postcode="45000", **more
+    )
+
+
+def envelope(raw: bytes, adapter: str = "cardiologie", at: datetime = AT) -> Envelope:
+    return Envelope(
+        planning.site.thread_id(repr(raw)), adapter, adapter, str(len(raw)), at - timedelta(minutes=4), raw
+    )
+
+
+def arrive(
+    site: Site,
+    raw: bytes,
+    *,
+    at: datetime = AT,
+    adapter: str = "cardiologie",
+    gps: Any = (MARTIN,),
+    **facts: Any,
+) -> Arrival:
+    """Mail as intake hands it over, read, recognised, resolved and decided for real."""
+    document = reading.read(raw)
+    recognised = recognition.recognise(document, is_ours=site.is_ours)
+    table = site.settings.adapters[adapter]
+    arrival = Arrival(envelope(raw, adapter, at), document, recognised, reading.fingerprint(raw), table=table)
+    if recognised.outcome.value != "notice":
+        return arrival
+    # An INS in a text letter stands without its OID and is taken as a NIR.
+    registered = Registration(
+        ODETTE.ins or "", "1.2.250.1.213.1.4.8", birth_name=ODETTE.birth_name or "", used_name="VALBRUNE",
+        given_names=ODETTE.given_names, birth_date=ODETTE.birth_date, sex=ODETTE.sex or "",
+        gp_rpps=(MARTIN.rpps or "",), consent="allowed",
+    )  # fmt: skip
+    found = resolution.resolve(
+        recognised.notice, (registered,), [doctor(g) for g in gps], domains=site.settings.domains,
+        test_ins="accept", facility="450000088",
+    )  # fmt: skip
+    known = {
+        "event": recognised.notice.event, "identity": found.identity, "gp": found.gp,
+        "consent": found.consent, "urgency": recognised.notice.urgency, **facts,
+    }  # fmt: skip
+    given = {name: value for name, value in known.items() if value is not None}
+    assert site.rules is not None
+    return replace(
+        arrival,
+        resolution=found,
+        stay=resolution.stay_keys(recognised.notice, found, "450000088"),
+        facts=given,
+        decision=engine.decide(site.rules, given, at),
+    )
+
+
+LINK = Link(MARTIN.rpps or "", "telegram", "9001", "9001")
+LINKED = Context(links=(LINK,))
+
+
+def letter(**more: Any) -> bytes:
+    return letters.text_mail(gp=MARTIN, **more)
+
+
+def after(view: ThreadView | None, plan: Plan) -> ThreadView:
+    """The thread as it stands once the plan is written."""
+    old = view or ThreadView(plan.thread or pytest.fail("no thread"))
+    thread = plan.thread or old.thread
+    if view is not None and plan.thread is not None:
+        assert plan.thread.version == view.thread.version + 1
+    news = {each.delivery: each.state for each in plan.news}
+    stopped = set(plan.cancel_purposes) if plan.cancel_queued else None
+    known = []
+    for each in old.deliveries:
+        state = news.get(each.id, each.state)
+        if stopped is not None and state is DeliveryState.QUEUED and (not stopped or each.purpose in stopped):
+            state = DeliveryState.CANCELLED
+        known.append(replace(each, state=state))
+    ids = {each.id for each in known}
+    known += [each for each in plan.deliveries if each.id not in ids and each.thread == thread.id]
+    timers = [t for t in old.timers if t.id not in plan.done_timers]
+    if thread.id in plan.drop_timers:
+        timers = [t for t in timers if t.revision == thread.revision]
+    timers += plan.timers
+    made = ThreadView(thread, tuple(known), tuple(timers), links=(LINK,))
+    assert not threads.problems(thread, timers)
+    return made
+
+
+def sent(view: ThreadView) -> ThreadView:
+    """Everything queued has left."""
+    return replace(
+        view,
+        deliveries=tuple(
+            replace(d, state=DeliveryState.SENT, remote=f"r{n}") if d.state is DeliveryState.QUEUED else d
+            for n, d in enumerate(view.deliveries)
+        ),
+    )
+
+
+def opened(site: Site) -> tuple[Plan, ThreadView]:
+    plan = planning.plan_notice(site, arrive(site, letter()), LINKED, AT)
+    return plan, sent(after(None, plan))
+
+
+def one(plan: Plan, purpose: Purpose, to: str | None = None) -> Delivery:
+    (found,) = [d for d in plan.deliveries if d.purpose is purpose and to in (None, d.to)]
+    return found
+
+
+def headers(delivery: Delivery) -> dict[str, str]:
+    assert isinstance(delivery.recipe, MailRecipe)
+    return dict(delivery.recipe.headers)
+
+
+def text(delivery: Delivery) -> str:
+    assert isinstance(delivery.recipe, MailRecipe)
+    return delivery.recipe.text
+
+
+def chat(delivery: Delivery) -> ChatRecipe:
+    assert isinstance(delivery.recipe, ChatRecipe)
+    return delivery.recipe
+
+
+def nonce(delivery: Delivery, verb: Verb, choice: str = "") -> str:
+    return next(
+        b.nonce for row in chat(delivery).buttons for b in row if (b.verb, b.choice) == (verb, choice)
+    )
+
+
+def answer_to(site: Site, to: Delivery, words: str, *, sender: str, **more: Any) -> Arrival:
+    """A person's reply to one of our mails, by its Reply-To and In-Reply-To."""
+    raw = letters.reply(
+        words, to_message_id=headers(to)["Message-ID"], sender=sender, to=headers(to)["Reply-To"], **more
+    )
+    return arrive(site, raw, at=LATER, adapter="retours")
+
+
+def replied(site: Site, view: ThreadView, to: Delivery, words: str, *, sender: str = GP, **more: Any) -> Plan:
+    made = planning.plan_reply(
+        site, answer_to(site, to, words, sender=sender, **more), Context(threads=(view,)), LATER
+    )
+    assert isinstance(made, Plan)
+    return made
+
+
+# ------------------------------------------------------------------------------------------------- a sent letter
+
+
+def test_a_letter_goes_to_the_gp_with_an_alert_a_thread_and_its_ladder():
+    site = make_site()
+    plan, view = opened(site)
+    mail, ping = one(plan, Purpose.LETTER), one(plan, Purpose.ALERT)
+    assert (plan.state, plan.why) == (EnvelopeState.DECIDED, Why.RULE)
+    assert (mail.to, mail.address) == (f"rpps:{MARTIN.rpps}", GP)
+    assert text(mail).splitlines()[0] == (
+        f"Réf. {view.thread.reference} — Répondez par un mot : OK (bien reçu), RAPPEL (rappelez-moi), "
+        "ERREUR (pas mon patient), ou écrivez votre question."
+    )
+    assert headers(mail)["Subject"] == f"Lettre de liaison – Réf. {view.thread.reference}"
+    assert headers(mail)["From"] == '"Cardiologie – CHR d\'Exemple (Relais)" <relais@relais45.mssante.fr>'
+    assert headers(mail)["Auto-Submitted"] == "auto-generated"
+    assert headers(mail)["X-Auto-Response-Suppress"] == "All"
+    assert headers(mail)["Disposition-Notification-To"] == headers(mail)["Reply-To"]
+    assert "references" not in {name.lower() for name in headers(mail)}
+    assert (ping.address, ping.thread) == ("9001", view.thread.id)
+    assert [b.verb for b in chat(ping).buttons[0]] == [Verb.ACK]
+    assert view.thread.state is ThreadState.AWAITING_ACK
+    assert [t.level for t in plan.timers] == [0, 1, 2]
+    assert view.thread.deadline == AT + timedelta(hours=2)
+    assert plan.decision is not None
+    assert plan.decision.rule == "sortie"
+
+
+def test_deciding_again_writes_the_same_rows():
+    site = make_site(receipts="each")
+    arrival = arrive(site, letter())
+    assert planning.plan_notice(site, arrival, LINKED, AT) == planning.plan_notice(site, arrival, LINKED, AT)
+
+
+def test_the_gps_mail_names_no_address_of_the_ward_and_carries_the_documents():
+    site = make_site()
+    arrival = arrive(site, letter(attachments=[("bilan.pdf", letters.pdf(), "application/pdf")]))
+    mail = one(planning.plan_notice(site, arrival, LINKED, AT), Purpose.LETTER)
+    assert isinstance(mail.recipe, MailRecipe)
+    made = composing.compose(mail.recipe, arrival.envelope.raw)
+    read = email.message_from_bytes(made, policy=email.policy.default)
+    (part,) = [p for p in read.walk() if p.get_filename()]
+    assert part.get_content() == letters.pdf()
+    assert b"chr-exemple.mssante.fr" not in made
+    assert str(read["From"]) == "Cardiologie – CHR d'Exemple (Relais) <relais@relais45.mssante.fr>" or (
+        "CHR d'Exemple (Relais)" in str(read["From"])
+    )
+    assert site.tokens.read_message_id(str(read["Message-ID"])) is not None
+    assert site.tokens.read_token(str(read["Reply-To"])) is not None
+
+
+def test_an_xdm_letter_keeps_its_subject():
+    site = make_site()
+    raw = letters.xdm_mail(gp=MARTIN)
+    mail = one(planning.plan_notice(site, arrive(site, raw), LINKED, AT), Purpose.LETTER)
+    assert headers(mail)["Subject"] == reading.read(raw).subject
+    assert headers(mail)["Subject"].startswith("XDM/1.0/DDM+")
+
+
+def test_nobody_linked_is_recorded_and_the_letter_goes_all_the_same():
+    plan = planning.plan_notice(make_site(), arrive(make_site(), letter()), Context(), AT)
+    assert one(plan, Purpose.LETTER).state is DeliveryState.QUEUED
+    missing = one(plan, Purpose.ALERT)
+    assert (missing.state, missing.why) == (DeliveryState.CANCELLED, Why.NO_CHANNEL)
+
+
+def test_an_alert_at_night_waits_until_the_morning_and_an_urgent_one_does_not():
+    site, night = make_site(), datetime(2026, 12, 1, 21, 30, tzinfo=UTC)
+    quiet = one(planning.plan_notice(site, arrive(site, letter(), at=night), LINKED, night), Purpose.ALERT)
+    assert quiet.not_before == datetime(2026, 12, 2, 7, 0, tzinfo=UTC)
+    assert chat(quiet).silent
+    arrival = arrive(site, letter(), at=night)
+    urgent = replace(
+        arrival, recognised=replace(arrival.recognised, notice=replace(arrival.notice, urgency="urgent"))
+    )
+    rings = one(planning.plan_notice(site, urgent, LINKED, night), Purpose.ALERT)
+    assert rings.not_before is None
+    assert not chat(rings).silent
+    assert chat(rings).fields.urgent
+
+
+def test_a_grace_period_delays_everything_that_leaves():
+    rules = RULES.replace("    followup: court\n", "    followup: court\n    grace: 5m\n")
+    plan = planning.plan_notice(make_site(rules=rules), arrive(make_site(rules=rules), letter()), LINKED, AT)
+    assert one(plan, Purpose.LETTER).not_before == AT + timedelta(minutes=5)
+    assert one(plan, Purpose.ALERT).not_before == AT + timedelta(minutes=5)
+    assert plan.timers[0].due == AT + timedelta(minutes=65)
+
+
+def test_observing_records_each_copy_and_opens_no_thread():
+    plan = planning.plan_notice(make_site(mode="observe"), arrive(make_site(), letter()), LINKED, AT)
+    assert plan.state is EnvelopeState.DECIDED
+    assert plan.thread is None
+    assert not plan.timers
+    assert not plan.grants
+    assert {(d.state, d.why) for d in plan.deliveries} == {(DeliveryState.CANCELLED, Why.OBSERVE)}
+    assert {d.purpose for d in plan.deliveries} == {Purpose.LETTER, Purpose.ALERT}
+
+
+def test_a_ward_that_asked_gets_a_receipt_beneath_its_own_letter():
+    site = make_site(receipts="each")
+    arrival = arrive(site, letter())
+    receipt = one(planning.plan_notice(site, arrival, LINKED, AT), Purpose.RECEIPT)
+    assert (
+        text(receipt).splitlines()[0]
+        == "Reçue 17 h 41, envoyée au Dr Martin, 45000. Erreur ? Répondez ANNULER."
+    )
+    assert receipt.address == WARD
+    assert headers(receipt)["In-Reply-To"] == arrival.document.message_id
+    assert GP not in text(receipt)
+
+
+def test_the_letter_the_ward_sent_to_the_gp_itself_is_not_sent_again():
+    site = make_site()
+    plan = planning.plan_notice(site, arrive(site, letter(), addressed=True), LINKED, AT)
+    assert {d.purpose for d in plan.deliveries} == {Purpose.ALERT}
+    view = after(None, plan)
+    assert view.thread.started_at == AT
+    assert any(p.address == GP for p in view.thread.participants)
+
+
+def test_a_letter_too_large_for_the_operator_is_held_and_the_ward_told():
+    site = make_site()
+    site = replace(site, limits={"mss": replace(site.limits_of("mss"), max_bytes=15_000)})
+    plan = planning.plan_notice(site, arrive(site, letter()), LINKED, AT)
+    assert (plan.state, plan.why) == (EnvelopeState.HELD, Why.TOO_LARGE)
+    assert one(plan, Purpose.HOLD_NOTE, "ward:cardiologie").address == WARD
+    assert plan.thread is None
+
+
+def test_a_copy_for_somebody_else_says_that_no_answer_is_expected_and_never_stops_the_letter():
+    extra = """
+also:
+  - id: copie
+    when: { event: discharge }
+    copy: pharma
+default: { hold"""
+    rules = RULES.replace("\ndefault: { hold", extra).replace(
+        "followups:",
+        "  pharma: { who: pharmacist, via: [mss], carries: document, basis: care_team }\nfollowups:",
+    )
+    site = make_site(rules=rules)
+    arrival = arrive(site, letter())
+    assert arrival.resolution is not None
+    assert arrival.resolution.registration is not None
+    without = planning.plan_notice(site, arrival, LINKED, AT)
+    assert one(without, Purpose.LETTER, f"rpps:{MARTIN.rpps}").state is DeliveryState.QUEUED
+    assert one(without, Purpose.LETTER, "pharmacist").why is Why.NO_ADDRESS
+    registration = replace(arrival.resolution.registration, pharmacist_mss="officine@pharma.mssante.fr")
+    with_box = replace(arrival, resolution=replace(arrival.resolution, registration=registration))
+    plan = planning.plan_notice(site, with_box, LINKED, AT)
+    copy = one(plan, Purpose.LETTER, "pharmacist")
+    assert "Copie pour information, aucune réponse attendue." in text(copy)
+    assert copy.recipe.original == arrival.envelope.id  # type: ignore[union-attr]
+    assert headers(copy)["Reply-To"] != headers(one(plan, Purpose.LETTER, f"rpps:{MARTIN.rpps}"))["Reply-To"]
+
+
+def test_an_alert_goes_to_the_substitute_of_somebody_away_and_the_letter_does_not():
+    site = make_site()
+    away = Absence(MARTIN.rpps or "", AT.date(), AT.date(), DUPONT.rpps)
+    other = Link(DUPONT.rpps or "", "telegram", "777", "777")
+    plan = planning.plan_notice(
+        site, arrive(site, letter()), Context(links=(LINK, other), absences=(away,)), AT
+    )
+    assert one(plan, Purpose.LETTER).address == GP
+    assert one(plan, Purpose.ALERT).address == "777"
+    assert plan.thread is not None
+    assert f"rpps:{DUPONT.rpps}" in {p.key for p in plan.thread.participants}
+
+
+# ---------------------------------------------------------------------------------------------- joining a stay
+
+
+def test_a_second_letter_of_the_same_stay_joins_its_thread():
+    site = make_site()
+    first, view = opened(site)
+    second = arrive(site, letter(body=None, subject="Complément"), at=LATER)
+    second = replace(second, envelope=replace(second.envelope, id="second"))
+    assert second.stay is not None
+    context = Context(
+        threads=(view,),
+        stays=dict.fromkeys([*first.stay_keys, view.thread.stay], view.thread.id),
+        links=(LINK,),
+        documents=dict.fromkeys(first.document_keys, "first"),
+    )
+    plan = planning.plan_notice(site, second, context, LATER)
+    assert plan.thread is not None
+    assert plan.thread.id == view.thread.id
+    assert plan.thread.letter == "second"
+    assert "Complète la lettre précédente" in text(one(plan, Purpose.LETTER))
+    references = headers(one(plan, Purpose.LETTER))["References"]
+    assert one(first, Purpose.LETTER).message_id in references
+    after(view, plan)
+
+
+def test_the_same_discharge_in_another_form_gives_no_second_alert():
+    site = make_site()
+    first, view = opened(site)
+    package = arrive(site, letters.xdm_mail(gp=MARTIN), at=LATER)
+    assert package.stay is not None
+    ask = planning.ask_of_notice(package.notice, package.stay, Ask())
+    known = {key: "first" for key in first.document_keys if key in ask.document_keys}
+    assert known, "the other form is looked up"
+    context = Context(
+        threads=(view,), links=(LINK,), documents=known,
+        stays=dict.fromkeys([*first.stay_keys, view.thread.stay], view.thread.id),
+    )  # fmt: skip
+    plan = planning.plan_notice(site, package, context, LATER)
+    assert [d.purpose for d in plan.deliveries] == [Purpose.LETTER]
+    assert plan.thread is not None
+    assert plan.thread.state is ThreadState.AWAITING_ACK
+    assert not plan.timers
+
+
+def test_a_document_that_was_withdrawn_before_it_came_is_kept_and_not_sent():
+    site = make_site()
+    arrival = arrive(site, letters.xdm_mail(gp=MARTIN))
+    (own, *_) = resolution.document_keys(arrival.notice)
+    plan = planning.plan_notice(site, arrival, Context(documents={f"void-{own}": "other"}), AT)
+    assert (plan.state, plan.why) == (EnvelopeState.DECIDED, Why.SUPERSEDED)
+    assert not plan.deliveries
+
+
+def test_the_same_document_in_another_mail_is_a_duplicate():
+    site = make_site()
+    arrival = arrive(site, letters.xdm_mail(gp=MARTIN))
+    (own, *_) = resolution.document_keys(arrival.notice)
+    plan = planning.plan_notice(site, arrival, Context(documents={own: "other"}), AT)
+    assert (plan.state, plan.why) == (EnvelopeState.IGNORED, Why.DUPLICATE)
+    assert not plan.deliveries
+
+
+# ------------------------------------------------------------------------------------------------------- holding
+
+
+def held(site: Site) -> Plan:
+    return planning.plan_notice(site, arrive(site, letters.text_mail(gp=None), gps=()), Context(), AT)
+
+
+def test_a_held_letter_tells_its_desk_and_its_ward_with_lines_to_fill_in():
+    site = make_site()
+    plan = held(site)
+    assert plan.state is EnvelopeState.HELD
+    assert plan.hold is not None
+    assert (plan.hold.desk, plan.hold.reason) == ("sorties", "Médecin traitant à trouver")
+    note = one(plan, Purpose.HOLD_NOTE, "ward:cardiologie")
+    assert note.address == WARD
+    assert headers(note)["In-Reply-To"]
+    for line in ("Médecin traitant :", "RPPS :", "Né(e) le :"):
+        assert line in text(note)
+    assert "Réf. " + (plan.reference or "?") in text(note)
+    desk = one(plan, Purpose.HOLD_NOTE, "desk:sorties")
+    assert desk.recipe.original == plan.envelope  # type: ignore[union-attr]
+    assert "LANGLOIS" not in headers(desk)["Subject"]
+    assert (ODETTE.birth_name or "?") not in headers(note)["Subject"]
+
+
+def test_a_desk_that_sees_references_only_gets_no_letter_and_no_name():
+    desk = one(held(make_site(sees="reference")), Purpose.HOLD_NOTE, "desk:sorties")
+    assert desk.recipe.original is None  # type: ignore[union-attr]
+    assert (ODETTE.birth_name or "?") not in text(desk)
+    assert "Cardiologie" not in text(desk)
+
+
+def test_a_ward_that_fills_in_the_lines_corrects_its_held_letter():
+    site = make_site()
+    plan = held(site)
+    note = one(plan, Purpose.HOLD_NOTE, "ward:cardiologie")
+    assert plan.hold is not None
+    context = Context(deliveries=(note,), holds=(plan.hold,))
+    reply = answer_to(site, note, f"Médecin traitant : Dr Martin\nRPPS : {MARTIN.rpps}", sender=PEOPLE)
+    made = planning.plan_reply(site, reply, context, LATER)
+    assert isinstance(made, Correction)
+    assert (made.hold, made.gp, made.by) == (plan.hold.id, MARTIN.rpps, "ward:cardiologie")
+
+
+def test_somebody_elses_answer_corrects_nothing():
+    site = make_site()
+    plan = held(site)
+    note = one(plan, Purpose.HOLD_NOTE, "ward:cardiologie")
+    assert plan.hold is not None
+    context = Context(deliveries=(note,), holds=(plan.hold,))
+    reply = answer_to(site, note, f"RPPS : {MARTIN.rpps}", sender="x@ailleurs.mssante.fr")
+    made = planning.plan_reply(site, reply, context, LATER)
+    assert isinstance(made, Plan)
+    assert (made.state, made.why) == (EnvelopeState.HELD, Why.UNKNOWN_SENDER)
+
+
+def test_a_release_ends_the_hold_and_keeps_the_reference():
+    site = make_site()
+    plan = held(site)
+    assert plan.hold is not None
+    arrival = arrive(site, letter())
+    arrival = replace(
+        arrival,
+        envelope=replace(arrival.envelope, id=plan.envelope or ""),
+        released=Correction("admin:x", plan.hold.id, gp=MARTIN.rpps),
+    )
+    made = planning.plan_release(site, arrival, LINKED, plan.hold, LATER)
+    assert made.state is EnvelopeState.DECIDED
+    assert made.end_hold == (plan.hold.id,)
+    assert made.reference == plan.reference
+
+
+def test_a_release_that_a_floor_forbids_says_so():
+    site = make_site()
+    plan = held(site)
+    assert plan.hold is not None
+    with pytest.raises(Refused, match="still held"):
+        planning.plan_release(
+            site, arrive(site, letters.text_mail(gp=None), gps=()), Context(), plan.hold, LATER
+        )
+
+
+# -------------------------------------------------------------------------------------------------------- replies
+
+
+@pytest.mark.parametrize("word", ["OK", "ok !", "Ok.", "« ok »"])
+def test_ok_acknowledges_and_the_phone_shows_it(word: str):
+    site = make_site()
+    first, view = opened(site)
+    plan = replied(site, view, one(first, Purpose.LETTER), word)
+    assert plan.thread is not None
+    assert plan.thread.state is ThreadState.ACKNOWLEDGED
+    assert plan.thread.owner == f"rpps:{MARTIN.rpps}"
+    assert plan.thread.acknowledged_by == "Dr Martin"
+    (edited,) = plan.deliveries
+    assert chat(edited).edits == one(first, Purpose.ALERT).id
+    assert chat(edited).fields.kind is ChatKind.TAKEN
+    assert plan.void_grants_of == (view.thread.id,)
+    after(view, plan)
+
+
+def test_what_follows_ok_reaches_the_ward_without_the_gps_address():
+    site = make_site()
+    first, view = opened(site)
+    plan = replied(site, view, one(first, Purpose.LETTER), f"OK\nJe la vois jeudi.\n{GP}")
+    note = one(plan, Purpose.WARD_NOTE)
+    assert (note.address, "Je la vois jeudi." in text(note)) == (WARD, True)
+    assert GP not in str(note.recipe)
+
+
+def test_a_question_goes_to_the_ward_and_its_answer_comes_back():
+    site = make_site()
+    first, view = opened(site)
+    asked = replied(site, view, one(first, Purpose.LETTER), "Le bisoprolol est-il maintenu ?")
+    question = one(asked, Purpose.QUESTION)
+    assert asked.thread is not None
+    assert asked.thread.state is ThreadState.AWAITING_WARD
+    assert "Le bisoprolol est-il maintenu ?" in text(question)
+    assert question.address == WARD
+    assert GP not in str(question.recipe)
+    view = sent(after(view, asked))
+    back = replied(site, view, question, "Oui, à 2,5 mg.", sender=WARD)
+    answered = next(d for d in back.deliveries if d.purpose is Purpose.ANSWER and d.address == GP)
+    assert "Oui, à 2,5 mg." in text(answered)
+    assert WARD not in str(answered.recipe)
+    assert one(first, Purpose.LETTER).message_id in headers(answered)["References"]
+    pointer = next(d for d in back.deliveries if d.purpose is Purpose.ANSWER and d.adapter == "telegram")
+    assert chat(pointer).fields.kind is ChatKind.ANSWERED
+    assert after(view, back).thread.state is ThreadState.AWAITING_GP
+
+
+def test_rappel_is_a_coded_question_and_no_acknowledgement():
+    site = make_site()
+    first, view = opened(site)
+    plan = replied(site, view, one(first, Purpose.LETTER), "rappel")
+    assert "demande à être rappelé" in text(one(plan, Purpose.QUESTION))
+    state = after(view, plan).thread
+    assert (state.state, state.acknowledged_at, state.owner) == (ThreadState.AWAITING_WARD, None, None)
+
+
+def test_erreur_stops_everything_asks_for_deletion_and_opens_an_incident():
+    site = make_site()
+    first, view = opened(site)
+    plan = replied(site, view, one(first, Purpose.LETTER), "ERREUR")
+    gone = after(view, plan)
+    assert (gone.thread.state, gone.thread.desk) == (ThreadState.WITH_DESK, "sorties")
+    assert plan.incident is not None
+    assert plan.incident.kind == "wrong_recipient"
+    assert plan.incident.due == LATER + timedelta(hours=72)
+    assert "supprimer" in text(one(plan, Purpose.RECALL))
+    assert {d.to for d in plan.deliveries if d.purpose is Purpose.WARD_NOTE} == {
+        "ward:cardiologie",
+        "desk:sorties",
+    }
+    again = replied(site, sent(gone), one(first, Purpose.LETTER), "OK")
+    assert again.thread is None or again.thread.state is ThreadState.WITH_DESK
+
+
+def test_a_ward_takes_its_letter_back():
+    site = make_site(receipts="each")
+    plan = planning.plan_notice(site, arrive(site, letter()), LINKED, AT)
+    view = sent(after(None, plan))
+    receipt = one(plan, Purpose.RECEIPT)
+    back = replied(site, view, receipt, "ANNULER", sender=WARD)
+    closed = after(view, back).thread
+    assert (closed.state, closed.closed_reason) == (ThreadState.CLOSED, "recalled")
+    assert "Envoyée par erreur : merci de supprimer sans lire." in text(one(back, Purpose.RECALL))
+    assert back.cancel_queued == ((view.thread.id, Why.RECALLED),)
+    assert back.cancel_purposes == ()
+    assert back.incident is not None
+    assert back.incident.kind == "recall"
+    (edited,) = [d for d in back.deliveries if d.purpose is Purpose.EDIT]
+    assert chat(edited).fields.kind is ChatKind.WITHDRAWN
+
+
+def test_a_recall_before_the_letter_left_tells_nobody_but_the_ward():
+    site = make_site(receipts="each")
+    plan = planning.plan_notice(site, arrive(site, letter()), LINKED, AT)
+    view = after(None, plan)
+    back = planning.plan_recall(site, view, "ward:cardiologie", "erreur", LATER)
+    assert {d.purpose for d in back.deliveries} == {Purpose.WARD_NOTE}
+    states = {d.purpose: d.state for d in after(view, back).deliveries}
+    assert states[Purpose.LETTER] is DeliveryState.CANCELLED
+
+
+def test_a_colleague_with_the_token_gets_no_content_and_a_desk_decides():
+    site = make_site()
+    first, view = opened(site)
+    plan = replied(site, view, one(first, Purpose.LETTER), "OK", sender="dr.dupont@medecin.mssante.fr")
+    assert (plan.state, plan.why) == (EnvelopeState.HELD, Why.UNKNOWN_SENDER)
+    neutral = one(plan, Purpose.ACCOUNT)
+    assert neutral.address == "dr.dupont@medecin.mssante.fr"
+    assert "Cardiologie" not in str(neutral.recipe)
+    assert after(view, plan).thread.state is ThreadState.WITH_DESK
+
+
+def test_another_mailbox_of_the_same_gp_is_the_same_gp():
+    site = make_site()
+    first, view = opened(site)
+    reply = answer_to(site, one(first, Purpose.LETTER), "OK", sender="cabinet@medecin.mssante.fr")
+    context = Context(threads=(view,), owners={"cabinet@medecin.mssante.fr": MARTIN.rpps or ""})
+    plan = planning.plan_reply(site, reply, context, LATER)
+    assert isinstance(plan, Plan)
+    assert plan.thread is not None
+    assert plan.thread.state is ThreadState.ACKNOWLEDGED
+
+
+def test_a_forward_is_never_appended():
+    site = make_site()
+    first, view = opened(site)
+    plan = replied(site, view, one(first, Purpose.LETTER), "OK", subject="TR: Lettre de liaison")
+    assert (plan.state, plan.why) == (EnvelopeState.HELD, Why.FORWARDED_REPLY)
+    assert plan.thread is None
+
+
+def test_a_token_and_references_of_different_threads_are_held():
+    site = make_site()
+    first, view = opened(site)
+    other = site.tokens.message_id(planning.site.thread_id("x"), f"rpps:{MARTIN.rpps}", "b" * 24)
+    plan = replied(site, view, one(first, Purpose.LETTER), "OK", headers={"References": other})
+    assert (plan.state, plan.why) == (EnvelopeState.HELD, Why.TOKEN_MISMATCH)
+
+
+def test_a_sender_whom_the_operator_calls_forged_is_held():
+    site = make_site()
+    first, view = opened(site)
+    results = {"Authentication-Results": "operateur.mssante.fr; spf=pass; dkim=fail header.d=mssante.fr"}
+    plan = replied(site, view, one(first, Purpose.LETTER), "OK", headers=results)
+    assert (plan.state, plan.why) == (EnvelopeState.HELD, Why.AUTHENTICATION_FAILED)
+    other = {"Authentication-Results": "autre.example; dkim=fail"}
+    fine = replied(site, view, one(first, Purpose.LETTER), "OK", headers=other)
+    assert fine.state is EnvelopeState.DECIDED
+
+
+def test_a_visible_reference_alone_proves_nothing():
+    site = make_site()
+    _, view = opened(site)
+    raw = letters.mail(
+        "OK", sender=GP, to="relais@relais45.mssante.fr", subject=f"Re: Réf. {view.thread.reference}"
+    )
+    plan = planning.plan_reply(site, arrive(site, raw, adapter="retours"), Context(threads=(view,)), LATER)
+    assert isinstance(plan, Plan)
+    assert (plan.state, plan.why) == (EnvelopeState.HELD, Why.UNCLEAR)
+
+
+def test_matching_asks_for_the_thread_that_token_and_message_id_name():
+    site = make_site()
+    first, view = opened(site)
+    mail = one(first, Purpose.LETTER)
+    reply = answer_to(site, mail, "OK", sender=GP)
+    ask = planning.ask_of_mail(site, reply.document, reply.recognised, Ask())
+    assert ask.threads == (view.thread.id,)
+    assert ask.deliveries == (mail.id,)
+    assert mail.message_id in ask.message_ids
+    assert ask.addresses == (GP,)
+
+
+# ------------------------------------------------------------------------------------------------------- receipts
+
+
+def report(site: Site, view: ThreadView, raw: bytes) -> Plan:
+    arrival = arrive(site, raw, adapter="retours")
+    return planning.plan_receipt(site, arrival, Context(threads=(view,), deliveries=view.deliveries), LATER)
+
+
+def test_a_delivery_report_moves_the_copy_and_acknowledges_nothing():
+    site = make_site()
+    first, view = opened(site)
+    mail = one(first, Purpose.LETTER)
+    plan = report(site, view, letters.dsn(original_message_id=mail.message_id or "", envid=mail.id))
+    assert [(n.delivery, n.state) for n in plan.news] == [(mail.id, DeliveryState.ACCEPTED)]
+    assert after(view, plan).thread.state is ThreadState.AWAITING_ACK
+    read = report(site, view, letters.mdn(original_message_id=mail.message_id or ""))
+    assert [(n.delivery, n.state) for n in read.news] == [(mail.id, DeliveryState.SEEN)]
+    assert after(view, read).thread.state is ThreadState.AWAITING_ACK
+
+
+def test_where_reading_is_awaited_a_read_receipt_closes_as_read_without_answer():
+    site = make_site(rules=RULES.replace("await: ack", "await: seen"))
+    first, view = opened(site)
+    plan = report(site, view, letters.mdn(original_message_id=one(first, Purpose.LETTER).message_id or ""))
+    closed = after(view, plan).thread
+    assert (closed.state, closed.closed_reason) == (ThreadState.CLOSED, Why.SEEN_NO_ANSWER)
+    assert closed.acknowledged_at is None
+
+
+def test_a_refused_letter_is_told_to_the_ward_and_a_desk_takes_it():
+    site = make_site()
+    first, view = opened(site)
+    mail = one(first, Purpose.LETTER)
+    raw = letters.dsn(
+        original_message_id=mail.message_id or "", envid=mail.id, action="failed", status="5.1.1"
+    )
+    plan = report(site, view, raw)
+    assert [(n.state, n.why) for n in plan.news] == [(DeliveryState.FAILED, Why.UNKNOWN_MAILBOX)]
+    assert after(view, plan).thread.state is ThreadState.WITH_DESK
+    note = one(plan, Purpose.WARD_NOTE, "ward:cardiologie")
+    assert "la boîte du destinataire n'existe pas" in text(note)
+    assert GP not in str(note.recipe)
+
+
+def test_a_report_about_nothing_we_sent_is_ignored_with_its_reason():
+    site = make_site()
+    _, view = opened(site)
+    plan = report(site, view, letters.dsn(original_message_id="<x@example.org>"))
+    assert (plan.state, plan.why) == (EnvelopeState.IGNORED, Why.NO_SUCH_DELIVERY)
+
+
+# ----------------------------------------------------------------------------------------------- sending, timers
+
+
+def test_the_ladder_counts_from_the_sending():
+    site = make_site()
+    first, view = opened(site)
+    mail = one(first, Purpose.LETTER)
+    assert planning.wants_sent(site, mail, LATER)
+    assert not planning.wants_sent(site, one(first, Purpose.ALERT), LATER)
+    plan = planning.plan_sent(site, view, mail, LATER)
+    assert plan is not None
+    assert next(t.due for t in plan.timers if t.kind == "step") == LATER + timedelta(hours=1)
+    assert [t.due for t in plan.timers if t.kind == "evidence"] == [LATER + timedelta(hours=1)]
+    view = after(view, plan)
+    assert planning.plan_sent(site, view, mail, LATER) is None
+
+
+def fire(site: Site, view: ThreadView, level: int, at: datetime, kind: str = "step") -> Plan:
+    timer = next(t for t in view.timers if t.kind == kind and t.level == level)
+    return planning.plan_timer(site, timer, view, at)
+
+
+def test_silence_is_reminded_by_chat_then_by_mail_and_ends_at_the_desk():
+    site = make_site()
+    _, view = opened(site)
+    first = fire(site, view, 0, AT + timedelta(hours=1))
+    reminder = one(first, Purpose.REMINDER)
+    assert (reminder.adapter, chat(reminder).fields.kind) == ("telegram", ChatKind.REMINDER)
+    assert len(first.grants) == 5
+    view = sent(after(view, first))
+    second = fire(site, view, 1, AT + timedelta(hours=2))
+    view = sent(after(view, second))
+    third = fire(site, view, 2, AT + timedelta(hours=4))
+    gone = after(view, third)
+    assert (gone.thread.state, gone.thread.desk, gone.thread.level) == (ThreadState.WITH_DESK, "sorties", 3)
+    desk = one(third, Purpose.WARD_NOTE, "desk:sorties")
+    assert desk.recipe.original == gone.thread.letter  # type: ignore[union-attr]
+    assert "Personne n'a répondu" in text(one(third, Purpose.WARD_NOTE, "ward:cardiologie"))
+
+
+def test_the_second_rung_names_the_mailbox_and_a_mail_goes_there():
+    site = make_site()
+    _, view = opened(site)
+    plan = fire(site, view, 1, AT + timedelta(hours=2))
+    mails = [d for d in plan.deliveries if d.purpose is Purpose.REMINDER]
+    assert [(d.adapter, d.address) for d in mails] == [("mss", GP)]
+    assert (ODETTE.birth_name or "?") not in str(mails)
+
+
+def test_a_reminder_without_a_linked_account_goes_to_the_mailbox():
+    site = make_site()
+    _, view = opened(site)
+    plan = fire(site, replace(view, links=()), 0, AT + timedelta(hours=1))
+    assert [(d.adapter, d.address) for d in plan.deliveries] == [("mss", GP)]
+
+
+def test_of_steps_missed_while_down_only_the_latest_acts():
+    site = make_site()
+    _, view = opened(site)
+    late = AT + timedelta(hours=9)
+    for level in (0, 1):
+        void = fire(site, view, level, late)
+        assert not void.deliveries
+        assert void.done_timers
+        view = after(view, void)
+    last = fire(site, view, 2, late)
+    assert after(view, last).thread.state is ThreadState.WITH_DESK
+    assert any("late" in each.note for each in last.audit)
+
+
+def test_a_timer_of_an_older_revision_does_nothing():
+    site = make_site()
+    first, view = opened(site)
+    timer = view.timers[0]
+    plan = replied(site, view, one(first, Purpose.LETTER), "OK")
+    void = planning.plan_timer(site, timer, after(view, plan), LATER)
+    assert not void.deliveries
+    assert void.thread is None
+    assert void.done_timers == (timer.id,)
+
+
+def test_a_refusal_on_the_wire_tells_the_ward_and_a_desk():
+    site = make_site()
+    first, view = opened(site)
+    plan = planning.plan_failed(site, view, one(first, Purpose.LETTER), Why.UNKNOWN_MAILBOX, LATER)
+    assert plan is not None
+    assert after(view, plan).thread.state is ThreadState.WITH_DESK
+    assert {d.to for d in plan.deliveries} == {"ward:cardiologie", "desk:sorties"}
+    assert planning.plan_failed(site, view, one(first, Purpose.ALERT), Why.BLOCKED, LATER) is None
+
+
+# -------------------------------------------------------------------------------------------------------- presses
+
+
+def press(
+    site: Site,
+    view: ThreadView,
+    first: Plan,
+    verb: Verb,
+    *,
+    choice: str = "",
+    sender: str = "9001",
+    **grant: Any,
+) -> tuple[Plan, str]:
+    granted = next(g for g in first.grants if (g.verb, g.choice) == (verb, choice))
+    event = Press("telegram", sender, "9001", "r1", granted.nonce, "cb")
+    arrival = Envelope("press-" + granted.nonce, "telegram", "bot", "1", LATER, b"{}", event)
+    context = Context(threads=(view,), grant=replace(granted, **grant), links=view.links)
+    return planning.plan_press(site, arrival, event, context, LATER)
+
+
+def test_one_press_acknowledges_and_uses_its_button_up():
+    site = make_site()
+    first, view = opened(site)
+    plan, words = press(site, view, first, Verb.ACK)
+    assert plan.thread is not None
+    assert (plan.thread.state, plan.why) == (ThreadState.ACKNOWLEDGED, Why.PRESS)
+    assert plan.used_grant == nonce(one(first, Purpose.ALERT), Verb.ACK)
+    assert words == "Merci, c'est noté."
+    after(view, plan)
+
+
+def test_a_press_of_somebody_else_is_refused_and_answered():
+    site = make_site()
+    first, view = opened(site)
+    plan, words = press(site, view, first, Verb.ACK, sender="666")
+    assert (plan.thread, plan.why, plan.state) == (None, Why.PRESS_NOT_YOURS, EnvelopeState.DECIDED)
+    assert words == "ce bouton ne vous est pas destiné"
+
+
+def test_a_press_of_an_account_no_longer_linked_is_refused():
+    site = make_site()
+    first, view = opened(site)
+    plan, _ = press(site, replace(view, links=()), first, Verb.ACK)
+    assert (plan.thread, plan.why) == (None, Why.PRESS_NOT_YOURS)
+
+
+def test_a_used_and_an_expired_button_are_refused():
+    site = make_site()
+    first, view = opened(site)
+    assert press(site, view, first, Verb.ACK, used_at=AT)[0].why is Why.PRESS_USED
+    assert press(site, view, first, Verb.ACK, expires=LATER)[0].why is Why.PRESS_EXPIRED
+
+
+def test_a_press_after_a_colleague_says_who_took_it_and_when():
+    site = make_site()
+    first, view = opened(site)
+    taken = replace(
+        view.thread, state=ThreadState.ACKNOWLEDGED, owner="rpps:10009990027", acknowledged_by="Dr Dupont",
+        acknowledged_at=datetime(2026, 12, 1, 13, 2, tzinfo=UTC),
+    )  # fmt: skip
+    plan, words = press(site, replace(view, thread=taken), first, Verb.ACK)
+    assert plan.why is Why.PRESS_TAKEN
+    assert words == "déjà prise par Dr Dupont à 14:02"
+
+
+def test_a_secretary_acknowledges_in_the_doctors_name():
+    site = make_site()
+    first, view = opened(site)
+    plan, _ = press(site, replace(view, links=(replace(LINK, role="secrétariat"),)), first, Verb.ACK)
+    assert plan.thread is not None
+    assert plan.thread.acknowledged_by == "par le secrétariat du Dr Martin"
+
+
+def test_question_opens_coded_choices_and_a_choice_reaches_the_ward():
+    site = make_site()
+    first, view = opened(site)
+    more, words = press(site, view, first, Verb.MORE, choice="ask")
+    assert words == ""
+    (changed,) = more.deliveries
+    verbs = [(b.verb, b.choice) for row in chat(changed).buttons for b in row]
+    assert verbs[0] == (Verb.ACK, "")
+    assert (Verb.ASK, "treatment") in verbs
+    assert nonce(changed, Verb.ACK) == nonce(one(first, Purpose.ALERT), Verb.ACK)
+    plan, _ = press(site, view, more, Verb.ASK, choice="treatment")
+    question = one(plan, Purpose.QUESTION)
+    assert "traitement" in text(question)
+    assert after(view, plan).thread.state is ThreadState.AWAITING_WARD
+
+
+def test_later_stops_the_clock_and_wakes_again():
+    site = make_site()
+    first, view = opened(site)
+    more, _ = press(site, view, first, Verb.MORE, choice="snooze")
+    plan, words = press(site, view, more, Verb.SNOOZE, choice="tomorrow")
+    assert words == "Rappel prévu le 2/12, 8 h 00."
+    snoozed = sent(after(view, plan))
+    wake = fire(site, snoozed, 0, datetime(2026, 12, 2, 7, tzinfo=UTC), "wake")
+    assert one(wake, Purpose.REMINDER).adapter == "telegram"
+    assert after(snoozed, wake).thread.snoozed_until is None
+
+
+def test_not_my_patient_by_phone_does_what_the_mail_does():
+    site = make_site()
+    first, view = opened(site)
+    plan, _ = press(site, view, first, Verb.REFUSE)
+    assert after(view, plan).thread.state is ThreadState.WITH_DESK
+    assert plan.incident is not None
+    assert "supprimer" in text(one(plan, Purpose.RECALL))
+
+
+def test_typed_text_is_sent_to_secure_mail_and_kept_nowhere():
+    site = make_site()
+    typed = Typed("telegram", "9001", "9001", "5", None)
+    arrival = Envelope("typed", "telegram", "bot", "2", LATER, b"{}", typed)
+    plan, _ = planning.plan_typed(site, arrival, typed, LINKED, LATER)
+    assert plan.why is Why.FREE_TEXT
+    assert chat(plan.deliveries[0]).fields.kind is ChatKind.REDIRECT
+    stranger, _ = planning.plan_typed(site, arrival, typed, Context(), LATER)
+    assert chat(stranger.deliveries[0]).fields.kind is ChatKind.UNKNOWN
+
+
+# ------------------------------------------------------------------------------------------------------- commands
+
+
+def test_a_command_does_what_a_person_may_and_says_why_not():
+    site = make_site()
+    _, view = opened(site)
+    plan = planning.plan_verb(site, view, Verb.ACK, f"rpps:{MARTIN.rpps}", None, LATER)
+    acknowledged = after(view, plan)
+    assert acknowledged.thread.state is ThreadState.ACKNOWLEDGED
+    with pytest.raises(Refused):
+        planning.plan_verb(site, view, Verb.ACK, f"rpps:{DUPONT.rpps}", None, LATER)
+    with pytest.raises(Refused, match="no desk"):
+        planning.plan_verb(site, view, Verb.HAND_OVER, "ward:cardiologie", "desk:nulle-part", LATER)
+    handed = planning.plan_verb(site, view, Verb.HAND_OVER, "ward:cardiologie", "desk:sorties", LATER)
+    assert after(view, handed).thread.desk == "sorties"
+    closed = planning.plan_verb(site, view, Verb.CLOSE, "desk:sorties", "by_phone", LATER)
+    assert after(view, closed).thread.closed_reason == "by_phone"
+
+
+def test_an_answer_from_the_command_line_reaches_the_gp():
+    site = make_site()
+    _, view = opened(site)
+    plan = planning.plan_verb(site, view, Verb.ANSWER, "ward:cardiologie", "Oui, à 2,5 mg.", LATER)
+    assert any("Oui, à 2,5 mg." in str(d.recipe) and d.address == GP for d in plan.deliveries)
+
+
+def test_an_objection_stops_what_is_queued_and_leaves_what_left():
+    site = make_site()
+    first = planning.plan_notice(site, arrive(site, letter()), LINKED, AT)
+    view = after(None, first)
+    plan = planning.plan_objection(site, view, "all", "admin:x", LATER)
+    assert plan is not None
+    assert {n.why for n in plan.news} == {Why.OBJECTION}
+    assert {n.delivery for n in plan.news} == {d.id for d in first.deliveries}
+    left = planning.plan_objection(site, sent(view), "all", "admin:x", LATER)
+    assert left is not None
+    assert not left.news
+
+
+def test_admins_are_told_once_when_an_adapter_breaks():
+    site = make_site()
+    plan = planning.plan_admin(site, "broken", "mss", "connection", 600.0, LATER)
+    assert plan is not None
+    mail = one(plan, Purpose.ADMIN)
+    assert mail.address == "informatique@chr-exemple.mssante.fr"
+    assert "10 min" in text(mail)
+
+
+def test_no_mail_is_planned_for_another_domain():
+    site = make_site()
+    site = replace(site, settings=replace(site.settings, domains=("apicrypt.org",)))
+    plan = planning.plan_notice(site, arrive(make_site(), letter()), LINKED, AT)
+    assert (plan.state, plan.why) == (EnvelopeState.HELD, Why.OUTSIDE_DOMAIN)
+    assert {(d.state, d.why) for d in plan.deliveries} == {(DeliveryState.CANCELLED, Why.OUTSIDE_DOMAIN)}
+
+
+def test_chat_copies_never_carry_a_document_or_a_name():
+    site = make_site()
+    first, view = opened(site)
+    plans = [first, *(press(site, view, first, verb)[0] for verb in (Verb.ACK, Verb.CALL_ME, Verb.REFUSE))]
+    said = [d.recipe for plan in plans for d in plan.deliveries if isinstance(d.recipe, ChatRecipe)]
+    assert said
+    for word in ("VALBRUNE", ODETTE.birth_name or "?", "Cardiologie", "Martin", GP, WARD):
+        assert all(word not in str(recipe) for recipe in said)
+
+
+def test_threads_of_copies_are_what_they_say():
+    site = make_site()
+    plan, view = opened(site)
+    assert isinstance(view.thread, Thread)
+    assert all(d.thread == view.thread.id and d.reference == view.thread.reference for d in plan.deliveries)
