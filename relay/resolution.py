@@ -843,9 +843,20 @@ def _ward_of(
             if unit and each.unit and each.unit == unit:
                 return each
         for each in group:
-            if name and fold(name) in (fold(each.name), fold(each.slug)):
+            if name and _ward_words(name) in (_ward_words(each.name), _ward_words(each.slug)):
                 return each
     return None
+
+
+_WARD_WORDS: Final = frozenset(
+    ["service", "unite", "departement", "pole", "de", "du", "des", "d", "la", "le", "les", "l"]
+)
+
+
+def _ward_words(name: str) -> tuple[str, ...]:
+    """« Service de Cardiologie » and « Cardiologie » are one ward."""
+    words = tokens(name)
+    return tuple(word for word in words if word not in _WARD_WORDS) or words
 
 
 def _times(

@@ -9,6 +9,8 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from relay import resolution
 from relay.identity import INS_C, INS_DEMO, INS_TEST, NIA, NIR, keys_of
@@ -598,6 +600,10 @@ def test_a_value_outside_the_closed_list_is_unknown() -> None:
 
 def test_the_ward_is_the_mailboxs_unless_the_letter_names_another_configured_one() -> None:
     assert facts_of(letter(stay=Stay(ward="GERIATRIE AIGUE")))["ward"] == {"geriatrie", "Gériatrie aiguë"}
+    assert facts_of(letter(stay=Stay(ward="Service de gériatrie")))["ward"] == {
+        "geriatrie",
+        "Gériatrie aiguë",
+    }
     assert facts_of(letter(stay=Stay(unit="3044")))["ward"] == {"geriatrie", "Gériatrie aiguë"}
     assert facts_of(letter(stay=Stay(ward="Inconnu")))["ward"] == {"cardiologie", "Cardiologie"}
     bare = facts_of(letter(stay=Stay(ward="Médecine B")), ward_slug="", wards=())
@@ -698,6 +704,48 @@ def test_a_short_document_number_is_one_document_only_for_one_patient() -> None:
     other = letter(changed(WITH_INS, birth_name="Dumoulin"), document_id="17")
     assert document_keys(one) == document_keys(letter(document_id="17"))
     assert not set(document_keys(one)) & set(document_keys(other))
+
+
+# ------------------------------------------------------------------------------------------ hostile letters
+
+words = st.one_of(
+    st.none(), st.text(max_size=40), st.sampled_from(["Cormerais", "AMBRE", INS, GP.rpps, NIR, INS_TEST])
+)
+patients = st.builds(
+    Patient,
+    ins=words,
+    ins_oid=words,
+    ins_key_valid=st.sampled_from([None, True, False]),
+    birth_name=words,
+    used_name=words,
+    given_names=st.lists(st.text(max_size=20), max_size=3).map(tuple),
+    birth_date=st.sampled_from([None, date(1979, 3, 28), date.min, date.max]),
+    local_ids=st.lists(st.builds(LocalId, st.text(max_size=12), st.text(max_size=12)), max_size=2).map(tuple),
+    postcode=words,
+    name_kind=st.sampled_from(["birth", "used", "unstated"]),
+    order_unsure=st.booleans(),
+)
+people = st.builds(Person, name=words, family_name=words, given_name=words, rpps=words, mss_address=words)
+
+
+@given(patients, st.none() | people, words, st.lists(st.text(max_size=20), max_size=2).map(tuple))
+def test_no_letter_breaks_resolving_and_none_finds_a_gp_out_of_nothing(
+    stated: Patient, gp: Person | None, said: str | None, unknown: tuple[str, ...]
+) -> None:
+    notice = letter(
+        stated, gp, consent=said, urgency=said, unknown=unknown, stay=Stay(facility=said, number=said)
+    )
+    resolution.asks(notice, FACILITY)
+    resolution.professional_asks(notice, (KNOWN,))
+    found = resolved(notice)
+    facts_of(notice, found)
+    document_keys(notice)
+    assert stay_keys(notice, found, FACILITY).number or not "".join((said or "").split())
+    if found.registration is not None:
+        assert found.identity in ("qualified", "validated")
+    if found.gp == "found":
+        named = gp is not None and resolution.normal_rpps(gp.rpps) == GP.rpps
+        assert named or found.registration is not None
 
 
 # --------------------------------------------------------------------------------------------- populations
