@@ -130,8 +130,6 @@ class FileKeyRing:
                 {str(key): b64decode(value, validate=True) for key, value in content[group].items()}
                 for group in ("long", "days")
             ]
-        except FileNotFoundError:
-            raise ConfigurationError("no key ring here: `relay init` makes one", file=name) from None
         except OSError as error:
             raise Unavailable(f"the key ring {name} cannot be read ({error.strerror})") from None
         except (ValueError, KeyError, TypeError, AttributeError):  # its text would quote keys
@@ -147,7 +145,7 @@ def _mark(path: Path) -> tuple[int, int, int]:
     try:
         found = path.stat()
     except FileNotFoundError:
-        raise ConfigurationError("the key ring is gone", file=str(path)) from None
+        raise ConfigurationError("no key ring here: `relay init` makes one", file=str(path)) from None
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
