@@ -185,7 +185,7 @@ INVARIANTS: Mapping[str, str] = {
     " AND 'rpps:' || link.rpps = person AND linked_at <= used_at"
     " AND (unlinked_at IS NULL OR unlinked_at >= used_at))",
     "two_owners": "SELECT (SELECT count(*) FROM thread WHERE desk IS NOT NULL"
-    f" AND {tables.OPEN_THREAD} AND (owner IS NULL OR owner <> 'desk:' || desk))"
+    f" AND {tables.OPEN_THREAD} AND owner IS NOT NULL AND owner <> 'desk:' || desk)"
     " + (SELECT count(*) FROM (SELECT 1 FROM thread"
     f" WHERE stay <> '' AND {tables.OPEN_THREAD} GROUP BY facility, stay HAVING count(*) > 1) AS shared)",
     # A copy for a ward that is not the thread's and belongs to another facility.
