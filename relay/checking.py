@@ -214,8 +214,8 @@ def flow_matrix(settings: Settings) -> list[Mapping[str, object]]:
                 "protocol": f"{table.kind} ({raw.get('security', 'tls')})",
             }
         elif "listen" in raw:
-            host, _, port = str(raw["listen"]).rpartition(":")
-            row = {"from": "hospital", "to": host, "port": int(port), "protocol": table.kind}
+            host, _, listening = str(raw["listen"]).rpartition(":")
+            row = {"from": "hospital", "to": host, "port": int(listening), "protocol": table.kind}
         elif "base_url" in raw or table.kind == "telegram":
             url = str(raw.get("base_url", "https://api.telegram.org"))
             row = {"from": "relay", "to": url.split("//")[1], "port": 443, "protocol": "https"}

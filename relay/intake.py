@@ -186,7 +186,13 @@ class Intake:
         names: dict[str, None] = {}
         for letter, registrations in zip(notices, found, strict=True):
             letter.registrations = tuple(registrations)
-            rpps, families = resolution.professional_asks(_notice(letter), registrations)
+            chosen = (letter.chosen_patient,) if letter.chosen_patient else ()
+            rpps, families = resolution.professional_asks(
+                _notice(letter),
+                (*registrations, *chosen),
+                test_ins=site.settings.test_ins,
+                facility=_facility(site, letter),
+            )
             numbers.update(dict.fromkeys(rpps))
             names.update(dict.fromkeys(families))
             if letter.correction and letter.correction.gp:
@@ -515,7 +521,8 @@ def _facts(
         for absence in context.absences
         if found.professional and absence.rpps == found.professional.rpps
     )
-    addressed = found.mailbox is not None and found.mailbox.lower() in document.to
+    boxes = {box.address.lower() for box in found.professional.mailboxes} if found.professional else set()
+    addressed = not boxes.isdisjoint(document.to)
     mentions = language.mentioned(site.rules, document.text) if site.rules else frozenset()
     return resolution.facts(
         _notice(letter),
@@ -527,6 +534,10 @@ def _facts(
         ward_slug=ward.slug if ward else "",
         ward_unit=(ward.unit or "") if ward else "",
         facility=ward.facility if ward else "",
+        wards=tuple(
+            resolution.WardNames(each.slug, each.name, each.unit or "", each.facility)
+            for each in site.settings.wards.values()
+        ),
         arrived=letter.envelope.received_at,
         timezone=site.settings.timezone,
         addressed=addressed,
@@ -541,8 +552,9 @@ def facts_of(name: str, raw: bytes, rules: language.RuleSet, now: datetime) -> l
     document = reading.read_file(name, raw)
     recognised = recognition.recognise(document)
     found = resolution.resolve(recognised.notice, (), (), domains=("*",), test_ins="accept")
-    return resolution.facts(
+    found_facts = resolution.facts(
         recognised.notice, found, mailbox="", sender=document.from_ or "", signed=None, ward_name="",
         ward_slug="", ward_unit="", facility="", arrived=now, timezone=rules.timezone, addressed=False,
         gp_away=False, mentions=language.mentioned(rules, document.text), unknown=language.UNKNOWN,
     )  # fmt: skip
+    return cast("language.Facts", found_facts)
