@@ -419,7 +419,7 @@ def find(connection: Connection, text: str, limit: int = 50) -> tuple[Profession
         # A range instead of LIKE: the index serves it on both databases, whatever their collation.
         gaps = [place for place, letter in enumerate(words) if letter == " "]
         family = [words, *(words[:gap] for gap in gaps), *(words[gap + 1 :] for gap in gaps)]
-        starts = _professional.c.folded.between(words, words + "\U0010ffff")
+        starts = (_professional.c.folded >= words) & (_professional.c.folded <= words + "\U0010ffff")
         query = query.where(or_(starts, _professional.c.folded.in_(family)))
     else:
         return ()
