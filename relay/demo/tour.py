@@ -231,7 +231,7 @@ class Tour:
                 }
                 for doctor in people.DOCTORS
             ],
-            "letters": [self._story(sent) for sent in reversed(self.sent)],
+            "letters": [self._story(sent) for sent in sorted(self.sent, key=_latest, reverse=True)],
         }
 
     def _people(self, box: str) -> list[Mail]:
@@ -256,7 +256,7 @@ class Tour:
             "number": mail.number,
             "at": mail.at.isoformat(),
             "from": _shown_from(message),
-            "subject": re.sub(r"^XDM/1\.0/DDM\+", "", str(message.get("Subject", ""))),
+            "subject": _shown_subject(str(message.get("Subject", ""))),
             "text": text,
             "attachments": [part.get_filename() or "pièce jointe" for part in message.iter_attachments()],
             "opened": mail.number in self.opened,
@@ -298,12 +298,23 @@ class Tour:
         return f"{self.mount}/{self.chats.link(doctor.chat)}"
 
 
+def _latest(sent: Sent) -> datetime:
+    """When something last happened to a letter."""
+    return max(sent.seen.values(), default=sent.at)
+
+
 def words_of(message: EmailMessage) -> str:
     """The text a reader sees; empty when a mail has none."""
     body = message.get_body(("plain",))
     with contextlib.suppress(LookupError, ValueError):  # a charset nobody knows
         return str(body.get_content()).replace("\r\n", "\n").strip() if body is not None else ""
     return ""
+
+
+def _shown_subject(subject: str) -> str:
+    """As mail programs for doctors show it: without the prefix machines look for, nor the label cut at 40 letters."""
+    plain = re.sub(r"^XDM/1\.0/DDM\+", "", subject)
+    return re.sub(r"^Lettre de liaison a la sortie d'un etabl\w* ", "Lettre de liaison – ", plain)
 
 
 def _shown_from(message: EmailMessage) -> str:

@@ -14,6 +14,12 @@ function make(tag, properties = {}, ...children) {
   return node;
 }
 
+// A reference stays on one line.
+function withReferences(tag, text) {
+  const pieces = text.split(/(Réf\. [0-9A-Z]{4}-[0-9A-Z]{4})/);
+  return make(tag, {}, ...pieces.map((piece, place) => (place % 2 ? make("span", { className: "ref", textContent: piece }) : piece)));
+}
+
 function say(text) {
   const toast = at("toast");
   toast.textContent = text;
@@ -98,7 +104,7 @@ function drawMail(whose) {
     const files = make("ul", { className: "files" }, ...mail.attachments.map((name, place) =>
       make("li", {}, make("a", { href: `/demo/mail/${mail.number}/${place}`, textContent: `📎 ${name}`, download: "" }))));
     const node = make("details", { className: `card mail${mail.opened ? "" : " new"}` },
-      make("summary", {}, make("b", { textContent: mail.subject }),
+      make("summary", {}, withReferences("b", mail.subject),
         make("span", { className: "quiet", textContent: mail.from }), make("time", { textContent: clock(mail.at), dateTime: mail.at })),
       make("div", { className: "body" }, make("pre", { className: "words", textContent: mail.text }),
         mail.attachments.length ? files : null,
@@ -115,12 +121,14 @@ function drawStory(story, old) {
     make("li", { className: stage.tone || "", textContent: stage.name })));
   const moments = make("ol", { className: "moments" }, ...story.moments.map((moment) =>
     make("li", {}, make("time", { textContent: clock(moment.at), dateTime: moment.at }), make("span", { className: moment.tone, textContent: moment.text }))));
-  const node = make("article", { className: `card story ${story.tone}` },
+  const news = old && old.dataset.count !== String(story.moments.length);
+  const node = make("article", { className: `card story ${story.tone}${news ? " news" : ""}` },
     make("div", { className: "title" }, make("b", { textContent: story.patient }), story.reference ? make("code", { textContent: `Réf. ${story.reference}` }) : null),
     make("span", { className: `state ${story.tone}`, textContent: story.state }), stages,
     make("details", {}, make("summary", { textContent: "Détail" }), moments));
   const details = node.querySelector("details");
   details.open = old ? old.querySelector("details").open : true;
+  node.dataset.count = story.moments.length;
   node.dataset.touched = old?.dataset.touched || "";
   details.querySelector("summary").addEventListener("click", () => { node.dataset.touched = "yes"; });
   if (story.next) {
@@ -137,6 +145,21 @@ function count(node, number, what) {
   node.setAttribute("aria-label", `${number} ${what}`);
 }
 
+// What a first visitor may try next.
+function advice(state) {
+  const letters = state.letters;
+  const reached = (tone) => letters.find((story) => story.stages[4].tone === tone);
+  const held = letters.find((story) => story.tone === "warn" && story.stages[2].tone === "warn");
+  if (!letters.length) return "Pour commencer, envoyez la première lettre.";
+  if (held) return "Dans le doute, rien ne part. Le service a reçu un courriel : ouvrez-le, il est déjà complété, répondez.";
+  if (reached("wait")) return "Le médecin est prévenu. Pressez « Bien reçu » sur son téléphone, ou laissez passer le temps : le relais le relance.";
+  const doubt = state.outbox.find((letter) => letter.key === "homonyme");
+  if (reached("done") && doubt && !doubt.sent) return "Quelqu'un en répond : le suivi s'arrête là. Essayez maintenant la lettre « Dr Saule » : lequel ?";
+  if (reached("warn")) return "Personne n'a répondu à temps : le bureau des sorties de l'hôpital prend le relais.";
+  if (reached("done")) return "À vous : posez une question au service depuis la messagerie du médecin, ou écrivez votre propre lettre.";
+  return "La lettre est en route…";
+}
+
 function draw(state) {
   shown = state;
   skew = new Date(state.now) - Date.now();
@@ -151,9 +174,11 @@ function draw(state) {
     count(tab.querySelector(".count"), doctor.mails.filter((mail) => !mail.opened).length, "non lus");
     if (doctor.chat === chosen) keep(at("doctor"), doctor.mails, (mail) => mail.number, drawMail("doctor"));
   }
+  const said = advice(state);
+  if (at("coach").textContent !== said) at("coach").textContent = said;
   keep(at("stories"), state.letters, (story) => story.id, drawStory);
   for (const [place, node] of [...at("stories").querySelectorAll(".story")].entries()) {
-    if (!node.dataset.touched) node.querySelector("details").open = place < 2;
+    if (!node.dataset.touched) node.querySelector("details").open = place < 1;
   }
   tick();
 }
