@@ -750,8 +750,8 @@ def chat_text(fields: ChatFields) -> str:
             return "\n".join((head, *rows))
         case ChatKind.HELP:
             return say(
-                "/lettres : lettres en attente. /absent : déclarer une absence. /stop : ne plus recevoir "
-                "d'alertes. Pour écrire à l'hôpital : messagerie sécurisée."
+                "/lettres : vos lettres en attente. /aide : cette aide. Pour une question, une absence, ou pour "
+                "ne plus recevoir d'alertes, écrivez à l'hôpital par messagerie sécurisée."
             )
         case ChatKind.UNKNOWN:
             return say("Ce compte n'est relié à aucun professionnel. L'hôpital peut le relier.")
