@@ -184,9 +184,10 @@ def _header(name: str, value: str) -> bytes:
 
 def _people(value: str) -> list[tuple[str, str]]:
     """(display name, address); one name with one address may hold any character."""
-    single = re.fullmatch(r"([^<>]*)<([^<>\s]+)>", value)
-    if single and value.count("@") >= 1:
-        return [(single[1].strip().strip('"').replace('\\"', '"').strip(), single[2])]
+    angles = re.findall(r"<[^<>\s]+@[^<>\s]+>", value)
+    if len(angles) == 1 and value.endswith(angles[0]):
+        display = re.sub(r"[<>]", " ", value[: -len(angles[0])]).strip()
+        return [(display.strip('"').replace('\\"', '"').strip(), angles[0][1:-1])]
     if re.fullmatch(r"[^\s<>,;]+@[^\s<>,;]+", value):
         return [("", value)]
     return list(parse_addresses(value))

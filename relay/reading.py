@@ -425,6 +425,7 @@ def read(raw: bytes) -> Document:
 
 @never_raises(None)
 def _read(raw: bytes) -> Document:
+    given = raw
     if b"\r" in raw and b"\n" not in raw:
         raw = raw.replace(b"\r", b"\n")  # lines of another age; every place stays where it was
     walk = _Walk(raw)
@@ -436,8 +437,8 @@ def _read(raw: bytes) -> Document:
     fields, body = walk.header_block(start, len(raw))
     is_mail = any(name in _HEADER_NAMES for name, _ in fields)
     if not is_mail:
-        whole = Part(raw, 0, 0, len(raw), _sniffed(raw[:4096]), encoding="8bit")
-        return Document(raw, parts=(whole,), flaws=("not_mail",))
+        whole = Part(given, 0, 0, len(given), _sniffed(given[:4096]), encoding="8bit")
+        return Document(given, parts=(whole,), flaws=("not_mail",))
     if sum(name == b"from" for name, _ in fields) > 1:
         walk.flaw("many_from")
     walk.leaf_or_parts(start, body, len(raw), fields, (), "text/plain")

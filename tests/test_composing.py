@@ -1,0 +1,210 @@
+"""What leaves is what arrived: documents byte for byte, headers that nobody can add to, the same bytes each time."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import hashlib
+import time
+from email.message import EmailMessage
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relay.composing import compose
+from relay.model import MailRecipe
+from relay.reading import fingerprint, read
+from tests import letters
+
+TEXT = "Réf. 7F3Q-K2M9 — Répondez par un mot : OK (bien reçu), RAPPEL (rappelez-moi), ERREUR (pas mon patient).\n"
+HEADERS = (
+    ("From", "Cardiologie – CHR d'Exemple (Relais) <relais@relais45.mssante.fr>"),
+    ("To", "dr.martin@medecin.mssante.fr"),
+    ("Subject", "Lettre de liaison – Réf. 7F3Q-K2M9"),
+    ("Date", "Tue, 01 Dec 2026 17:42:00 +0100"),
+    ("Message-ID", "<v1.thread.abcde.delivery.mac@relais45.mssante.fr>"),
+    ("Auto-Submitted", "auto-generated"),
+)
+
+
+def recipe(
+    carries: str = "documents", *, text: str = TEXT, headers: tuple[tuple[str, str], ...] = HEADERS
+) -> MailRecipe:
+    return MailRecipe("relais@relais45.mssante.fr", headers, text, "=_unforeseeable", "envelope", carries)  # type: ignore[arg-type]
+
+
+def parsed(raw: bytes) -> EmailMessage:
+    message = email.message_from_bytes(raw, policy=email.policy.default)
+    assert isinstance(message, EmailMessage)
+    assert not any(part.defects for part in message.walk())
+    return message
+
+
+def documents(raw: bytes) -> list[tuple[str | None, str]]:
+    return [
+        (part.get_filename(), hashlib.sha256(part.get_payload(decode=True)).hexdigest())
+        for part in parsed(raw).walk()
+        if not part.is_multipart() and part.get_filename()
+    ]
+
+
+ORIGINALS = {
+    "XDM": letters.xdm_mail(pdf_size=5000),
+    "CDA": letters.cda_mail(),
+    "text": letters.text_mail(),
+    "text and PDF": letters.text_mail(attachments=[("Lettre à lire.pdf", letters.pdf(), "application/pdf")]),
+    "both alternatives": letters.text_mail(
+        html="<p>x</p>", attachments=[("é.pdf", letters.pdf(), "application/pdf")]
+    ),
+    "Latin-1": letters.text_mail(encoding="8bit", charset="iso-8859-1"),
+}
+
+
+@pytest.mark.parametrize("original", ORIGINALS.values(), ids=ORIGINALS)
+def test_documents_and_words_arrive_as_they_were_sent(original: bytes):
+    written = compose(recipe(), original)
+    assert documents(written) == documents(original)
+    body = parsed(written).get_body(("plain",))
+    assert body is not None
+    assert body.get_content().replace("\r\n", "\n").startswith(TEXT.strip())
+    assert read(original).text.strip() in read(written).text
+    for part in read(original).attachments:
+        assert original[part.start : part.end] in written
+
+
+@pytest.mark.parametrize("original", [*ORIGINALS.values(), None])
+def test_the_same_recipe_gives_the_same_bytes_that_any_server_carries(original: bytes | None):
+    written = compose(recipe(), original)
+    assert written == compose(recipe(), original)
+    assert written.count(b"\n") == written.count(b"\r\n") == written.count(b"\r")
+    assert max(map(len, written.split(b"\r\n"))) <= 998
+    head = written.split(b"\r\n\r\n")[0]
+    assert head.isascii()
+    message = parsed(written)
+    assert message["Subject"] == "Lettre de liaison – Réf. 7F3Q-K2M9"
+    assert message["From"].addresses[0].display_name == "Cardiologie – CHR d'Exemple (Relais)"
+    assert message["From"].addresses[0].addr_spec == "relais@relais45.mssante.fr"
+
+
+def test_the_words_of_a_text_mail_are_ascii_on_the_wire():
+    assert compose(recipe("text"), letters.text_mail(encoding="8bit", charset="iso-8859-1")).isascii()
+
+
+def test_text_alone_carries_no_attachment_and_nothing_carries_nothing():
+    original = ORIGINALS["text and PDF"]
+    assert documents(compose(recipe("text"), original)) == []
+    assert "VALBRUNE" in read(compose(recipe("text"), original)).text
+    assert "VALBRUNE" not in read(compose(recipe("none"), original)).text
+    assert read(compose(recipe("none"), None)).text.strip() == TEXT.strip()
+
+
+def test_an_html_letter_gives_its_words_and_keeps_its_form():
+    original = letters.text_mail(html_only=True, encoding="base64")
+    written = read(compose(recipe(), original))
+    assert "Médecin traitant : Dr Camille Martin" in written.text
+    assert [(part.media_type, part.filename) for part in written.attachments] == [
+        ("text/html", "lettre.html")
+    ]
+    assert written.attachments[0].content() == read(original).parts[0].content()
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (letters.cda(), "lettre.xml"),
+        (letters.xdm(), "IHE_XDM.zip"),
+        (letters.pdf(), "lettre.pdf"),
+        (b"MSH|^~\\&|A\rPID|1", "message.hl7"),
+    ],
+)
+def test_a_bare_file_is_attached_as_it_is(content: bytes, name: str):
+    attachment = read(compose(recipe(), content)).attachments[0]
+    assert (attachment.filename, attachment.content()) == (name, content)
+
+
+def test_a_mail_that_is_one_attachment_keeps_its_name_and_bytes():
+    package = letters.xdm()
+    message = EmailMessage(policy=email.policy.SMTP)
+    message["From"] = "a@b.fr"
+    message.set_content(package, "application", "zip", filename="IHE_XDM.zip")
+    attachment = read(compose(recipe(), message.as_bytes())).attachments[0]
+    assert (attachment.media_type, attachment.filename, attachment.content()) == (
+        "application/zip",
+        "IHE_XDM.zip",
+        package,
+    )
+
+
+def test_what_smtp_cannot_carry_is_encoded_anew_and_decodes_to_the_same_bytes():
+    xml = letters.cda().replace(b"\n", b"")
+    head = b'From: a@b.fr\r\nContent-Type: multipart/mixed; boundary="b"\r\n\r\n--b\r\nContent-Type: text/xml; name="x.xml"\r\n'
+    for encoding in (b"8bit", b"binary"):
+        original = head + b"Content-Transfer-Encoding: " + encoding + b"\r\n\r\n" + xml + b"\r\n--b--\r\n"
+        written = compose(recipe(), original)
+        assert max(map(len, written.split(b"\r\n"))) <= 998
+        assert read(written).attachments[0].content() == read(original).attachments[0].content()
+        assert read(written).attachments[0].filename == "x.xml"
+
+
+def test_bare_line_feeds_become_line_ends_without_touching_the_document():
+    original = ORIGINALS["XDM"].replace(b"\r\n", b"\n")
+    assert documents(compose(recipe(), original)) == documents(ORIGINALS["XDM"])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(max_size=200), st.sampled_from(["Subject", "From", "To", "X-MSS-NIL", "References"]))
+def test_no_value_can_add_a_header_or_a_line(value: str, name: str):
+    written = compose(
+        recipe("none", headers=(("Date", "Tue, 01 Dec 2026 17:42:00 +0100"), (name, value))), None
+    )
+    head = written.split(b"\r\n\r\n")[0]
+    assert head.isascii()
+    fields = [line.split(b":")[0] for line in head.split(b"\r\n") if line[:1] not in (b" ", b"\t")]
+    assert fields == [b"Date", name.encode(), b"MIME-Version", b"Content-Type", b"Content-Transfer-Encoding"]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.text(alphabet=st.characters(codec="utf-8", exclude_categories=("Cs", "Cc", "Zl", "Zp")), max_size=150)
+)
+def test_a_subject_comes_back_as_it_was(subject: str):
+    written = compose(recipe("none", headers=(("From", "a@b.fr"), ("Subject", subject))), None)
+    assert " ".join((read(written).subject or "").split()) == " ".join(subject.split())
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(alphabet=st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), max_size=3000))
+def test_text_comes_back_as_it_was(text: str):
+    written = compose(recipe("none", text=text), None)
+    assert read(written).text.rstrip("\n") == text.rstrip("\n")
+
+
+@pytest.mark.parametrize(
+    "display",
+    ["Martin, Camille", 'Dr "Camille" Martin', "a@b.fr", "Cabinet (Orléans)", "<x>", "=?utf-8?q?x?="],
+)
+def test_a_display_name_never_becomes_an_address(display: str):
+    written = compose(
+        recipe("none", headers=(("From", "r@x.fr"), ("To", f"{display} <dr.martin@medecin.mssante.fr>"))),
+        None,
+    )
+    assert [address for _, address in read(written).addresses("to")] == ["dr.martin@medecin.mssante.fr"]
+    assert len(read(written).addresses("to")) == 1
+
+
+def test_a_composed_mail_can_be_told_from_the_ones_before():
+    other = (*HEADERS[:4], ("Message-ID", "<v1.other@relais45.mssante.fr>"))
+    assert fingerprint(compose(recipe(), None)) != fingerprint(compose(recipe(headers=other), None))
+
+
+def test_a_large_letter_is_copied_without_being_decoded():
+    original = letters.text_mail(attachments=[("lettre.pdf", letters.pdf(size=148_000), "application/pdf")])
+    assert len(original) > 200_000
+    compose(recipe(), original)
+    times = []
+    for _ in range(15):
+        began = time.process_time()
+        compose(recipe(), original)
+        times.append(time.process_time() - began)
+    assert min(times) < 0.001
