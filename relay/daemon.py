@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 DRAIN = 10.0  # seconds between SIGTERM and the end
+LAST_PAGES = 3.0  # seconds for the pages' last answers
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0  # seconds between two tries of a broken adapter
 ALERT_AFTER = timedelta(minutes=2)
 """An adapter that stays away this long is worth a mail to the admins; a hiccup is not."""
@@ -445,12 +446,19 @@ class Daemon:
         if server is not None:
             server.should_exit = True
         await self.dispatch.drain(DRAIN)
-        for task in tasks:
+        pages = {task for task in tasks if task.get_name() == "console"}
+        for task in tasks - pages:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(tasks - pages), return_exceptions=True)
         for adapter in self.adapters.values():
             with contextlib.suppress(Verdict, OSError):
                 await adapter.close()
+        # A closed chat lets its waiting browsers go; only then can the server end without cutting them off.
+        if pages:
+            await asyncio.wait(pages, timeout=LAST_PAGES)
+        for task in pages:
+            task.cancel()
+        await asyncio.gather(*pages, return_exceptions=True)
         log.get().info("stopped")
 
 
