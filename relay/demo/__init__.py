@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeVar, cast
+
+import structlog
 
 from relay import config, identity, registers
 from relay.daemon import Daemon, open_store
@@ -49,6 +52,8 @@ async def run(port: int, once: bool, out: TextIO) -> int:
     Answers the exit code: with `once`, 0 when each letter ended where it must and 1 otherwise. Raises
     Unavailable when the port is taken.
     """
+    # A visitor reads the page, not our journal: only what goes wrong is logged.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     async with opened(0 if once else port) as demo:
         if once:
             judging = asyncio.create_task(sample.run(demo.tour, demo.url, out))

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from relay.demo.tour import Tour
 
 COOKIE = "relais-demo"
-LONG_POLL = 20.0  # seconds
+LONG_POLL = 1.5  # seconds; below what the server waits for when it stops
 
 
 def pages(tour: Callable[[], Tour]) -> list[Route]:
