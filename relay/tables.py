@@ -467,6 +467,7 @@ class AuditCheckpointRow(Row, table=True):
     at: int = Field(sa_type=_BIG)
     hash: bytes = Field(sa_type=_BYTES)
     seal: bytes = Field(sa_type=_BYTES)
+    cut: bytes | None = Field(default=None, sa_type=_BYTES)  # proof that a purge of ours begins the chain here
 
 
 class CounterRow(Row, table=True):

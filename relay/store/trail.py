@@ -6,7 +6,7 @@ import hmac
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, delete, func, select
+from sqlalchemy import Connection, delete, func, select, update
 
 from relay import tables
 from relay.model import AuditEvent
@@ -42,7 +42,7 @@ def verify(connection: Connection, vault: Vault) -> dict[str, Any]:
                 problems.append({"writer": writer, "number": number, "what": "checkpoint_forged"})
         if not hmac.compare_digest(head.seal, seal(vault, "head", writer, head.number, head.hash)):
             problems.append({"writer": writer, "number": head.number, "what": "head_forged"})
-        number, chained = _beginning(connection, writer, places)
+        number, chained = _beginning(vault, writer, places)
         for row in _lines(connection, writer, number):
             number += 1
             chained = link(chained, dict(row._mapping))  # noqa: SLF001 - SQLAlchemy's public way to a dict
@@ -60,13 +60,13 @@ def verify(connection: Connection, vault: Vault) -> dict[str, Any]:
     return {"ok": not problems, "writers": len(heads), "lines": lines, "problems": problems}
 
 
-def _beginning(connection: Connection, writer: str, places: dict[int, Any]) -> tuple[int, bytes]:
-    """Where a chain starts: at its first line ever, or at the checkpoint where a purge cut it."""
-    first = connection.execute(
-        select(_audit.c.number).where(_audit.c.writer == writer).order_by(_audit.c.number).limit(1)
-    ).scalar()
-    cut = max(places, default=0) if first is None else first - 1
-    return (cut, places[cut].hash) if cut in places else (0, GENESIS)
+def _beginning(vault: Vault, writer: str, places: dict[int, Any]) -> tuple[int, bytes]:
+    """Where a chain starts: at its first line ever, or at the checkpoint where a purge of ours cut it."""
+    for number in sorted(places, reverse=True):
+        row = places[number]
+        if row.cut is not None and hmac.compare_digest(row.cut, seal(vault, "cut", writer, number, row.hash)):
+            return number, row.hash
+    return 0, GENESIS
 
 
 def _lines(connection: Connection, writer: str, after: int) -> Iterator[Any]:
@@ -103,14 +103,25 @@ def export(connection: Connection, since: datetime | None) -> list[dict[str, obj
 def purge(work: Transaction, before: datetime) -> int:
     """Cut each chain at its last checkpoint older than `before`; answers how many lines went."""
     gone = 0
-    query = select(_checkpoint.c.writer, func.max(_checkpoint.c.number).label("number")).where(
-        _checkpoint.c.at < stamp(before)
+    last = (
+        select(_checkpoint.c.writer, func.max(_checkpoint.c.number).label("number"))
+        .where(_checkpoint.c.at < stamp(before))
+        .group_by(_checkpoint.c.writer)
+        .subquery()
     )
-    for row in work.run(query.group_by(_checkpoint.c.writer)).all():
-        writer, number = row.writer, row.number
-        cut = (_audit.c.writer == writer) & (_audit.c.number <= number)
+    query = select(_checkpoint).join(
+        last, (_checkpoint.c.writer == last.c.writer) & (_checkpoint.c.number == last.c.number)
+    )
+    for row in work.run(query).all():
+        cut = (_audit.c.writer == row.writer) & (_audit.c.number <= row.number)
         gone += work.run(delete(_audit).where(cut)).rowcount
-        work.run(delete(_checkpoint).where(_checkpoint.c.writer == writer, _checkpoint.c.number < number))
+        work.run(
+            delete(_checkpoint).where(_checkpoint.c.writer == row.writer, _checkpoint.c.number < row.number)
+        )
+        # Without this proof a purge could not be told from somebody who cut the trail by hand.
+        proof = seal(work.vault, "cut", row.writer, row.number, row.hash)
+        here = (_checkpoint.c.writer == row.writer) & (_checkpoint.c.number == row.number)
+        work.run(update(_checkpoint).where(here).values(cut=proof))
     if gone:
         work.trail.append(AuditEvent("relay", "audit_purged", "audit", note=str(gone)))
     return gone

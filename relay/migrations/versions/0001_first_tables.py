@@ -49,6 +49,7 @@ def upgrade() -> None:
         sa.Column("at", sa.BigInteger(), nullable=False),
         sa.Column("hash", sa.LargeBinary(), nullable=False),
         sa.Column("seal", sa.LargeBinary(), nullable=False),
+        sa.Column("cut", sa.LargeBinary(), nullable=True),
         sa.PrimaryKeyConstraint("writer", "number", name=op.f("pk_audit_checkpoint")),
     )
     op.create_table(
