@@ -43,6 +43,11 @@ def compose(recipe: MailRecipe, original: bytes | None) -> bytes:
     if original is not None and recipe.carries != "none":
         document = read(original)
         words = document.text if document.is_mail or document.parts[0].media_type == "text/plain" else ""
+        if (
+            document.enclosed is not None
+        ):  # sent on as an attachment: its letter leaves, its headers stay here
+            document = document.enclosed
+            words = f"{words.rstrip()}\n\n{document.text}"
         if words.strip():
             text = f"{text.rstrip()}\n\n{words}"
         if recipe.carries == "documents":

@@ -26,7 +26,7 @@ MAX_DEPTH = 20
 MAX_HEADER = 256 * 1024  # bytes of one header block
 MAX_FIELDS = 1000  # of one header block
 MAX_CONTENT = 100 * 2**20  # bytes of one decoded part
-MAX_TEXT = 4 * 2**20  # bytes of one part read as text
+MAX_TEXT = 16 * 2**20  # bytes of one part read as text
 _MAX_FALSE_BOUNDARIES = 10_000  # lines that begin like a boundary and are none
 
 Argument = ParamSpec("Argument")
@@ -386,6 +386,18 @@ class Document:
             return "\n".join(plain)
         return "\n".join(html_text(part.text()) for part in self.parts if part.is_text)
 
+    @functools.cached_property
+    def enclosed(self) -> Document | None:
+        """The one mail that somebody sent on as an attachment, opened; None when there is none, or more hangs on it."""
+        if (
+            self.media_type == "multipart/report"
+            or len(self.attachments) != 1
+            or not self.attachments[0].is_message
+        ):
+            return None
+        inner = read(self.attachments[0].content())
+        return inner if inner.is_mail else None
+
     @property
     def attachments(self) -> tuple[Part, ...]:
         """Every leaf that is no text body, in order; a report's or a forwarded message too."""
@@ -661,7 +673,11 @@ def fingerprint(raw: bytes) -> str:
     for name, value in fields:
         if name not in _TRACE and not name.startswith(_TRACE_PREFIXES):
             digest.update(name + b":" + b" ".join(value.split()) + b"\n")
-    digest.update(b"\n" + raw[body:].replace(b"\r\n", b"\n").rstrip())
+    end = len(raw) - 64 + len(raw[-64:].rstrip()) if len(raw) > 64 else len(raw.rstrip())
+    if raw.count(b"\n", body, end) == raw.count(b"\r\n", body, end):  # the ordinary case needs no copy
+        digest.update(memoryview(raw)[body : max(body, end)])
+    else:
+        digest.update(re.sub(rb"\r?\n", b"\r\n", raw[body : max(body, end)]))
     return digest.hexdigest()
 
 

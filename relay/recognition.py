@@ -91,18 +91,28 @@ def _recognised(document: Document, is_ours: Callable[[str], bool], zone: ZoneIn
             if answers
             else Recognised(Outcome.OTHER, why=Why.CITIZEN)
         )
-    pieces = list(_documents(document))
-    if document.is_mail and receipts.is_automatic_reply(document):
-        if pieces:  # no absence note carries a letter: a person looks
-            return _held(_merged(document, pieces, None), Why.UNCLEAR)
-        return Recognised(Outcome.AUTOMATIC, why=Why.AUTOMATIC)
     forward = is_forward(document)
+    pieces = list(_documents(document))
+    source = document
+    if forward and not pieces and document.enclosed is not None:
+        source = document.enclosed
+        if (
+            receipts.read_receipt(source)
+            or receipts.is_automatic_reply(source)
+            or is_ours(source.message_id or "")
+        ):
+            return _held(Notice(), Why.FORWARDED_REPLY)
+        pieces = list(_documents(source))
+    letter = letters.read(_own_text(source, forward=forward), subject=source.subject, zone=zone)
+    if document.is_mail and receipts.is_automatic_reply(document):
+        if pieces or (letter.has_patient and not answers):  # no absence note carries a letter: a person looks
+            return _held(_merged(document, pieces, letter.notice), Why.UNCLEAR)
+        return Recognised(Outcome.AUTOMATIC, why=Why.AUTOMATIC)
     if answers and not forward:
         if receipts.is_machine_mail(document) and not pieces:
             return Recognised(Outcome.AUTOMATIC, why=Why.AUTOMATIC)
         notice = _merged(document, pieces, None) if pieces else Notice()
         return Recognised(Outcome.REPLY, notice, why=Why.REPLY)
-    letter = letters.read(_own_text(document, forward=forward), subject=document.subject, zone=zone)
     recognised = _judged(document, pieces, letter)
     if answers:
         return _held(recognised.notice, Why.FORWARDED_REPLY)
@@ -250,8 +260,13 @@ def _completed(chief: Notice, spoken: Notice) -> Notice:
         or (name.startswith("registered_gp") and gp is None)
         or (name.startswith("stay.") and getattr(stay, name.removeprefix("stay."), "") is None)
     ]
+    if chief.event is None and spoken.event is not None:  # a package of PDF alone: the mail says what it is
+        chief = replace(
+            chief, event=spoken.event, document=spoken.document, format=chief.format or spoken.format
+        )
     return replace(
         chief,
+        patient=_one_person(chief.patient, spoken.patient),
         stay=stay if stay != Stay() else None,
         registered_gp=gp or said,
         consent=consent,
@@ -261,6 +276,35 @@ def _completed(chief: Notice, spoken: Notice) -> Notice:
         recipients=chief.recipients or spoken.recipients,
         author=chief.author or spoken.author,
         unknown=tuple(dict.fromkeys(unknown)),
+    )
+
+
+def _one_person(chief: Patient | None, spoken: Patient | None) -> Patient | None:
+    """The document's patient; what it leaves out is taken from the text only where the two agree on something."""
+    if chief is None or spoken is None:
+        return chief or spoken
+    agree = (
+        (chief.ins is not None and spoken.ins is not None and chief.ins[:13] == spoken.ins[:13])
+        or (chief.birth_date is not None and chief.birth_date == spoken.birth_date)
+    ) and not _contradict(chief, spoken)  # fmt: skip
+    if not agree:
+        return chief
+    named = chief.birth_name or chief.used_name
+    source = chief if named else spoken
+    return replace(
+        chief,
+        ins=chief.ins or spoken.ins,
+        ins_oid=chief.ins_oid if chief.ins else spoken.ins_oid,
+        birth_name=source.birth_name,
+        used_name=source.used_name,
+        name_kind=source.name_kind,
+        order_unsure=source.order_unsure,
+        given_names=chief.given_names or spoken.given_names,
+        sex=chief.sex or spoken.sex,
+        birth_date=chief.birth_date or spoken.birth_date,
+        birth_place=chief.birth_place or spoken.birth_place,
+        local_ids=chief.local_ids or spoken.local_ids,
+        postcode=chief.postcode or spoken.postcode,
     )
 
 

@@ -123,6 +123,19 @@ def test_a_bare_file_is_attached_as_it_is(content: bytes, name: str):
     assert (attachment.filename, attachment.content()) == (name, content)
 
 
+def test_a_letter_sent_on_as_an_attachment_leaves_without_the_headers_of_the_ward():
+    inner = ORIGINALS["XDM"]
+    message = EmailMessage(policy=email.policy.SMTP)
+    message["From"], message["Subject"] = "a@b.fr", "TR: lettre"
+    message.set_content("Pour le relais.")
+    message.add_attachment(email.message_from_bytes(inner, policy=email.policy.SMTP))
+    written = compose(recipe(), message.as_bytes())
+    assert documents(written) == documents(inner)
+    assert "Pour le relais." in read(written).text
+    assert read(inner).text.strip() in read(written).text
+    assert letters.WARD.encode() not in written
+
+
 def test_a_mail_that_is_one_attachment_keeps_its_name_and_bytes():
     package = letters.xdm()
     message = EmailMessage(policy=email.policy.SMTP)
@@ -177,7 +190,7 @@ def test_a_subject_comes_back_as_it_was(subject: str):
 @given(st.text(alphabet=st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), max_size=3000))
 def test_text_comes_back_as_it_was(text: str):
     written = compose(recipe("none", text=text), None)
-    assert read(written).text.rstrip("\n") == text.rstrip("\n")
+    assert read(written).text.strip() == text.strip()
 
 
 @pytest.mark.parametrize(

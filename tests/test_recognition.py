@@ -6,6 +6,9 @@ import hashlib
 import json
 import time
 from dataclasses import replace
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import SMTP
 from pathlib import Path
 
 import pytest
@@ -160,6 +163,35 @@ def test_a_letter_sent_on_by_hand_is_a_notice_that_says_so(subject: str):
     assert found.notice.registered_gp.rpps == MARTIN.rpps
 
 
+def sent_on(raw: bytes) -> bytes:
+    message = EmailMessage(policy=SMTP)
+    message["From"], message["To"], message["Subject"] = WARD, letters.RELAY_IN, "TR: lettre"
+    message.set_content("Pour le relais.")
+    message.add_attachment(message_from_bytes(raw, policy=SMTP))
+    return message.as_bytes()
+
+
+@pytest.mark.parametrize("raw", [letters.xdm_mail(), letters.text_mail()])
+def test_a_letter_sent_on_as_an_attachment_is_opened(raw: bytes):
+    found = judge(sent_on(raw))
+    assert found.outcome is Outcome.NOTICE
+    assert found.notice.patient is not None
+    assert found.notice.patient.ins == ODETTE.ins
+    assert [problem.code for problem in found.notice.problems] == ["forwarded"]
+
+
+def test_a_report_sent_on_as_an_attachment_is_shown_to_a_person():
+    report = letters.mdn(letters.xdm_mail(message_id=OURS), original_message_id=OURS)
+    for raw in (report, letters.xdm_mail(message_id=OURS)):
+        found = judge(sent_on(raw))
+        assert (found.outcome, found.why) == (Outcome.UNCLEAR, Why.FORWARDED_REPLY)
+
+
+def test_a_letter_under_a_subject_like_an_absence_note_is_never_thrown_away():
+    found = judge(letters.text_mail(gp=None, subject="Absence : médecin traitant non déclaré"))
+    assert (found.outcome, found.notice.event) == (Outcome.UNCLEAR, "discharge")
+
+
 def test_a_colleagues_answer_that_quotes_a_letter_is_no_letter():
     quoted = "".join(f"> {line}\n" for line in letters.labelled_lines(ODETTE, MARTIN).split("\n"))
     found = judge(letters.text_mail(body=f"Merci, bien vu.\n\n{quoted}", subject="RE: patiente"))
@@ -248,6 +280,14 @@ def test_the_document_beats_the_mails_text_which_only_fills_gaps():
     assert notice.urgency == "urgent"
     assert notice.registered_gp is not None
     assert notice.registered_gp.rpps == DURAND.rpps
+
+
+def test_a_package_of_pdf_alone_takes_its_traits_from_the_mail():
+    package = letters.xdm([("DOC00001.PDF", letters.pdf(), "application/pdf")])
+    notice = judge(letters.xdm_mail(package=package, body=letters.labelled_lines(ODETTE, MARTIN))).notice
+    assert notice.patient is not None
+    assert (notice.patient.birth_name, notice.patient.birth_date) == ("CORMERAIS", ODETTE.birth_date)
+    assert notice.patient.ins == ODETTE.ins
 
 
 def test_two_registered_gps_in_one_mail_are_nobodys_to_choose_from():

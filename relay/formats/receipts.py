@@ -36,7 +36,7 @@ _MESSAGE_ID_LINE = re.compile(
 _AUTOMATIC_SUBJECT = re.compile(
     r"^\s*(?:\[?auto(?:matique|matic)?\]?\s*[:-]|reponse automatique|automatic reply|auto(?:matic)?[ -]?(?:reply|response)"
     r"|autoreply|out of (?:the )?office|absence du bureau|absente? du bureau|absent du|message d'absence|abwesen"
-    r"|automatische antwort|notification d'absence|vacation|je suis absent|absence\b|reponse auto|repondeur"
+    r"|automatische antwort|notification d'absence|vacation|je suis absent|absence\s*(?::|jusqu|du \d|temporaire|prolongee)|reponse auto|repondeur"
     r"|i am out of|on vacation|en conges?\b|\(absence)"
 )
 
