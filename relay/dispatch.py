@@ -1,6 +1,6 @@
 """Deliveries → wire. One loop for each sender, so that a dead destination never delays another.
 
-    claim (one commit) → compose → in_flight (one commit) → send → finish (one commit) → consequences
+    claim (one commit) → compose → a handful: in_flight (one commit) → send → finish (one commit) ┊ → consequences
 
 `in_flight` is committed before the final dot or the POST: after a crash such a copy is ambiguous, looked for
 as evidence and sent again at most once, byte for byte the same.
@@ -16,8 +16,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from relay import composing, log, metrics, planning, wording
-from relay.errors import Deferred, Rejected, Uncertain, Verdict
+from relay.errors import Deferred, Rejected, Stale, Uncertain, Verdict
 from relay.model import (
+    Ask,
     Attempt,
     ChatRecipe,
     Delivery,
@@ -39,9 +40,18 @@ if TYPE_CHECKING:
 
 BATCH = 100
 BATCH_BYTES = 24 * 2**20
+HANDFUL = 8
+"""Copies marked as in flight at a time: at most so many of a sender are ambiguous after a kill."""
+TRIES = 5
+"""How often a step is planned again when somebody changed its thread meanwhile."""
 LEASE = 900.0  # seconds; longer than the longest answer a server may take after the final dot (RFC 5321 §4.5.3.2.6)
 SLOW = 2 * 2**20  # composing more than this leaves the event loop
 AMBIGUOUS_WAIT = timedelta(seconds=5)
+
+TRIES = 5
+"""How often a consequence is planned again when somebody changed its thread meanwhile."""
+HOLD_NOTES_APART = timedelta(minutes=1)
+"""A desk gets at most one mail about a held letter a minute."""
 
 FIRST_RETRY = 5.0  # seconds; doubles with each try
 LONGEST_RETRY = 1800.0
@@ -65,6 +75,7 @@ class Dispatch:
         self.store, self.senders, self.site, self.clock = store, senders, site, clock
         self._draw = random.Random()  # noqa: S311 - spreads retries, guards nothing
         self._draining = False
+        self._last_hold_note: dict[str, datetime] = {}
         self._turns: set[asyncio.Task[float | None]] = set()
 
     async def recover(self) -> None:
@@ -114,7 +125,7 @@ class Dispatch:
                 task.cancel()
 
     async def turn(self, name: str, sender: Sender) -> float | None:
-        """Claim, send and finish one batch.
+        """Claim a batch, send it a handful at a time, and finish each handful.
 
         Answers None when there was work, 0 when there was none, and the seconds to leave the sender alone
         when it could not be reached.
@@ -123,21 +134,55 @@ class Dispatch:
         if not claimed:
             return 0.0
         site = self.site()
-        ready, attempts = await self.compose(site, claimed)
-        if ready:
-            allowed = await self.store.in_flight([delivery.id for delivery in ready])
-            ready = [delivery for delivery in ready if delivery.id in allowed]
-            # Cancelled here, the rows stay in_flight and are ambiguous at the next start.
-            answers = await sender.send_many(ready)
-            attempts += [
-                self.attempt(delivery, answer) for delivery, answer in zip(ready, answers, strict=True)
-            ]
-        await self.store.finish(attempts)
+        going, spaced = self._spaced(claimed)
+        ready, attempts = await self.compose(site, going)
+        if attempts or spaced:
+            await self.store.finish([*attempts, *spaced])
+        pause: float | None = None
+        handful = max(HANDFUL, sender.limits.parallel)
+        for start in range(0, len(ready), handful):
+            if self._draining or pause is not None:
+                await self.store.release([delivery.id for delivery in ready[start:]])
+                break
+            tried = await self._hand_over(sender, ready[start : start + handful])
+            attempts += tried
+            away = [a for a in tried if a.state is DeliveryState.DEFERRED and a.why in CONNECTION]
+            if away and len(away) == len(tried):
+                pause = 60.0 if away[0].why in OURS else 1.0
         await self.consequences(site, claimed, attempts)
-        unreachable = [a for a in attempts if a.state is DeliveryState.DEFERRED and a.why in CONNECTION]
-        if unreachable and len(unreachable) == len(attempts):
-            return 60.0 if unreachable[0].why in OURS else 1.0
-        return None
+        return pause
+
+    def _spaced(self, claimed: Sequence[Delivery]) -> tuple[list[Delivery], list[Attempt]]:
+        """Mails to a desk about held letters go a minute apart; each that must wait gets a minute of its own."""
+        going: list[Delivery] = []
+        later: list[Attempt] = []
+        now = self.clock.now()
+        for delivery in claimed:
+            if delivery.purpose is not Purpose.HOLD_NOTE or not delivery.to.startswith("desk:"):
+                going.append(delivery)
+                continue
+            if delivery.why is Why.RATE_LIMITED:
+                going.append(delivery)  # its minute has come
+                continue
+            last = self._last_hold_note.get(delivery.to)
+            turn = now if last is None else max(now, last + HOLD_NOTES_APART)
+            self._last_hold_note[delivery.to] = turn
+            if turn <= now:
+                going.append(delivery)
+            else:
+                later.append(
+                    Attempt(delivery.id, DeliveryState.DEFERRED, now, Why.RATE_LIMITED, not_before=turn)
+                )
+        return going, later
+
+    async def _hand_over(self, sender: Sender, ready: Sequence[Delivery]) -> list[Attempt]:
+        """Mark, send, finish. Killed or cancelled in between, just these are ambiguous at the next start."""
+        allowed = await self.store.in_flight([delivery.id for delivery in ready])
+        going = [delivery for delivery in ready if delivery.id in allowed]
+        answers = await sender.send_many(going)
+        tried = [self.attempt(delivery, answer) for delivery, answer in zip(going, answers, strict=True)]
+        await self.store.finish(tried)
+        return tried
 
     async def compose(self, site: Site, claimed: Sequence[Delivery]) -> tuple[list[Delivery], list[Attempt]]:
         """Fill each delivery's message; what cannot be written is failed with its reason, the others go on."""
@@ -209,9 +254,9 @@ class Dispatch:
     async def consequences(
         self, site: Site, claimed: Sequence[Delivery], attempts: Sequence[Attempt]
     ) -> None:
-        """What a sent or failed copy means for its thread: decided by planning, written like any other plan."""
+        """What sent and failed copies mean for their threads: decided by planning, written like any other plan."""
         by_id = {delivery.id: delivery for delivery in claimed}
-        now = self.clock.now()
+        waiting: list[tuple[Delivery, Attempt]] = []
         for attempt in attempts:
             delivery = by_id[attempt.delivery]
             metrics.delivery(delivery.adapter, attempt.state.value)
@@ -220,25 +265,46 @@ class Dispatch:
                     "delivery_failed", delivery=delivery.id, adapter=delivery.adapter, why=attempt.why,
                     purpose=delivery.purpose, reference=delivery.reference,
                 )  # fmt: skip
-                await self._planned(site, delivery, attempt, now)
+                waiting.append((delivery, attempt))
             elif attempt.state is DeliveryState.SENT:
                 if delivery.purpose is Purpose.ALERT and delivery.envelope:
                     metrics.alerted((attempt.at - delivery.created_at).total_seconds())
                 if planning.wants_sent(site, delivery, attempt.at):
-                    await self._planned(site, delivery, attempt, now)
+                    waiting.append((delivery, attempt))
+        for _ in range(TRIES):
+            if not waiting:
+                return
+            waiting = await self._planned(site, waiting)
+        for delivery, _ in waiting:
+            log.get().error("plan_not_recorded", delivery=delivery.id, reference=delivery.reference)
 
-    async def _planned(self, site: Site, delivery: Delivery, attempt: Attempt, now: datetime) -> None:
-        """Plan and record; when somebody changed the thread meanwhile, look again."""
-        for _ in range(5):
-            view = await self.store.view(delivery.thread) if delivery.thread else None
-            plan: Plan | None
+    async def _planned(
+        self, site: Site, waiting: Sequence[tuple[Delivery, Attempt]]
+    ) -> list[tuple[Delivery, Attempt]]:
+        """Plan and record once; answers those whose thread somebody changed meanwhile, or that shared one."""
+        asks = [Ask(threads=(delivery.thread,) if delivery.thread else ()) for delivery, _ in waiting]
+        contexts = await self.store.contexts(asks)
+        plans: list[tuple[tuple[Delivery, Attempt], Plan]] = []
+        again: list[tuple[Delivery, Attempt]] = []
+        seen: set[str] = set()
+        now = self.clock.now()
+        for (delivery, attempt), context in zip(waiting, contexts, strict=True):
+            if delivery.thread and delivery.thread in seen:
+                again.append((delivery, attempt))
+                continue
+            view = next((each for each in context.threads if each.thread.id == delivery.thread), None)
             if attempt.state is DeliveryState.FAILED:
                 plan = planning.plan_failed(site, view, delivery, attempt.why or Why.REFUSED, now)
             else:
                 plan = planning.plan_sent(site, view, delivery, attempt.at)
-            if plan is None:
-                return
-            (problem,) = await self.store.record([plan])
-            if problem is None:
-                return
-        log.get().error("plan_not_recorded", delivery=delivery.id, reference=delivery.reference)
+            if plan is not None:
+                plans.append(((delivery, attempt), plan))
+                seen.add(delivery.thread or delivery.id)
+        for (cause, _), problem in zip(
+            plans, await self.store.record([plan for _, plan in plans]), strict=True
+        ):
+            if isinstance(problem, Stale):
+                again.append(cause)
+            elif problem is not None:
+                log.failure("plan_not_recorded", problem, delivery=cause[0].id)
+        return again

@@ -535,7 +535,7 @@ def _facts(
         ward_unit=(ward.unit or "") if ward else "",
         facility=ward.facility if ward else "",
         wards=tuple(
-            resolution.WardNames(each.slug, each.name, each.unit or "", each.facility)
+            resolution.WardNames(each.name, each.slug, each.unit or "", each.facility)
             for each in site.settings.wards.values()
         ),
         arrived=letter.envelope.received_at,
