@@ -242,10 +242,11 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> Iterator[str]:
-    """A demo of its own, in a process of its own."""
-    log = (tmp_path / "stderr").open("wb")
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One demo in a process of its own; each test below sends another of its letters."""
+    errors = tmp_path_factory.mktemp("demo") / "stderr"
+    log = errors.open("wb")
     with closing(socket.create_server(("127.0.0.1", 0))) as free:
         port = free.getsockname()[1]
     running = subprocess.Popen(
@@ -256,7 +257,7 @@ def url(tmp_path: Path) -> Iterator[str]:
     )
     assert running.stdout is not None
     line = running.stdout.readline()
-    assert str(port) in line, (tmp_path / "stderr").read_text()
+    assert str(port) in line, errors.read_text()
     yield f"http://127.0.0.1:{port}/"
     running.terminate()
     assert running.wait(20) == 0
@@ -269,7 +270,7 @@ def page(browser: Browser, url: str) -> Iterator[Page]:
     """The tour, open; any error of the page's own script fails the test."""
     context = browser.new_context(viewport={"width": 1280, "height": 800}, locale="fr-FR")
     page = context.new_page()
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(25_000)
     broken: list[str] = []
     page.on("pageerror", lambda error: broken.append(str(error)))
     page.goto(url)
@@ -284,28 +285,33 @@ def _send(page: Page, title: str) -> None:
 
 def test_pressing_bien_recu_on_the_phone_ends_the_wait(page: Page) -> None:
     _send(page, "Lettre avec son PDF")
+    told = page.locator(".story", has_text="PERVENCHE")
+    reference = told.locator("code").inner_text().removeprefix("Réf. ")
     phone = page.frame_locator("#phone")
-    phone.get_by_role("button", name="Bien reçu", exact=True).click()
-    page.locator(".story .state", has_text="Bien reçue – Dr Ambre").wait_for()
-    assert phone.get_by_role("button", name="Bien reçu", exact=True).count() == 0
+    alert = phone.locator("article", has_text=reference).first
+    alert.get_by_role("button", name="Bien reçu", exact=True).click()
+    told.locator(".state", has_text="Bien reçue – Dr Ambre").wait_for()
+    alert.get_by_role("button").first.wait_for(state="detached")
     assert "PERVENCHE" not in phone.locator("body").inner_text()
-    page.locator("#doctor .mail summary").first.click()
-    assert page.locator("#doctor .files a").count() == 2
+    letter = page.locator("#doctor .mail", has_text="PERVENCHE").first
+    letter.locator("summary").click()
+    assert letter.locator(".files a").count() == 2
 
 
 def test_a_doctor_answers_by_mail_and_the_ward_answers_back(page: Page) -> None:
     _send(page, "Simple courriel")
-    page.locator("#doctor .mail summary").first.click()
-    mail = page.locator("#doctor .mail").first
+    mail = page.locator("#doctor .mail", has_text="LORIOT Anselme").filter(has_not_text="onerror").first
+    mail.locator("summary").click()
     mail.locator("textarea").fill("Faut-il arrêter le traitement du soir ?")
     mail.get_by_role("button", name="Répondre").click()
-    question = page.locator("#ward .mail", has_text="Question du médecin traitant")
+    question = page.locator("#ward .mail", has_text="Question du médecin traitant").first
     question.locator("summary").click()
     assert "arrêter le traitement du soir" in question.inner_text()
     question.locator("textarea").fill("Non, le poursuivre.")
     question.get_by_role("button", name="Répondre").click()
-    page.locator("#doctor .mail", has_text="Réponse du service").locator("summary").click()
-    assert page.locator("#doctor .mail").filter(has_text="Non, le poursuivre.").count() >= 1
+    answer = page.locator("#doctor .mail", has_text="Réponse du service").first
+    answer.locator("summary").click()
+    assert "Non, le poursuivre." in answer.inner_text()
 
 
 def test_the_ward_corrects_a_held_letter_and_it_leaves(page: Page) -> None:
@@ -329,16 +335,18 @@ def test_markup_in_a_letter_stays_text(page: Page) -> None:
     page.locator("#letter").fill(text.replace("Cher confrère,", f"Cher confrère, {CANARY}").replace(
         "N° de séjour : ", f"N° de séjour : {CANARY}"))  # fmt: skip
     page.locator("#write").get_by_role("button", name="Envoyer").click()
-    page.locator("#doctor .mail summary").first.click()
-    assert "onerror" in page.locator("#doctor .mail .words").first.inner_text()
+    letter = page.locator("#doctor .mail", has_text="onerror").first
+    letter.locator("summary").click()
+    assert "onerror" in letter.locator(".words").inner_text()
     assert page.locator("#doctor img").count() == 0
     assert page.evaluate("window.canary") is None
 
 
 def test_the_page_can_be_used_without_a_mouse(page: Page) -> None:
-    page.locator(".letter .main").first.focus()
+    page.locator(".letter .main:enabled").first.focus()
+    before = page.locator(".story").count()
     page.keyboard.press("Enter")
-    page.locator(".story").wait_for()
+    page.locator(".story").nth(before).wait_for()
     page.get_by_role("tab").first.focus()
     page.keyboard.press("ArrowRight")
     assert page.get_by_role("tab", selected=True).inner_text().startswith("Dr Claude Saule")

@@ -33,7 +33,7 @@ Row = TypeVar("Row")
 
 __all__ = ["Opened", "opened", "run"]
 
-START = 15.0  # seconds until the relay must be ready
+START = 30.0  # seconds until the relay must be ready
 
 
 @dataclass(frozen=True, slots=True)

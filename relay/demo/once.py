@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from relay.demo.people import Doctor
     from relay.demo.post import Mail
 
-ALL = 15.0  # seconds until every letter must have ended
+ALL = 30.0  # seconds until every letter must have ended
 LOOK = 0.05  # seconds between two looks
 
 
