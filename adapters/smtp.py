@@ -15,6 +15,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -98,9 +99,13 @@ class Smtp:
 
     async def close(self) -> None:
         """Drop every connection; a letter under way counts as not finished."""
-        for wire in (*(wire for _, wire in self._idle), *self._busy):
-            wire.quit()
+        wires = [*(wire for _, wire in self._idle), *self._busy]
         self._idle.clear()
+        for wire in wires:
+            wire.quit()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                await asyncio.gather(*(wire.closed.wait() for wire in wires))
 
     async def send(self, delivery: Delivery) -> Receipt:
         """Hand one letter over; see `relay.ports.Sender.send`."""
@@ -197,6 +202,8 @@ class Smtp:
                 await self._log_in(client)
             return _Wire.over(client)
         except BaseException:
+            if isinstance(client.transport, asyncio.WriteTransport):
+                client.transport.abort()  # a polite close of TLS would wait for the other side
             client.close()
             raise
 
@@ -298,6 +305,7 @@ class _Wire(asyncio.Protocol):
         self._buffer = bytearray()
         self._replies: deque[_Reply] = deque()
         self._news = asyncio.Event()  # a reply came, or the connection went
+        self.closed = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
         self._lost = False
@@ -409,7 +417,7 @@ class _Wire(asyncio.Protocol):
             if not self._writable.is_set():
                 async with asyncio.timeout(BLOCK_SECONDS):
                     await self._writable.wait()
-            if self._lost:
+            if self._lost or self._transport.is_closing():
                 raise _Gone
             if self._replies:
                 # Refused in the middle: the dot must not follow, and only closing ends a letter without it.
@@ -470,6 +478,7 @@ class _Wire(asyncio.Protocol):
         self._lost = True
         self._news.set()
         self._writable.set()
+        self.closed.set()
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -521,9 +530,11 @@ def _translate(error: Exception) -> Deferred:
         if error.code in {530, 534, 535, 538}:
             return Deferred(Why.AUTHENTICATION, retry_after=OURS_TO_MEND_SECONDS, detail=str(error.code))
         return Deferred(Why.BUSY if error.code < 500 else Why.SERVER_ERROR, detail=str(error.code))
-    for each in (error, error.__cause__):
-        if isinstance(each, ssl.SSLError):
-            return tls_verdict(each)
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLError):
+            return tls_verdict(cause)
+        cause = cause.__cause__
     if isinstance(error, TimeoutError):
         return Deferred(Why.TIMEOUT)
     if isinstance(error, OSError):

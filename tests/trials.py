@@ -74,6 +74,7 @@ def tools(folder: Path, clock: Clock | None = None, max_bytes: int = 50 * 2**20)
 def letter(mark: str, body: str = "Bonjour.\r\n", to: str = GP) -> bytes:
     """A small mail with the mark as its subject, CRLF line ends."""
     head = f"From: cardiologie@chr-exemple.mssante.fr\r\nTo: {to}\r\nSubject: {mark}\r\n"
+    head += "Date: Fri, 20 Nov 2026 09:00:00 +0100\r\n"
     return f"{head}Message-ID: <{mark.replace(' ', '.')}@test.example>\r\n\r\n{body}".encode()
 
 

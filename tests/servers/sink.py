@@ -14,7 +14,7 @@ from tests.servers import LOOPBACK, free_port
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
 HANG_UP = "hang up"
 SILENCE = "silence"
@@ -49,6 +49,12 @@ class Sink:
 
     def __post_init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Condition()
+
+    async def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Wait, asking again after each command and each letter, until the condition holds."""
+        async with asyncio.timeout(10), self._changed:
+            await self._changed.wait_for(condition)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Sink]:
@@ -87,6 +93,8 @@ class Sink:
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async def reply(text: str) -> bool:
+            async with self._changed:
+                self._changed.notify_all()
             if text == HANG_UP:
                 raise _HangUp
             if text == SILENCE:
@@ -95,7 +103,9 @@ class Sink:
             await writer.drain()
             return text[0] in "23"
 
-        sender, recipients, options = "", [], ""
+        sender: str | None = None
+        recipients: list[str] = []
+        options = ""
         await reply(self._say("CONNECT", "220 sink.test ESMTP"))
         while line := (await reader.readuntil(b"\r\n")).decode().rstrip("\r\n"):
             self.commands.append(line)
@@ -106,10 +116,14 @@ class Sink:
                 hello = [f"250{'-' if n < len(lines) - 1 else ' '}{one}" for n, one in enumerate(lines)]
                 await reply(self._say("EHLO", "\r\n".join(hello)))
             elif verb == "AUTH":
+                if line.upper().startswith("AUTH LOGIN") and await reply("334 UGFzc3dvcmQ6"):
+                    await reader.readuntil(b"\r\n")
                 await reply(self._say("AUTH", "235 2.7.0 ok"))
             elif verb == "MAIL":
                 if await reply(self._say("MAIL", "250 2.1.0 ok")):
                     sender, recipients, options = address, [], line
+            elif verb == "RCPT" and sender is None:
+                await reply("503 5.5.1 MAIL first")
             elif verb == "RCPT":
                 if await reply(self._say("RCPT", "250 2.1.5 ok", address)):
                     recipients.append(address)
@@ -117,12 +131,21 @@ class Sink:
             elif verb == "DATA":
                 if not await reply(self._say("DATA", "354 go ahead")):
                     continue
-                raw = (await reader.readuntil(b"\r\n.\r\n"))[:-3].replace(b"\r\n..", b"\r\n.")
+                lines = []
+                while (text := await reader.readuntil(b"\r\n")) != b".\r\n":
+                    lines.append(text.removeprefix(b"."))
+                raw = b"".join(lines)
+                if not recipients:
+                    await reply("554 5.5.1 nobody to give it to")
+                    continue
                 answer = self._say("DOT", "250 2.0.0 taken", address)
                 if answer[0] not in "45":
-                    self.taken.append(Taken(sender, tuple(recipients), raw.removeprefix(b"."), options))
+                    self.taken.append(Taken(sender or "", tuple(recipients), raw, options))
                 await reply(answer)
+                sender, recipients = None, []
             elif verb in {"RSET", "NOOP"}:
+                if verb == "RSET":
+                    sender, recipients = None, []
                 await reply("250 2.0.0 ok")
             elif verb == "QUIT":
                 await reply("221 2.0.0 bye")
