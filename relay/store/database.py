@@ -132,7 +132,7 @@ class Database(ABC):
     def _again(self, error: DBAPIError, *, reading: bool) -> bool:
         """Whether the failed transaction is certain to have changed nothing and may well succeed now."""
 
-    def _translated(self, error: SQLAlchemyError) -> RelaisError:
+    def _translated(self, error: Exception) -> RelaisError:
         """What a database says may quote rows: keep its type alone."""
         cause = getattr(error, "orig", None) or error
         if isinstance(error, IntegrityError | DataError):
@@ -206,7 +206,7 @@ class Database(ABC):
         """Prove the settings; make or change the tables where they are not what this release needs."""
         try:
             self._prove()
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, sqlite3.Error) as error:
             raise self._translated(error) from None
         if not self._read(schema.is_current):
             self._migrate()

@@ -230,7 +230,7 @@ def recover(work: Transaction) -> Mapping[str, int]:
     counts = {"deferred": 0, "ambiguous": 0, "unsure": 0}
     changes: list[Record] = []
     soon = stamp(work.now + AMBIGUOUS_WAIT)
-    for row in work.run(work.database.locking(query.order_by(_delivery.c.id))).all():
+    for row in work.run(work.database.locking(query.order_by(_delivery.c.lease_until))).all():
         if row.state == "in_flight" and row.resent:
             state, why, due, what = "ambiguous", Why.LOST_AFTER_SEND, None, "unsure"
         elif row.state == "in_flight" or row.resent:
