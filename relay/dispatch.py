@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from relay import composing, log, metrics, planning, wording
+from relay import composing, crash, log, metrics, planning, wording
 from relay.errors import Deferred, Rejected, Stale, Uncertain, Verdict
 from relay.model import (
     Ask,
@@ -133,6 +133,7 @@ class Dispatch:
         claimed = await self.store.claim([name], BATCH, LEASE)
         if not claimed:
             return 0.0
+        crash.point("claimed", name)
         site = self.site()
         going, spaced = self._spaced(claimed)
         ready, attempts = await self.compose(site, going)
@@ -144,11 +145,12 @@ class Dispatch:
             if self._draining or pause is not None:
                 await self.store.release([delivery.id for delivery in ready[start:]])
                 break
-            tried = await self._hand_over(sender, ready[start : start + handful])
+            tried = await self._hand_over(name, sender, ready[start : start + handful])
             attempts += tried
             away = [a for a in tried if a.state is DeliveryState.DEFERRED and a.why in CONNECTION]
             if away and len(away) == len(tried):
                 pause = 60.0 if away[0].why in OURS else 1.0
+        crash.point("finished", name)
         await self.consequences(site, claimed, attempts)
         return pause
 
@@ -175,11 +177,13 @@ class Dispatch:
                 )
         return going, later
 
-    async def _hand_over(self, sender: Sender, ready: Sequence[Delivery]) -> list[Attempt]:
+    async def _hand_over(self, name: str, sender: Sender, ready: Sequence[Delivery]) -> list[Attempt]:
         """Mark, send, finish. Killed or cancelled in between, just these are ambiguous at the next start."""
         allowed = await self.store.in_flight([delivery.id for delivery in ready])
         going = [delivery for delivery in ready if delivery.id in allowed]
+        crash.point("in_flight", name)
         answers = await sender.send_many(going)
+        crash.point("sent", name)
         tried = [self.attempt(delivery, answer) for delivery, answer in zip(going, answers, strict=True)]
         await self.store.finish(tried)
         return tried

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, cast
 
-from relay import log, metrics, planning, reading, recognition, resolution
+from relay import crash, log, metrics, planning, reading, recognition, resolution
 from relay.errors import NotFound, Refused, RelaisError, Stale
 from relay.formats import replies
 from relay.model import (
@@ -102,14 +102,23 @@ class Intake:
             following = asyncio.ensure_future(anext(arrivals))
             while True:
                 batch = await following
+                crash.point("given")
                 # The next batch is fetched while this one is stored and decided.
                 following = asyncio.ensure_future(anext(arrivals))
                 fresh = await self.store.accept(batch)
-                await asyncio.gather(inbox.acknowledge(batch.envelopes), self.decide(fresh))
+                crash.point("accepted")
+                acknowledging = asyncio.ensure_future(self._acknowledge(inbox, batch.envelopes))
+                if crash.armed("acknowledged"):
+                    await acknowledging
+                await asyncio.gather(acknowledging, self.decide(fresh))
         finally:
             if following is not None:
                 following.cancel()
                 await asyncio.gather(following, return_exceptions=True)
+
+    async def _acknowledge(self, inbox: Inbox, envelopes: Sequence[Envelope]) -> None:
+        await inbox.acknowledge(envelopes)
+        crash.point("acknowledged")
 
     # ---------------------------------------------------------------------------------------------- deciding
 
@@ -262,7 +271,9 @@ class Intake:
             for (letter, ask), context in zip(waiting, contexts, strict=True):
                 plan, popup = await self._plan(letter, context, draw)
                 planned.append((letter, ask, plan, popup))
+            crash.point("decided")
             problems = await self.store.record([plan for _, _, plan, _ in planned])
+            crash.point("recorded")
             waiting = []
             for (letter, ask, plan, popup), problem in zip(planned, problems, strict=True):
                 if problem is None:
@@ -283,6 +294,7 @@ class Intake:
             if letter.plan is not None:
                 return letter.plan, None
             if isinstance(event, Press):
+                crash.point("pressed")
                 return planning.plan_press(site, letter.envelope, event, context, now)
             if isinstance(event, Typed):
                 return planning.plan_typed(site, letter.envelope, event, context, now)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.cron import CronTrigger
 
-from relay import log, planning
+from relay import crash, log, planning
 from relay.errors import Stale
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ class Schedule:
         site = self.site()
         now = self.clock.now()
         plans = [planning.plan_timer(site, timer, view, now) for timer, view in due]
+        crash.point("timer_due")
         for (timer, _), problem in zip(due, await self.store.record(plans), strict=True):
             if problem is None:
                 log.get().info("timer_fired", thread=timer.thread, kind=timer.kind, step=timer.level)
