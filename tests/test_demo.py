@@ -202,6 +202,21 @@ def test_a_held_letter_gives_the_reason_in_the_rules_words() -> None:
     assert told.tone == "warn"
 
 
+def test_a_refused_letter_is_told_as_such_and_a_recalled_one_otherwise() -> None:
+    copies = (_copy(Purpose.LETTER, "mss"), _copy(Purpose.RECALL, "mss"), _copy(Purpose.RECALL, "webchat"))
+    refused = story.tell(DECIDED, None, replace(_view(ThreadState.WITH_DESK), deliveries=copies))
+    closed = _view(ThreadState.CLOSED, closed_reason="recalled")
+    recalled = story.tell(DECIDED, None, replace(closed, deliveries=copies))
+    assert [moment.text for moment in refused.moments[-2:]] == [
+        "« Pas mon patient » : Dr Camille Ambre doit supprimer la lettre",
+        "Confiée au bureau des sorties, qui cherche le bon médecin",
+    ]
+    assert [moment.text for moment in recalled.moments[-2:]] == [
+        "Dr Camille Ambre doit supprimer la lettre sans la lire",
+        "Rappelée par le service",
+    ]
+
+
 def test_a_copy_still_to_leave_is_not_told_as_delivered() -> None:
     view = replace(_view(), deliveries=(_copy(Purpose.LETTER, "mss", DeliveryState.DEFERRED),))
     assert not any("remise" in moment.text for moment in story.tell(DECIDED, None, view).moments)
@@ -324,6 +339,17 @@ def test_the_ward_corrects_a_held_letter_and_it_leaves(page: Page) -> None:
     page.locator("#doctor .mail").wait_for()
     page.frame_locator("#phone").get_by_role("button", name="Bien reçu", exact=True).wait_for()
     page.locator(".story", has_text="Corrigée par le service").wait_for()
+
+
+def test_the_ward_recalls_a_letter_by_one_word(page: Page) -> None:
+    _send(page, "Lettre urgente")
+    reference = page.locator(".story", has_text="ORME").locator("code").inner_text()
+    receipt = page.locator("#ward .mail", has_text="Lettre prise en charge").filter(has_text=reference)
+    receipt.locator("summary").click()
+    receipt.get_by_role("button", name="ANNULER").click()
+    page.locator(".story", has_text="ORME").locator(".state", has_text="Rappelée").wait_for()
+    page.get_by_role("tab", name="Dr Claude Saule").click()
+    page.locator("#doctor .mail", has_text="Envoyée par erreur").wait_for()
 
 
 CANARY = '<img src=x onerror="parent.canary=1;window.canary=1"><script>window.canary=1</script>'

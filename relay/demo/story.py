@@ -98,9 +98,8 @@ def _followed(moments: list[Moment], reference: str | None, view: ThreadView) ->
     doctor = _doctor(thread.gp)
     if doctor:
         moments.append(Moment("found", f"Médecin traitant trouvé : {doctor.name}, {doctor.town}", "done", 2))
-    told = [
-        moment for copy in view.deliveries if (moment := _copy(copy, doctor.name if doctor else "le médecin"))
-    ]
+    name, recalled = doctor.name if doctor else "le médecin", thread.closed_reason == "recalled"
+    told = [moment for copy in view.deliveries if (moment := _copy(copy, name, recalled=recalled))]
     moments += told
     moments += _ends(view)
     sent = any(copy.purpose is Purpose.LETTER and copy.state in LEFT for copy in view.deliveries)
@@ -112,7 +111,7 @@ def _followed(moments: list[Moment], reference: str | None, view: ThreadView) ->
     return Story(tuple(moments), reference or thread.reference, now, tone, _next(view), stages)
 
 
-def _copy(copy: Delivery, doctor: str) -> Moment | None:
+def _copy(copy: Delivery, doctor: str, *, recalled: bool) -> Moment | None:
     """What one copy means to the people it is about; None for what only machines care for."""
     left = copy.state in LEFT
     chat = copy.adapter == "webchat"
@@ -134,12 +133,12 @@ def _copy(copy: Delivery, doctor: str) -> Moment | None:
             return Moment(
                 f"{copy.id}", f"{doctor} pose une question : elle est transmise au service", "wait", 4
             )
-        case Purpose.ANSWER:
+        case Purpose.ANSWER if not chat:
             return Moment(f"{copy.id}", f"Le service répond : c'est transmis à {doctor}", "wait", 4)
-        case Purpose.RECALL if chat:
-            return None
-        case Purpose.RECALL:
-            return Moment(f"{copy.id}", f"{doctor} est prié de supprimer la lettre sans la lire", "warn", 4)
+        case Purpose.RECALL if not chat and recalled:
+            return Moment(f"{copy.id}", f"{doctor} doit supprimer la lettre sans la lire", "warn", 4)
+        case Purpose.RECALL if not chat:
+            return Moment(f"{copy.id}", f"« Pas mon patient » : {doctor} doit supprimer la lettre", "warn", 4)
         case _:
             return None
 
@@ -154,9 +153,9 @@ def _ends(view: ThreadView) -> list[Moment]:
             Moment(f"ack-{thread.acknowledged_by}", f"Bien reçue – {thread.acknowledged_by}", "good", 4)
         )
     if thread.state is ThreadState.WITH_DESK:
-        found.append(
-            Moment(f"desk-{thread.revision}", "Confiée au bureau des sorties, qui prend le relais", "warn", 4)
-        )
+        refused = any(copy.purpose is Purpose.RECALL for copy in view.deliveries)
+        then = "qui cherche le bon médecin" if refused else "qui prend le relais"
+        found.append(Moment(f"desk-{thread.revision}", f"Confiée au bureau des sorties, {then}", "warn", 4))
     if thread.state is ThreadState.CLOSED:
         words = {
             "recalled": "Rappelée par le service",

@@ -262,7 +262,7 @@ class Tour:
             "opened": mail.number in self.opened,
             "answered": self.answered.get(mail.number),
             "draft": self._draft(text) if whose == "ward" else "",
-            "answers": whose == "doctor" and "Répondez par un mot" in text,
+            "quick": _quick(text),
         }
 
     def _draft(self, text: str) -> str:
@@ -309,6 +309,13 @@ def words_of(message: EmailMessage) -> str:
     with contextlib.suppress(LookupError, ValueError):  # a charset nobody knows
         return str(body.get_content()).replace("\r\n", "\n").strip() if body is not None else ""
     return ""
+
+
+def _quick(text: str) -> list[tuple[str, str]]:
+    """The one-word answers that a mail offers, with their meaning."""
+    if "Répondez par un mot" in text:
+        return [("OK", "bien reçu"), ("RAPPEL", "rappelez-moi"), ("ERREUR", "pas mon patient")]
+    return [("ANNULER", "rappeler la lettre")] if "Répondez ANNULER" in text else []
 
 
 def _shown_subject(subject: str) -> str:

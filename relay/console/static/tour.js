@@ -84,10 +84,11 @@ function answerForm(mail, whose) {
     make("button", { type: "submit", className: "main", textContent: "Répondre" }));
   area.placeholder = whose === "doctor" ? "Ou écrivez votre question…" : "Votre réponse…";
   form.addEventListener("submit", (event) => { event.preventDefault(); if (area.value.trim()) send(area.value); });
-  if (!mail.answers) return form;
+  if (!mail.quick.length) return form;
   const quick = make("div", { className: "words-quick", ariaLabel: "Répondre d'un mot" });
-  for (const [word, meaning] of [["OK", "bien reçu"], ["RAPPEL", "rappelez-moi"], ["ERREUR", "pas mon patient"]]) {
+  for (const [word, meaning] of mail.quick) {
     const button = make("button", { type: "button", textContent: word, title: meaning });
+    button.setAttribute("aria-label", `${word} : ${meaning}`);
     button.addEventListener("click", () => send(word));
     quick.append(button);
   }
