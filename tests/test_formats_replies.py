@@ -86,6 +86,19 @@ def test_a_ward_fills_in_the_lines_it_was_sent():
     assert corrections("Né(e) le : 31/02/1948\nRPPS : 12\n") == {}
 
 
+def test_a_quoted_letter_or_note_never_comes_back_as_the_wards_choice():
+    note = "Réf. 7F3Q-K2M9\nPatient : Odette VALBRUNE, né(e) le 17/03/1948\n\nRépondez en complétant :\n\nMédecin traitant :\nRPPS :\n"
+    letter = letters.labelled_lines(letters.ODETTE, letters.MARTIN)
+    for below in (note, letter, note + "\n" + letter):
+        quoted = "".join(f"> {line}\n" for line in below.split("\n"))
+        assert corrections(f"Je ne sais pas.\n\nLe 1 déc. 2026, Relais <r@x> a écrit :\n{quoted}") == {}
+        assert corrections(f"Je ne sais pas.\n\n{below}") == {}
+    filled = note.replace("RPPS :", f"RPPS : {letters.DURAND.rpps}")
+    assert corrections(f"Voilà\n\n{filled}") == {"registered_gp.rpps": letters.DURAND.rpps}
+    spaced = letter.replace("Médecin", "\nMédecin").replace("Service", "\nService")
+    assert corrections(f"Je ne sais pas.\n\n{spaced}") == {}
+
+
 def test_a_wards_own_lines_beat_the_quoted_ones():
     text = f"RPPS : {letters.MARTIN.rpps}\n\n> Médecin traitant : Dr Durand\n> RPPS : {letters.DURAND.rpps}\n"
     assert corrections(text) == {"registered_gp.rpps": letters.MARTIN.rpps}

@@ -129,6 +129,22 @@ def _without_signature(lines: list[str]) -> list[str]:
 # ------------------------------------------------------------------------------------------------------ corrections
 
 
+_FORM = {
+    "gp": "Médecin traitant",
+    "rpps": "RPPS",
+    "gp_rpps": "RPPS du médecin traitant",
+    "born": "Né(e) le",
+    "ins": "INS",
+    "sex": "Sexe",
+    "birth_name": "Nom de naissance",
+    "used_name": "Nom d'usage",
+    "given": "Prénom(s)",
+    "stay": "N° de séjour",
+}
+"""The labels a ward is asked to fill in. A block that says more is our own note, not the form."""
+_LETTER = frozenset({"admitted", "discharged", "period", "ward", "kind", "exit_mode", "doctor"})
+
+
 @never_raises({})
 def corrections(text: str) -> dict[str, str]:
     """What a ward filled in, under the names `recognise` uses: "registered_gp.rpps", "patient.birth_date"…
@@ -136,11 +152,18 @@ def corrections(text: str) -> dict[str, str]:
     The person's own lines count first; where they wrote none, the lines they filled in inside the quotation.
     Values are normal forms (11 digits, ISO dates); what cannot be read is left out. Never raises.
     """
-    own = _filled(new_text(text).text)
-    return own or _filled("\n".join(line.lstrip("> \t") for line in text.split("\n")))
+    return _filled(new_text(text).text) or _filled(text)
 
 
 def _filled(text: str) -> dict[str, str]:
+    blocks: dict[int, list[tuple[str, str]]] = {}
+    for name, value, block in letters.fields(text):
+        if name:
+            blocks.setdefault(block, []).append((name, value))
+    if any(name in _LETTER for lines in blocks.values() for name, _ in lines):
+        return {}  # a quoted letter names a GP too: it must never come back as the ward's choice
+    forms = [lines for lines in blocks.values() if all(name in _FORM for name, _ in lines)]
+    text = "\n\n".join("\n".join(f"{_FORM[name]} : {value}" for name, value in lines) for lines in forms)
     notice = letters.read(text).notice
     patient, gp, stay = notice.patient or Patient(), notice.registered_gp or Person(), notice.stay or Stay()
     rpps = gp.rpps
