@@ -14,6 +14,9 @@ function make(tag, properties = {}, ...children) {
   return node;
 }
 
+// French signs never stand alone at the end or the start of a line.
+const set = (text) => text.replace(/« /g, "«\u00a0").replace(/ ([»:?!;])/g, "\u00a0$1");
+
 // A reference stays on one line.
 function withReferences(tag, text) {
   const pieces = text.split(/(Réf\. [0-9A-Z]{4}-[0-9A-Z]{4})/);
@@ -70,7 +73,7 @@ function drawLetter(letter) {
   const files = letter.attachments.length ? `\n\nPièces jointes : ${letter.attachments.join(", ")}` : "";
   const first = shown && !shown.letters.length && letter.key === shown.outbox[0].key;
   return make("li", { className: `card letter${first ? " first" : ""}${letter.sent ? " sent" : ""}` },
-    make("b", { textContent: letter.title }),
+    make("b", { textContent: set(letter.title) }),
     button,
     make("details", { className: "quiet" }, make("summary", {}, `${letter.patient}, ${letter.hint} · `, make("u", { textContent: "lire" })),
       make("pre", { className: "words", textContent: letter.text + files })));
@@ -121,7 +124,7 @@ function drawStory(story, old) {
   const stages = make("ol", { className: "stages" }, ...story.stages.map((stage) =>
     make("li", { className: stage.tone || "", textContent: stage.name })));
   const moments = make("ol", { className: "moments" }, ...story.moments.map((moment) =>
-    make("li", {}, make("time", { textContent: clock(moment.at), dateTime: moment.at }), make("span", { className: moment.tone, textContent: moment.text }))));
+    make("li", {}, make("time", { textContent: clock(moment.at), dateTime: moment.at }), make("span", { className: moment.tone, textContent: set(moment.text) }))));
   const news = old && old.dataset.count !== String(story.moments.length);
   const node = make("article", { className: `card story ${story.tone}${news ? " news" : ""}` },
     make("div", { className: "title" }, make("b", { textContent: story.patient }), story.reference ? make("code", { textContent: `Réf. ${story.reference}` }) : null),
@@ -175,7 +178,7 @@ function draw(state) {
     count(tab.querySelector(".count"), doctor.mails.filter((mail) => !mail.opened).length, "non lus");
     if (doctor.chat === chosen) keep(at("doctor"), doctor.mails, (mail) => mail.number, drawMail("doctor"));
   }
-  const said = advice(state);
+  const said = set(advice(state));
   if (at("coach").textContent !== said) at("coach").textContent = said;
   keep(at("stories"), state.letters, (story) => story.id, drawStory);
   for (const [place, node] of [...at("stories").querySelectorAll(".story")].entries()) {
