@@ -52,6 +52,7 @@ class Fault:
     migrate_to: int = 0
     drop: str = ""
     html: bool = False  # a proxy's error page instead of JSON
+    garble: str = ""  # after the effect: "short" cuts the JSON, "false" says 200 and `ok: false`
     delay: float = 0  # seconds before the answer, after the effect
 
 
@@ -59,6 +60,10 @@ class Refused(Exception):
     def __init__(self, status: int, description: str, **parameters: object) -> None:
         super().__init__(description)
         self.status, self.description, self.parameters = status, description, parameters
+
+
+class Garbled(Exception):
+    """Answer 200, and this."""
 
 
 class Dropped(Exception):
@@ -239,6 +244,8 @@ class Telegram:
             if bot != f"bot{self.token}":
                 raise Refused(401, "Unauthorized")
             result = await self._call(method, parameters)
+        except Garbled as garbled:
+            return 200, str(garbled).encode(), "application/json"
         except Refused as refused:
             answer: Json = {"ok": False, "error_code": refused.status, "description": refused.description}
             if refused.parameters:
@@ -274,6 +281,8 @@ class Telegram:
                 await asyncio.sleep(fault.delay)
             if fault is not None and fault.drop == "after":
                 raise Dropped
+            if fault is not None and fault.garble:
+                raise Garbled('{"ok": true, "res' if fault.garble == "short" else '{"ok": false}')
             return result
         finally:
             with self._changed:
