@@ -80,7 +80,8 @@ _DAY = re.compile(
     r"|(?P<d2>\d{1,2})\s?[-/.]\s?(?P<m2>\d{1,2})\s?[-/.]\s?(?P<y2>\d{4}|\d{2})"
     r"|(?P<d3>\d{1,2})(?:er|st|nd|rd|th)?\s+(?:of\s+)?(?P<m3>[a-z]{3,9})\.?,?\s+(?P<y3>\d{4})"
     r"|(?P<m4>[a-z]{3,9})\s+(?P<d4>\d{1,2})(?:st|nd|rd|th)?,?\s+(?P<y4>\d{4})"
-    r"|(?P<d5>\d{2})(?P<m5>\d{2})(?P<y5>(?:19|20)\d{2}))(?!\d)"
+    r"|(?P<d5>\d{2})(?P<m5>\d{2})(?P<y5>(?:19|20)\d{2})"
+    r"|(?P<y6>(?:19|20)\d{2})(?P<m6>\d{2})(?P<d6>\d{2}))(?!\d)"
 )
 _CLOCK = re.compile(r"(?<!\d)(\d{1,2})\s?(?:h|:|heures?)\s?(\d{2})?(?::\d{2})?\s?(am|pm)?(?![\d])")
 
@@ -88,9 +89,9 @@ _CLOCK = re.compile(r"(?<!\d)(\d{1,2})\s?(?:h|:|heures?)\s?(\d{2})?(?::\d{2})?\s
 def find_day(folded: str, *, short_years: bool = False) -> tuple[date, int] | None:
     """The first real date of folded text and where it ends. Two-digit years count only where `short_years`."""
     for found in _DAY.finditer(folded):
-        groups = [found[name] for name in ("y", "y2", "y3", "y4", "y5") if found[name]]
-        months = [found[name] for name in ("m", "m2", "m3", "m4", "m5") if found[name]]
-        days = [found[name] for name in ("d", "d2", "d3", "d4", "d5") if found[name]]
+        groups = [found[name] for name in ("y", "y2", "y3", "y4", "y5", "y6") if found[name]]
+        months = [found[name] for name in ("m", "m2", "m3", "m4", "m5", "m6") if found[name]]
+        days = [found[name] for name in ("d", "d2", "d3", "d4", "d5", "d6") if found[name]]
         year, month = groups[0], months[0]
         if len(year) == 2 and not short_years:
             return None

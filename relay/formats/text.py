@@ -37,6 +37,9 @@ _LABELS: dict[str, str] = {
         "|prenoms de naissance|liste des prenoms|first name|first names|given name|given names|forename",
         "born": "ne|nee|ne le|nee le|ne/nee le|date de naissance|naissance|ddn|date of birth|birth date|birthdate"
         "|dob|born|born on|date naissance|date de naissance du patient",
+        "civility": "civilite|civilite du patient|salutation",
+        "admitted_hour": "heure d'entree|heure d'admission|admission time",
+        "discharged_hour": "heure de sortie|discharge time|time of discharge",
         "sex": "sexe|sex|gender|genre|sexe du patient",
         "ins": "ins|matricule ins|ins-nir|ins nir|nir|n ins|numero ins|identite nationale de sante"
         "|identifiant national de sante|ins du patient|national health identifier|national patient identifier",
@@ -191,6 +194,8 @@ class _Found:
     problems: list[Problem] = field(default_factory=list)
     labelled: set[str] = field(default_factory=set)
     two: bool = False
+    civility: Literal["M", "F"] | None = None
+    hours: dict[str, str] = field(default_factory=dict)  # times of day on lines of their own
 
 
 @dataclass(frozen=True, slots=True)
@@ -436,7 +441,7 @@ def read(text: str, *, subject: str = "", zone: ZoneInfo = formats.PARIS) -> Let
             owner = None
         found.labelled.add(name)
         _take(found, name, value, owner, zone)
-    return _letter(found, text, subject, titles)
+    return _letter(found, text, subject, titles, zone)
 
 
 def _take(found: _Found, name: str, value: str, owner: str | None, zone: ZoneInfo) -> None:
@@ -482,6 +487,11 @@ def _take(found: _Found, name: str, value: str, owner: str | None, zone: ZoneInf
                 found.two = True
             else:
                 found.patient = replace(patient, sex=sex)
+        case "civility":
+            if title := _CIVILITY.match(f"{folded} "):
+                found.civility = "F" if title["f"] else "M" if title["m"] else None
+        case "admitted_hour" | "discharged_hour":
+            found.hours[name.removesuffix("_hour")] = value
         case "ins" | "nia":
             _take_ins(found, name, value)
         case "ins_oid":
@@ -690,9 +700,11 @@ def _take_consent(found: _Found, name: str, folded: str) -> None:
 # ----------------------------------------------------------------------------------------------------- putting together
 
 
-def _letter(found: _Found, text: str, subject: str, titles: Iterable[str]) -> Letter:
+def _letter(found: _Found, text: str, subject: str, titles: Iterable[str], zone: ZoneInfo) -> Letter:
     patient = _patient(found)
-    stay, folded_subject = found.stay, fold(subject)
+    if patient is not None and patient.sex is None and found.civility:
+        patient = replace(patient, sex=found.civility)
+    stay, folded_subject = _timed(found.stay, found.hours, zone), fold(subject)
     head = f"{folded_subject}\n{fold(found.kind or '')}\n" + "\n".join(
         fold(line) for line in titles if len(line) < 120
     )
@@ -763,6 +775,23 @@ def _letter(found: _Found, text: str, subject: str, titles: Iterable[str]) -> Le
         problems=tuple(dict.fromkeys(problems)),
     )
     return Letter(notice, has_patient, event is not None, frozenset(found.labelled))
+
+
+def _timed(stay: Stay, hours: dict[str, str], zone: ZoneInfo) -> Stay:
+    """A time of day on its own line completes a day that has none."""
+    for name, value in hours.items():
+        day = stay.admitted if name == "admitted" else stay.discharged
+        exact = stay.admitted_exact if name == "admitted" else stay.discharged_exact
+        moment = (
+            formats.find_moment(f"{day.astimezone(zone):%d/%m/%Y} {value}", zone)
+            if day and not exact
+            else None
+        )
+        if moment and moment[1] and name == "admitted":
+            stay = replace(stay, admitted=moment[0], admitted_exact=True)
+        elif moment and moment[1]:
+            stay = replace(stay, discharged=moment[0], discharged_exact=True)
+    return stay
 
 
 def _same_name(one: Person | None, other: Person) -> bool:
