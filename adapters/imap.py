@@ -138,7 +138,7 @@ class Imap:
         self._turn = asyncio.Lock()
         self._open: set[_Session] = set()
         self._breaks: dict[str, int] = {}  # ref → how often its fetching ended the connection
-        self._watched_validity = 0
+        self._place: tuple[int, int] | None = None  # UIDVALIDITY and era of what is being watched
 
     async def probe(self) -> None:
         """Log in and look at the folder, changing nothing. Raises Deferred."""
@@ -164,7 +164,7 @@ class Imap:
             with _verdicts():
                 session = await self._session(readonly=True)
                 cursor, waiting = await self._begin(session, since)
-            self._watched_validity = cursor.validity
+            self._place = cursor.validity, cursor.era
             if since is None and not waiting:
                 yield Batch(self.account, (), str(cursor))
             while True:
@@ -181,12 +181,14 @@ class Imap:
     async def acknowledge(self, envelopes: Sequence[Envelope]) -> None:
         """Move to the `done` folder, or flag \\Seen, on a connection of its own. Raises Deferred.
 
-        Messages of another UIDVALIDITY are left where they are: they come again, under new numbers.
+        Messages numbered otherwise than now are left where they are: their UID may be another letter's, and
+        they come again under their new one.
         """
         uids: dict[int, list[int]] = {}
         for envelope in envelopes:
-            validity, *_, uid = map(int, envelope.ref.split("."))
-            uids.setdefault(validity, []).append(uid)
+            validity, *era, uid = map(int, envelope.ref.split("."))
+            if self._place in {None, (validity, *(era or [0]))}:
+                uids.setdefault(validity, []).append(uid)
         if not uids:
             return
         async with self._turn:
@@ -336,25 +338,25 @@ class Imap:
         self, session: _Session, cursor: Cursor, group: Sequence[tuple[int, int]]
     ) -> tuple[Batch, Cursor]:
         expected = dict(group)
-        too_large = len(group) == 1 and group[0][1] > self._tools.max_bytes
         (first, *others) = expected
-        if not others and self._breaks.get(cursor.ref(first), 0) >= BREAKS_UNTIL_GIVEN_UP:
+        breaks = 0 if others else self._breaks.get(cursor.ref(first), 0)
+        flaw = Why.TOO_LARGE if not others and expected[first] > self._tools.max_bytes else None
+        if breaks >= BREAKS_UNTIL_GIVEN_UP:
             # One message on which the server hangs up each time must not keep all later ones waiting.
             log.get().error("message_cannot_be_read", adapter=self.name, envelope=self._id(cursor, first))
-            envelopes = [self._envelope(cursor, first, None, b"", Why.TRUNCATED)]
+            flaw = Why.TRUNCATED
+        if breaks > BREAKS_UNTIL_GIVEN_UP:
+            envelopes = [self._envelope(cursor, first, None, b"", flaw)]
         else:
-            for uid in expected:
-                self._breaks[cursor.ref(uid)] = self._breaks.get(cursor.ref(uid), 0) + 1
-            part = "BODY.PEEK[HEADER]" if too_large else "BODY.PEEK[]"
-            rows = await session.fetch(list(expected), f"RFC822.SIZE INTERNALDATE {part}")
+            part = "BODY.PEEK[HEADER]" if flaw else "BODY.PEEK[]"
+            try:
+                rows = await session.fetch(list(expected), f"RFC822.SIZE INTERNALDATE {part}")
+            except (aioimaplib.AioImapException, OSError, TimeoutError):
+                for uid in expected:
+                    self._breaks[cursor.ref(uid)] = self._breaks.get(cursor.ref(uid), 0) + 1
+                raise
             envelopes = [
-                self._envelope(
-                    cursor,
-                    row.uid,
-                    row.received,
-                    row.body,
-                    Why.TOO_LARGE if too_large else _flaw(row, expected[row.uid]),
-                )
+                self._envelope(cursor, row.uid, row.received, row.body, flaw or _flaw(row, expected[row.uid]))
                 for row in sorted(rows, key=lambda row: row.uid)
                 if row.uid in expected and row.body is not None
             ]

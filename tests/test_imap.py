@@ -7,6 +7,7 @@ import logging
 import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -222,12 +223,15 @@ async def test_uids_that_start_anew_under_the_same_uidvalidity_do_not_hide_new_m
 ) -> None:
     mailbox.deliver(RETURNS, letter("un"))
     before = await first(opened())
-    rolled_back = str(
-        imap.Cursor.parse(before.cursor).__class__(imap.Cursor.parse(before.cursor).validity, uid=900)
-    )
-    (again,) = await take(opened().watch(rolled_back), 1)
+    rolled_back = replace(imap.Cursor.parse(before.cursor), uid=900)
+    adapter = opened()
+    (again,) = await take(adapter.watch(str(rolled_back)), 1)
     assert subject(again.raw) == "un"
     assert again.id != before.envelopes[0].id, "the same UID may be another letter now"
+    await adapter.acknowledge(before.envelopes)
+    assert len(mailbox.messages(RETURNS)) == 1, "an old number must not put a new letter away unread"
+    await adapter.acknowledge([again])
+    assert mailbox.messages(RETURNS) == []
 
 
 async def test_ids_do_not_depend_on_the_adapters_name(
@@ -462,11 +466,26 @@ async def test_a_letter_the_server_hangs_up_on_each_time_is_given_up_after_five_
     async with Liar({"FETCH": "* 1 FETCH (UID 1 BODY[] {{5}}\r\nun" + HANG_UP}).running() as liar:
         adapter = lying(liar)
         liar.answers["SEARCH"] = "* SEARCH 1\r\n{tag} OK\r\n"
-        for _ in range(imap.BREAKS_UNTIL_GIVEN_UP):
+        for _ in range(imap.BREAKS_UNTIL_GIVEN_UP + 1):
             with pytest.raises(Deferred):
                 await first(adapter)
         batch = await first(adapter)
     assert [(envelope.raw, envelope.flaw) for envelope in batch.envelopes] == [(b"", Why.TRUNCATED)]
+    assert liar.commands.count("UID FETCH 1 (UID RFC822.SIZE INTERNALDATE BODY.PEEK[])") == 5
+    assert liar.commands.count("UID FETCH 1 (UID RFC822.SIZE INTERNALDATE BODY.PEEK[HEADER])") == 1
+
+
+async def test_a_watch_given_up_by_us_is_not_held_against_a_letter(lying: Lying) -> None:
+    async with Liar({"SEARCH": "* SEARCH 1\r\n{tag} OK\r\n", "FETCH": SILENCE}).running() as liar:
+        adapter = lying(liar)
+        for turn in range(imap.BREAKS_UNTIL_GIVEN_UP + 2):
+            waiting = asyncio.ensure_future(first(adapter))
+            await liar.heard("UID FETCH 1 (UID RFC822.SIZE INTERNALDATE", turn + 1)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+        del liar.answers["FETCH"]
+        batch = await first(adapter)
+    assert [(envelope.raw, envelope.flaw) for envelope in batch.envelopes] == [(b"un 1\n", None)]
 
 
 async def test_a_letter_shorter_than_its_size_is_marked_truncated(lying: Lying) -> None:
