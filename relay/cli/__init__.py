@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+from typing import NoReturn, cast
 
-import click
 import typer
 
 from relay import __version__, log
 from relay.cli import shared
 from relay.errors import ConfigurationError, NotFound, Refused, RelaisError, Unavailable, UsageError
+
+# Typer carries its own click, at a private place: what it raises for a wrong call is reached by descent.
+Miscalled = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
 
 app = typer.Typer(
     name="relay",
@@ -58,30 +60,57 @@ def exit_code(error: RelaisError) -> int:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run one command and leave with its exit code."""
-    words, chosen = shared.take_shared(sys.argv[1:] if arguments is None else arguments)
-    shared.chosen = chosen
+    words = sys.argv[1:] if arguments is None else arguments
+    shared.chosen = shared.Chosen(json="--json" in words)
     try:
-        if chosen.log not in ("json", "text"):
-            raise UsageError(f"--log is json or text, not « {chosen.log} »")
-        log.set_up(chosen.log)
+        words, shared.chosen = shared.take_shared(words)
+        if shared.chosen.log not in ("json", "text"):
+            raise UsageError(f"--log is json or text, not « {shared.chosen.log} »")
+        log.set_up(shared.chosen.log)
         _register()
         result = app(args=words, standalone_mode=False, prog_name="relay")
         sys.stdout.flush()
         code = result if isinstance(result, int) else 0
-    except click.exceptions.Exit as leaving:
-        code = leaving.exit_code
-    except click.exceptions.Abort:
+    except typer.Abort:
         code = 2
-    except click.ClickException as error:
-        print(f"relay: {error.format_message()}", file=sys.stderr)
-        code = 2
-    except RelaisError as error:
-        print(f"relay: {error}", file=sys.stderr)
-        code = exit_code(error)
+    except Miscalled as error:
+        code = _leave(UsageError(_one_line(error)))
     except BrokenPipeError:
         # The reader of our output went away (`relay envelopes list | head`).
         sys.stderr.close()
         code = 0
     except KeyboardInterrupt:
         code = 130
+    except Exception as error:  # noqa: BLE001 - Python's own last word would quote values
+        code = _leave(_cause(error))
     sys.exit(code)
+
+
+def _one_line(error: typer.BadParameter) -> str:
+    """What was wrong with the call; a command named without its arguments gets its help instead."""
+    text = error.format_message()
+    if text.startswith("Usage:"):
+        print(text, file=sys.stderr)
+        return "a command is missing"
+    return " ".join(text.split())
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The first of our own errors in a group of tasks that failed together, else the error itself."""
+    if isinstance(error, BaseExceptionGroup):
+        causes = [_cause(each) for each in error.exceptions]
+        return next((each for each in causes if isinstance(each, RelaisError)), causes[0])
+    return error
+
+
+def _leave(error: BaseException) -> int:
+    """Say in one line why a command ends, as JSON too where JSON was asked for; the exit code."""
+    if isinstance(error, RelaisError):
+        text, code = " ".join(str(error).split()), exit_code(error)
+    else:
+        log.failure("unhandled_error", error)
+        text, code = f"this should not happen ({type(error).__name__}); the log line above says where", 1
+    print(f"relay: {text}", file=sys.stderr)
+    if shared.chosen.json and not shared.shown:
+        shared.emit({"ok": False, "error": text})
+    return code

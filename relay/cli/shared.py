@@ -32,6 +32,8 @@ class Chosen:
 
 
 chosen = Chosen()
+shown = False
+"""Whether a JSON document stands on standard output already: there is exactly one."""
 
 
 def take_shared(words: Sequence[str]) -> tuple[list[str], Chosen]:
@@ -109,6 +111,8 @@ def _plain(value: object) -> object:
 
 def emit(document: object) -> None:
     """Exactly one JSON document on standard output."""
+    global shown  # noqa: PLW0603 - one process runs one command
+    shown = True
     json.dump(document, sys.stdout, ensure_ascii=False, default=_plain)
     sys.stdout.write("\n")
 
