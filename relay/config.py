@@ -13,11 +13,12 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Protocol, TypeVar
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from relay.errors import ConfigurationError
 
@@ -25,6 +26,8 @@ SECRET_KEYS = frozenset({"password", "token", "secret", "access_token", "key_pas
 PATH_KEYS = frozenset({"ca", "client_cert", "client_key", "path"})
 ROUTING_KEYS = frozenset({"ward", "role", "senders", "receipts", "mode", "from", "reply", "authserv_id"})
 """Keys of an adapter's table that the relay reads itself; the adapter need not know them."""
+
+MISSING = "is missing"
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -92,6 +95,18 @@ def _listen(text: str) -> str:
     return text
 
 
+def _private(text: str) -> str:
+    """The console shows what a hospital's people see: it listens on this machine or in a private network."""
+    host = _address(_listen(text))[0]
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return text  # a name: the system's resolver and the firewall decide
+    if address.is_unspecified or address.is_global:
+        raise ValueError(f"« {host} » is a public address; write 127.0.0.1 or one of a private network")
+    return text
+
+
 _Duration = Annotated[str, AfterValidator(_duration)]
 _Listen = Annotated[str, AfterValidator(_listen)]
 
@@ -125,8 +140,20 @@ class _Identity(_Table):
     test_ins: Literal["hold", "accept"] = "hold"
 
 
+def _agreed(value: object) -> object:
+    """A date, or nothing: words such as "pending" must not open the chats."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return date.fromisoformat(value) if value else None
+    except ValueError:
+        raise ValueError(
+            f"« {value} » is no date; write the day the DPO agreed, such as 2026-11-01"
+        ) from None
+
+
 class _Chat(_Table):
-    dpo_agreed: date | str | None = None
+    dpo_agreed: Annotated[date | None, BeforeValidator(_agreed)] = None
 
 
 class _Delivery(_Table):
@@ -135,7 +162,7 @@ class _Delivery(_Table):
 
 
 class _Console(_Table):
-    listen: _Listen = "127.0.0.1:8025"
+    listen: Annotated[str, AfterValidator(_private)] = "127.0.0.1:8025"
 
 
 class _GpPage(_Table):
@@ -397,8 +424,7 @@ class _Reader:
         try:
             return model.model_validate(tree)
         except ValidationError as error:
-            found = [self.translate(model, path, dict(item)) for item in error.errors()]
-            raise min(found, key=lambda each: each.line) from None
+            raise first([self.translate(model, path, dict(item)) for item in error.errors()]) from None
 
     def translate(
         self, model: type[BaseModel], path: tuple[str, ...], item: dict[str, object]
@@ -559,6 +585,11 @@ def _nearest(word: str, known: Sequence[str]) -> str:
     return f"; known are {', '.join(sorted(known))}" if known else ""
 
 
+def first(errors: Sequence[ConfigurationError]) -> ConfigurationError:
+    """The error to show of several: the first in the file; at one place a wrong key says more than a missing one."""
+    return min(errors, key=lambda each: (each.line, each.text == MISSING))
+
+
 class Located(Protocol):
     """Makes an error at a key of the file."""
 
@@ -581,7 +612,7 @@ def translate(
     if kind == "extra_forbidden":
         text = f"unknown key « {location[-1]} »{_nearest(location[-1], _keys_at(model, location[:-1]))}"
     elif kind == "missing":
-        text = "is missing"
+        text = MISSING
     else:
         text = str(item["msg"]).removeprefix("Value error, ")
     return error(here, text)
@@ -597,18 +628,18 @@ def _keys_at(model: type[BaseModel], location: Sequence[str]) -> tuple[str, ...]
     current: object = model
     for part in location:
         fields = getattr(current, "model_fields", None)
-        if not fields or part not in fields:
-            arguments = getattr(current, "__args__", ())
-            current = next((each for each in arguments if hasattr(each, "model_fields")), None)
-            if current is None:
-                return ()
-            continue
-        annotation = fields[part].annotation
-        if hasattr(annotation, "model_fields"):
-            current = annotation
+        if fields is None:  # a dict of tables: the part is a name that somebody gave
+            current = _table_in(current)
+        elif part not in fields:
+            return ()
         else:
-            arguments = getattr(annotation, "__args__", ())
-            found = next((each for each in arguments if hasattr(each, "model_fields")), None)
-            current = found if found is not None else annotation
+            annotation = fields[part].annotation
+            current = annotation if getattr(annotation, "__origin__", None) is dict else _table_in(annotation)
     fields = getattr(current, "model_fields", None)
     return tuple(field.alias or name for name, field in fields.items()) if fields else ()
+
+
+def _table_in(annotation: object) -> object:
+    """The table's model in `Model`, `Model | None` or `dict[str, Model]`."""
+    known = (annotation, *getattr(annotation, "__args__", ()))
+    return next((each for each in known if hasattr(each, "model_fields")), None)

@@ -23,7 +23,7 @@ import uvicorn
 
 from relay import __version__, console, log, metrics, planning
 from relay.clock import SystemClock
-from relay.config import CHAT_KINDS, AdapterTable, Settings, translate
+from relay.config import CHAT_KINDS, AdapterTable, Settings, first, translate
 from relay.dispatch import Dispatch
 from relay.errors import Unavailable, Verdict
 from relay.intake import Intake
@@ -92,10 +92,12 @@ def _adapter_settings(settings: Settings, table: AdapterTable, model: type) -> o
     try:
         return model.model_validate(raw)  # type: ignore[attr-defined]
     except ValidationError as error:
-        found = [
-            translate(model, ("adapters", table.name), dict(item), settings.error) for item in error.errors()
-        ]
-        raise min(found, key=lambda each: each.line) from None
+        raise first(
+            [
+                translate(model, ("adapters", table.name), dict(item), settings.error)
+                for item in error.errors()
+            ]
+        ) from None
 
 
 def connect(settings: Settings, tools: Tools) -> dict[str, Adapter]:
