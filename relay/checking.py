@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import stat
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ from cryptography import x509
 
 from relay import daemon
 from relay.clock import SystemClock
-from relay.errors import ConfigurationError, RelaisError, Unavailable, Verdict
+from relay.errors import RelaisError, Unavailable, Verdict
 from relay.ports import Tools
 
 if TYPE_CHECKING:
@@ -41,7 +42,10 @@ class Found:
 
 
 async def examine(settings: Settings, *, online: bool = False) -> list[Found]:
-    """Look at everything, in the order a person would mend it; never stops at the first."""
+    """Look at everything, in the order a person would mend it; never stops at the first.
+
+    Raises ConfigurationError for a file that `relay run` would refuse: nothing else can be known then.
+    """
     found = [Found("configuration", "ok", str(settings.file))]
     found += _adapters(settings)
     found += _watched(settings)
@@ -49,7 +53,7 @@ async def examine(settings: Settings, *, online: bool = False) -> list[Found]:
     found += _keys(settings)
     found += await _database_and_rules(settings)
     found += _clock()
-    if online and not any(each.wrong for each in found if each.name.startswith("adapter")):
+    if online:
         found += await _online(settings)
     return found
 
@@ -58,12 +62,8 @@ def _adapters(settings: Settings) -> Iterator[Found]:
     if not settings.adapters:
         yield Found("adapters", "warning", "none is configured: nothing is watched and nothing leaves")
     for name, table in settings.adapters.items():
-        try:
-            daemon.check_adapter(settings, table)
-        except ConfigurationError as error:
-            yield Found(f"adapter {name}", "error", str(error))
-        else:
-            yield Found(f"adapter {name}", "ok", table.kind)
+        daemon.check_adapter(settings, table)
+        yield Found(f"adapter {name}", "ok", table.kind)
     if any(table.kind in ("telegram", "matrix", "webchat") for table in settings.adapters.values()):
         agreed = settings.chat_agreed
         yield (
@@ -93,23 +93,52 @@ def _watched(settings: Settings) -> Iterator[Found]:
 
 
 def _certificates(settings: Settings) -> Iterator[Found]:
+    """Files of each TLS connection: there, readable, a pair, not about to expire."""
     for name, table in settings.adapters.items():
-        file = table.raw.get("client_cert")
-        if not isinstance(file, str):
-            continue
         title = f"certificate {name}"
-        try:
-            certificate = x509.load_pem_x509_certificate(Path(file).read_bytes())
-        except (OSError, ValueError) as error:
-            yield Found(title, "error", f"cannot be read ({type(error).__name__})")
-            continue
-        left = certificate.not_valid_after_utc - datetime.now(UTC)
-        if left < timedelta(0):
-            yield Found(title, "error", f"expired on {certificate.not_valid_after_utc:%Y-%m-%d}")
-        elif left < WARN_BEFORE:
-            yield Found(title, "warning", f"expires in {left.days} days")
-        else:
-            yield Found(title, "ok", f"valid until {certificate.not_valid_after_utc:%Y-%m-%d}")
+        for key in ("ca", "client_cert", "client_key"):
+            file = table.raw.get(key)
+            if not isinstance(file, str):
+                continue
+            try:
+                content = Path(file).read_bytes()
+            except OSError as error:
+                raise settings.error(
+                    ("adapters", name, key), f"{file} cannot be read ({type(error).__name__})"
+                ) from None
+            if key == "client_key":
+                continue
+            try:
+                held = x509.load_pem_x509_certificates(content)
+            except ValueError:
+                raise settings.error(("adapters", name, key), f"{file} holds no certificate") from None
+            yield _lasting(title, held[0] if key == "client_cert" else max(held, key=_ends))
+        certificate, secret = table.raw.get("client_cert"), table.raw.get("client_key")
+        if isinstance(certificate, str):
+            try:
+                ssl.create_default_context().load_cert_chain(
+                    certificate, secret if isinstance(secret, str) else None, password=_no_prompt
+                )
+            except (ssl.SSLError, ValueError):
+                yield Found(title, "error", "certificate and key are no pair, or the key is locked")
+
+
+def _no_prompt() -> str:
+    """OpenSSL would ask the terminal for a key's password."""
+    return ""
+
+
+def _ends(certificate: x509.Certificate) -> datetime:
+    return certificate.not_valid_after_utc
+
+
+def _lasting(title: str, certificate: x509.Certificate) -> Found:
+    left = _ends(certificate) - datetime.now(UTC)
+    if left < timedelta(0):
+        return Found(title, "error", f"expired on {_ends(certificate):%Y-%m-%d}")
+    if left < WARN_BEFORE:
+        return Found(title, "warning", f"expires in {left.days} days")
+    return Found(title, "ok", f"valid until {_ends(certificate):%Y-%m-%d}")
 
 
 def _keys(settings: Settings) -> Iterator[Found]:
