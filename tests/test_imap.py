@@ -141,15 +141,15 @@ async def test_20000_short_rows_in_one_answer_are_read_without_recursion(mailbox
     await session.end()
 
 
-async def test_a_thousand_waiting_letters_are_read_faster_than_a_thousand_a_second(
+async def test_a_thousand_waiting_letters_cost_less_than_half_a_millisecond_each(
     mailbox: Dovecot, opened: Opener
 ) -> None:
     mailbox.fill(RETURNS, [large(f"n{number}", 5000) for number in range(1000)])
-    start = time.monotonic()
+    start = time.process_time()
     got = await take(opened().watch(None), 1000)
-    seconds = time.monotonic() - start
+    seconds = time.process_time() - start
     assert subjects(got) == [f"n{number}" for number in range(1000)]
-    assert seconds < 1, "ten times slower than measured"
+    assert seconds < 0.5, "ten times more than measured"
 
 
 async def test_a_batch_is_cut_at_8_megabytes(mailbox: Dovecot, opened: Opener) -> None:
