@@ -7,6 +7,7 @@ the wall: the wards' daily list, retention, the audit checkpoint, certificate ch
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -36,8 +37,42 @@ class Schedule:
         """Run `work` by the site's wall clock: `every("daily_list", …, hour=18, minute=0)`."""
         self._periodic.append((name, CronTrigger(timezone=self.site().settings.timezone, **cron), work))
 
+    def settle_in(self) -> None:
+        """The relay's own periodic work."""
+        self.every("daily_lists", self.daily_lists, hour=18, minute=0)
+        self.every("retention", self.retention, hour=3, minute=20)
+
+    async def daily_lists(self) -> None:
+        """Tell each ward that wants it what became of its letters."""
+        site, now = self.site(), self.clock.now()
+        plans = []
+        for ward in site.settings.wards.values():
+            if ward.receipts != "daily" or site.settings.mode == "observe":
+                continue
+            adapters = [
+                t.name for t in site.settings.adapters.values() if t.ward and t.ward.slug == ward.slug
+            ]
+            views, holds = await self.store.letters_of(ward.slug, adapters, now - timedelta(days=1))
+            plan = planning.plan_daily(site, ward, views, holds, now)
+            if plan is not None:
+                plans.append(plan)
+        for problem in await self.store.record(plans) if plans else ():
+            if problem is not None:
+                log.failure("daily_list_not_recorded", problem)
+
+    async def retention(self) -> None:
+        """Forget what the retention periods say."""
+        settings, now = self.site().settings, self.clock.now()
+        counts = await self.store.purge(
+            content_before=now - settings.keep_content,
+            facts_before=now - settings.keep_facts,
+            audit_before=now - settings.keep_audit,
+        )
+        log.get().info("purged", count=sum(counts.values()))
+
     async def run(self) -> None:
         """Fire timers for ever. What was missed while down fires once, at once."""
+        self.settle_in()
         scheduler = AsyncIOScheduler()
         for name, trigger, work in self._periodic:
             scheduler.add_job(

@@ -19,6 +19,7 @@ from relay.model import (
     ChatMessage,
     ChatRecipe,
     Delivery,
+    DeliveryState,
     Patient,
     Person,
     Professional,
@@ -223,6 +224,24 @@ class Words:
     def state(self, state: ThreadState) -> str:
         """A thread's state in plain words."""
         return self.say(STATES[state])
+
+    def copy_state(self, state: DeliveryState | None) -> str:
+        """How far a letter came, as the ward's list says it."""
+        match state:
+            case DeliveryState.SEEN:
+                return self.say("lue, pas encore de réponse")
+            case DeliveryState.ACCEPTED:
+                return self.say("remise dans sa messagerie")
+            case DeliveryState.SENT:
+                return self.say("envoyée, sans accusé de réception")
+            case DeliveryState.FAILED:
+                return self.say("n'a pas pu être remise")
+            case _:
+                return self.say("en cours d'envoi")
+
+    def late(self) -> str:
+        """A letter that nobody took in time."""
+        return self.say("en retard")
 
     def choice(self, choice: str) -> str:
         """A coded question or delay as its button says it."""

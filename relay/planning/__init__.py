@@ -5,6 +5,7 @@ copies   deliveries of mail and chat, written whole
 draft    what a step of a thread asks for, as rows
 notices  a decided letter: sent, held, filed, released
 replies  what people answer by mail
+lists    what a ward is told each day
 events   receipts, what was sent or failed, timers, presses, commands
 """
 
@@ -22,6 +23,7 @@ from relay.planning.events import (
     plan_verb,
     wants_sent,
 )
+from relay.planning.lists import plan_daily
 from relay.planning.notices import (
     ask_of_notice,
     plan_corrupt,
@@ -45,6 +47,7 @@ __all__ = [
     "ask_of_notice",
     "plan_admin",
     "plan_corrupt",
+    "plan_daily",
     "plan_failed",
     "plan_hold",
     "plan_ignore",

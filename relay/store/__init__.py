@@ -139,6 +139,18 @@ class Store:
         now = self._clock.now()
         return await self._read(lambda connection: asking.of_patient(connection, self.vault, ins, now))
 
+    async def letters_of(
+        self, ward: str, adapters: Sequence[str], since: datetime
+    ) -> tuple[tuple[ThreadView, ...], tuple[Hold, ...]]:
+        """The ward's threads opened since or still open, and what came by its adapters and is held now."""
+        now = self._clock.now()
+        return await self._read(
+            lambda connection: (
+                asking.of_ward(connection, self.vault, ward, since, now),
+                lists.holds_from(connection, self.vault, adapters),
+            )
+        )
+
     # ------------------------------------------------------------------------------------------ recording
 
     async def record(self, plans: Sequence[Plan]) -> Sequence[RelaisError | None]:

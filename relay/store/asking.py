@@ -6,14 +6,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Connection, Select, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, or_, select, text
 
 from relay import identity, tables
 from relay.errors import NotFound
 from relay.model import Absence, Ask, Context, Delivery, Link, Thread, ThreadView, Timer, Why
 from relay.store import rows
 from relay.store.database import chunks
-from relay.store.transaction import moment
+from relay.store.transaction import moment, stamp
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -121,6 +121,21 @@ def of_patient(connection: Connection, vault: Vault, ins: str, now: datetime) ->
         select(_thread.c.id)
         .where(_thread.c.patient == patient_index(ins, vault), _thread.c.patient.is_not(None))
         .order_by(_thread.c.opened_at)
+    )
+    names = list(connection.execute(query).scalars())
+    found = views(connection, vault, names, now.date().isoformat())
+    return tuple(found[name] for name in names)
+
+
+def of_ward(
+    connection: Connection, vault: Vault, ward: str, since: datetime, now: datetime
+) -> tuple[ThreadView, ...]:
+    """The ward's threads opened since, and those that still wait for somebody, oldest first; 500 at most."""
+    query = (
+        select(_thread.c.id)
+        .where(_thread.c.ward == ward, or_(_thread.c.opened_at >= stamp(since), text(tables.OPEN_THREAD)))
+        .order_by(_thread.c.opened_at)
+        .limit(500)
     )
     names = list(connection.execute(query).scalars())
     found = views(connection, vault, names, now.date().isoformat())

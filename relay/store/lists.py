@@ -179,6 +179,19 @@ def hold(connection: Connection, vault: Vault, name: str) -> Hold:
     raise NotFound(f"nothing is held under {name}")
 
 
+def holds_from(connection: Connection, vault: Vault, adapters: Sequence[str]) -> tuple[Hold, ...]:
+    """What came by these adapters and waits for a person, oldest first; 500 at most."""
+    table, envelope = tables.hold, tables.envelope
+    query = (
+        select(table)
+        .join(envelope, envelope.c.id == table.c.envelope)
+        .where(table.c.ended_at.is_(None), envelope.c.adapter.in_(adapters))
+        .order_by(table.c.since)
+        .limit(500)
+    )
+    return tuple(rows.hold_of(row, vault) for row in connection.execute(query))
+
+
 def incidents(connection: Connection, state: str | None, since: datetime | None, limit: int) -> list[Line]:
     """What may have to be notified, the latest first; state "open" or "closed" narrows."""
     table = tables.incident

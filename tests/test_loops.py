@@ -1,0 +1,287 @@
+"""The three loops on a real store, with time that a test turns by hand and senders that can be told to fail."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from datetime import date
+from email import message_from_bytes, policy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapters import memory
+from relay.dispatch import Dispatch, backoff
+from relay.errors import Deferred, Rejected, Uncertain
+from relay.identity import keys_of
+from relay.intake import Intake
+from relay.model import (
+    Batch,
+    Delivery,
+    Envelope,
+    Mailbox,
+    MailMessage,
+    Professional,
+    Registration,
+    Why,
+    envelope_id,
+)
+from relay.planning import Site
+from relay.schedule import Schedule
+from relay.store import Store
+from tests import letters
+from tests.letters import MARTIN, ODETTE
+from tests.stores import HandClock, Place, empty_sqlite, place, store  # noqa: F401
+from tests.test_planning import _secret, make_site  # noqa: F401 - fixtures
+from tests.trials import tools
+
+SENDER = "sorties.cardio@chr-exemple.mssante.fr"
+
+
+@dataclass
+class House:
+    """A relay without a network: real store, real rooms, a sender in memory."""
+
+    place: Place
+    store: Store
+    site: Site
+    sender: Any  # adapters.memory's class, whose record tests read
+    letters: int = 0
+
+    def __post_init__(self) -> None:
+        self.clock: HandClock = self.place.clock
+        self.intake = Intake(self.store, {}, lambda: self.site, self.clock)
+        self.dispatch = Dispatch(self.store, {"mss": self.sender}, lambda: self.site, self.clock)
+        self.schedule = Schedule(self.store, lambda: self.site, self.clock)
+
+    async def take(self, *mails: bytes, adapter: str = "cardiologie") -> None:
+        """What an inbox would do with these mails."""
+        envelopes = []
+        for raw in mails:
+            self.letters += 1
+            ref = str(self.letters)
+            envelopes.append(Envelope(envelope_id("box", ref), adapter, "box", ref, self.clock.now(), raw))
+        fresh = await self.store.accept(Batch("box", tuple(envelopes), str(self.letters)))
+        await self.intake.decide(fresh)
+
+    async def leave(self) -> None:
+        """Send whatever may leave now."""
+        while await self.dispatch.turn("mss", self.sender) is None:
+            pass
+
+    async def copies(self, **wanted: object) -> list[dict[str, Any]]:
+        rows = await self.store.deliveries()
+        return [
+            dict(row) for row in reversed(rows) if all(row[key] == value for key, value in wanted.items())
+        ]
+
+
+@pytest.fixture
+async def house(place: Place, store: Store, tmp_path: Path) -> House:  # noqa: F811 - fixtures
+    await store.import_registrations(
+        [
+            Registration(
+                ins=ODETTE.ins or "", ins_oid="1.2.250.1.213.1.4.8", facility="450000088",
+                birth_name=ODETTE.birth_name or "", used_name=ODETTE.used_name or "",
+                given_names=ODETTE.given_names, birth_date=ODETTE.birth_date, sex="F",
+                birth_place="45234", gp_rpps=(MARTIN.rpps or "",),
+            )
+        ],
+        keys_of,
+    )  # fmt: skip
+    await store.import_professionals(
+        [
+            Professional(
+                MARTIN.rpps or "", "Martin", "Camille", mailboxes=(Mailbox(MARTIN.mss_address or ""),)
+            )
+        ],
+        str.upper,
+    )
+    sender = memory.connect("mss", memory.Settings(), tools(tmp_path, place.clock))
+    return House(place, store, make_site(receipts="daily"), sender)
+
+
+def letter(**more: Any) -> bytes:
+    return letters.text_mail(gp=MARTIN, sender=SENDER, **more)
+
+
+def without_gp(stay: str) -> bytes:
+    """A letter about somebody whom nobody registered."""
+    stranger = letters.patient("BOISGARD", "Rémi", born=date(1951, 4, 2), sex="M", order=11)
+    return letters.text_mail(gp=None, patient=stranger, stay=stay, sender=SENDER)
+
+
+def mails(house: House) -> list[Delivery]:
+    return [each for each in house.sender.sent if isinstance(each.message, MailMessage)]
+
+
+async def test_a_letter_is_taken_decided_and_sent_once(house: House) -> None:
+    await house.take(letter())
+    await house.leave()
+    await house.leave()
+    assert [each.purpose for each in mails(house)] == ["letter"]
+    assert not any((await house.store.invariants()).values())
+
+
+async def test_what_was_accepted_and_not_decided_is_decided_at_the_next_start(house: House) -> None:
+    raw = letter()
+    envelope = Envelope(envelope_id("box", "1"), "cardiologie", "box", "1", house.clock.now(), raw)
+    await house.store.accept(Batch("box", (envelope,), "1"))
+    assert (await house.store.status())["open"] == 1
+    await house.intake.catch_up()
+    assert (await house.store.status())["decided"] == 1
+    await house.leave()
+    assert len(mails(house)) == 1
+
+
+async def test_a_copy_that_cannot_leave_is_tried_again_ever_more_slowly_with_the_same_bytes(
+    house: House,
+) -> None:
+    await house.take(letter())
+    waits = []
+    for _ in range(4):
+        house.sender.fail(Deferred(Why.BUSY))
+        await house.dispatch.turn("mss", house.sender)
+        (copy,) = await house.copies(purpose="letter")
+        assert (copy["state"], copy["why"]) == ("deferred", "busy")
+        due = await house.store.next_due(["mss"])
+        assert due is not None
+        waits.append((due - house.clock.now()).total_seconds())
+        assert await house.dispatch.turn("mss", house.sender) == 0.0
+        house.clock.at = due
+    assert all(later > earlier for earlier, later in itertools.pairwise(waits))
+    await house.leave()
+    (sent,) = mails(house)
+    assert isinstance(sent.message, MailMessage)
+    assert sent.message.envid == sent.id
+    (copy,) = await house.copies(purpose="letter")
+    assert copy["state"] == "sent"
+    assert copy["attempts"] == 5
+
+
+async def test_a_copy_that_could_not_leave_for_days_is_failed_and_the_ward_told(house: House) -> None:
+    await house.take(letter())
+    house.clock.turn(days=6)
+    house.sender.fail(Deferred(Why.BUSY))
+    await house.dispatch.turn("mss", house.sender)
+    (copy,) = await house.copies(purpose="letter")
+    assert (copy["state"], copy["why"]) == ("failed", "gave_up")
+    await house.leave()
+    assert any(each.to == "ward:cardiologie" for each in mails(house))
+
+
+async def test_a_refused_letter_tells_the_ward_at_once_and_a_desk_takes_over(house: House) -> None:
+    await house.take(letter())
+    house.sender.fail(Rejected(Why.UNKNOWN_MAILBOX))
+    await house.leave()
+    (copy,) = await house.copies(purpose="letter")
+    assert (copy["state"], copy["why"]) == ("failed", "unknown_mailbox")
+    (note,) = await house.copies(purpose="ward_note", to="ward:cardiologie")
+    assert note["state"] == "sent"
+    (thread,) = await house.store.threads()
+    assert thread["state"] == "with_desk"
+    assert not any((await house.store.invariants()).values())
+
+
+async def test_a_copy_that_may_have_been_taken_is_sent_once_more_and_never_a_third_time(
+    house: House,
+) -> None:
+    await house.take(letter())
+    house.sender.fail(Uncertain(Why.LOST_AFTER_SEND), taken=True)
+    await house.dispatch.turn("mss", house.sender)
+    (copy,) = await house.copies(purpose="letter")
+    assert (copy["state"], copy["why"]) == ("ambiguous", "lost_after_send")
+    assert await house.dispatch.turn("mss", house.sender) == 0.0
+    house.clock.turn(seconds=5)
+    house.sender.fail(Uncertain(Why.LOST_AFTER_SEND), taken=True)
+    await house.dispatch.turn("mss", house.sender)
+    (copy,) = await house.copies(purpose="letter")
+    assert (copy["state"], copy["why"]) == ("failed", "lost_after_send")
+    house.clock.turn(days=1)
+    await house.leave()
+    twice = [each.message for each in mails(house) if each.purpose == "letter"]
+    assert len(twice) == 2
+    assert twice[0] == twice[1]
+
+
+async def test_a_desk_gets_a_minute_between_two_mails_about_held_letters(house: House) -> None:
+    await house.take(*(without_gp(f"S-{n}") for n in range(3)))
+    await house.leave()
+    sent = [each for each in mails(house) if each.to == "desk:sorties"]
+    told = [each for each in mails(house) if each.to == "ward:cardiologie"]
+    assert len(told) == 3
+    assert len(sent) == 1
+    for expected in (2, 3):
+        house.clock.turn(seconds=61)
+        await house.leave()
+        assert len([each for each in mails(house) if each.to == "desk:sorties"]) == expected
+
+
+async def test_a_ward_that_asked_gets_one_list_a_day(house: House) -> None:
+    await house.take(letter(), without_gp("S-9"))
+    await house.leave()
+    await house.schedule.daily_lists()
+    await house.schedule.daily_lists()
+    await house.leave()
+    lists = [each for each in mails(house) if each.purpose == "ward_note"]
+    assert len(lists) == 1
+    assert isinstance(lists[0].message, MailMessage)
+    text = message_from_bytes(lists[0].message.content, policy=policy.default).get_body().get_content()
+    (thread,) = await house.store.threads()
+    assert str(thread["reference"]) in text
+    assert "envoyée, sans accusé de réception" in text
+    assert len([line for line in text.splitlines() if "Réf." in line]) >= 2
+    house.clock.turn(days=1)
+    await house.schedule.daily_lists()
+    assert len(await house.copies(purpose="ward_note")) == 2
+
+
+async def test_a_reminder_fires_once_and_the_last_step_hands_over(house: House) -> None:
+    await house.take(letter())
+    await house.leave()
+    for hours in (1, 1, 2):
+        house.clock.turn(hours=hours)
+        assert await house.schedule.turn()
+        assert not await house.schedule.turn()
+        await house.leave()
+    (thread,) = await house.store.threads()
+    assert thread["state"] == "with_desk"
+    assert len(await house.copies(purpose="reminder")) >= 1
+    assert not any((await house.store.invariants()).values())
+
+
+async def test_timers_missed_while_down_fire_once_and_only_the_latest(house: House) -> None:
+    await house.take(letter())
+    await house.leave()
+    house.clock.turn(hours=30)
+    while await house.schedule.turn():
+        pass
+    await house.leave()
+    (thread,) = await house.store.threads()
+    assert thread["state"] == "with_desk"
+    assert await house.copies(purpose="reminder") == []
+
+
+async def test_two_letters_of_one_stay_in_one_batch_open_one_thread(house: House) -> None:
+    await house.take(letter(), letter(body="Complément : résultat du contrôle.\n"))
+    assert len(await house.store.threads()) == 1
+
+
+async def test_retention_forgets_the_letter_and_keeps_the_counts(house: House) -> None:
+    await house.take(letters.text_mail(gp=None, sender="quelquun@ailleurs.fr"))
+    (row,) = await house.store.envelopes()
+    (hold,) = await house.store.holds()
+    before = (await house.store.status())["received"]
+    house.clock.turn(days=120)
+    await house.schedule.retention()
+    # Somebody must still deal with it: it is kept until they did.
+    assert await house.store.raw(str(row["id"]))
+    assert (await house.store.status())["received"] == before
+    assert hold["why"] == "unlisted_sender"
+
+
+def test_the_wait_doubles_up_to_half_an_hour() -> None:
+    assert [backoff(n, 0.5) for n in range(4)] == [5.0, 10.0, 20.0, 40.0]
+    assert backoff(30, 0.5) == 1800.0
+    assert backoff(0, 0.0) < 5.0 < backoff(0, 1.0)
