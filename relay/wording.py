@@ -619,6 +619,22 @@ class Words:
         ]
         return Mail(self.say("Relais : « {adapter} » rétabli", adapter=adapter), self._body(lines))
 
+    def undelivered(self, reference: str, desk: str, why: Why) -> Mail:
+        """A desk that cannot be reached."""
+        return Mail(
+            self.say("Relais : un bureau n'est pas joignable"),
+            self._body(
+                [
+                    self.ref(reference) if reference else "",
+                    self.say(
+                        "Un message au bureau « {desk} » n'a pas pu être remis : {why}.",
+                        desk=desk,
+                        why=self.why(why),
+                    ),
+                ]
+            ),
+        )
+
     def rules_refused(self, first: str) -> Mail:
         """The rule file on disk was not put in force; `first` is its first error's line."""
         return Mail(

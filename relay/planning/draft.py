@@ -160,13 +160,25 @@ class Draft:
         part = Participant(f"desk:{desk.name}", desk.mail, desk.name)
         self.mail(part, Purpose.WARD_NOTE, words, with_letter=with_letter and desk.sees == "document")
 
-    def remind_by_chat(self, rpps: str, via: Iterable[str], kind: ChatKind = ChatKind.REMINDER) -> bool:
+    def quiet_until(self, target: str) -> datetime | None:
+        """When the quiet hours of a pinned target end; None when it may ring now. Urgent ignores them."""
+        pinned = self.current.followup
+        quiet = pinned.targets.get(target, {}).get("quiet") if pinned and target else None
+        if pinned is None or not isinstance(quiet, str) or self.current.urgency == "urgent":
+            return None
+        hours = threads.clock(pinned, quiet)
+        return hours.closes_at(self.at) if hours else None
+
+    def remind_by_chat(
+        self, rpps: str, via: Iterable[str], kind: ChatKind = ChatKind.REMINDER, target: str = ""
+    ) -> bool:
         """A new message with buttons on each account of that person; False when there is none."""
         links = self.view.links if self.view else ()
         chosen = self.site.chat_adapter(tuple(via), [link for link in links if link.rpps == rpps])
         if chosen is None:
             return False
         adapter, accounts = chosen
+        later = self.quiet_until(target)
         purpose = Purpose.ANSWER if kind is ChatKind.ANSWERED else Purpose.REMINDER
         for ordinal, link in enumerate(accounts):
             made, grants = alert(
@@ -178,6 +190,7 @@ class Draft:
                 purpose,
                 self.at,
                 seed=self.seed,
+                not_before=later,
                 ordinal=ordinal,
             )
             self.deliveries.append(made)
@@ -343,7 +356,7 @@ class Draft:
         known = thread.followup.targets.get(target, {}) if thread.followup and target else {}
         via = known.get("via")
         chats = tuple(str(name) for name in via) if isinstance(via, list | tuple) else self.chats
-        if self.remind_by_chat(thread.gp.removeprefix("rpps:"), chats):
+        if self.remind_by_chat(thread.gp.removeprefix("rpps:"), chats, target=target):
             return
         sent = thread.started_at or thread.opened_at
         answer = answer or thread.state.value == "awaiting_gp"
@@ -384,7 +397,7 @@ class Draft:
             fingerprint=fingerprint,
             reference=found.reference if found else None,
             thread=self.thread,
-            deliveries=tuple(self.deliveries),
+            deliveries=tuple(unless_observing(self.site, each) for each in self.deliveries),
             news=tuple(self.news),
             cancel_queued=tuple(self.cancel),
             cancel_purposes=self.cancel_purposes,
@@ -401,6 +414,8 @@ class Draft:
         )
 
 
-def cancelled(delivery: Delivery, why: Why) -> Delivery:
-    """The same copy, recorded and never sent."""
-    return replace(delivery, state=DeliveryState.CANCELLED, why=why)
+def unless_observing(site: Site, delivery: Delivery) -> Delivery:
+    """The copy; where the site only observes, recorded and never sent."""
+    if site.settings.mode == "observe" and delivery.state is DeliveryState.QUEUED:
+        return replace(delivery, state=DeliveryState.CANCELLED, why=Why.OBSERVE)
+    return delivery

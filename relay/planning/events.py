@@ -33,7 +33,7 @@ from relay.model import (
     delivery_id,
 )
 from relay.planning.copies import To, mail, second_row, shown
-from relay.planning.draft import Draft
+from relay.planning.draft import Draft, unless_observing
 from relay.planning.notices import plan_ignore
 from relay.planning.replies import answer, ask
 from relay.planning.site import CHAT_KINDS, thread_id
@@ -42,6 +42,7 @@ from relay.threads import Event, Happening
 if TYPE_CHECKING:
     from relay.model import Envelope, ReceiptNews
     from relay.planning.site import Arrival, Site
+    from relay.wording import Mail
 
 LATE: Final = timedelta(minutes=5)
 """A timer that fires so long after its time was missed while nobody ran."""
@@ -201,6 +202,12 @@ def plan_failed(
     site: Site, view: ThreadView | None, delivery: Delivery, why: Why, at: datetime
 ) -> Plan | None:
     """A copy was refused for good, or given up. None when nobody needs to know."""
+    if delivery.to.startswith("desk:"):
+        # Who takes what nobody took cannot be reached: the last who can act are the admins.
+        words = site.words.undelivered(delivery.reference or "", delivery.to.removeprefix("desk:"), why)
+        copies = to_admins(site, words, at, seed=f"{delivery.id}/failed")
+        audit = (AuditEvent("relay", "delivery_failed", delivery.id, why),)
+        return Plan(at=at, deliveries=copies, audit=audit) if copies else None
     if view is None:
         return None
     draft = Draft(site, at, f"{delivery.id}/failed", view)
@@ -283,9 +290,9 @@ def plan_press(
         return _refused_press(site, envelope, Why.PRESS_EXPIRED, at, view)
     if grant.account != press.sender or link is None or f"rpps:{link.rpps}" != grant.person:
         return _refused_press(site, envelope, Why.PRESS_NOT_YOURS, at, view)
-    taken = view.thread.state is ThreadState.ACKNOWLEDGED and view.thread.owner != grant.person
-    if taken and grant.verb is Verb.ACK:
-        return _refused_press(site, envelope, Why.PRESS_TAKEN, at, view)
+    if view.thread.state is ThreadState.ACKNOWLEDGED and grant.verb is Verb.ACK:
+        own = view.thread.owner == grant.person
+        return _refused_press(site, envelope, Why.PRESS_USED if own else Why.PRESS_TAKEN, at, view)
     if grant.used_at is not None:
         return _refused_press(site, envelope, Why.PRESS_USED, at, view)
     if grant.expires <= at:
@@ -409,7 +416,7 @@ def plan_typed(
         state=EnvelopeState.DECIDED,
         why=why,
         kind="press",
-        deliveries=(reply,),
+        deliveries=(unless_observing(site, reply),),
         audit=(AuditEvent(key if link else "relay", "typed", envelope.id, why),),
     )
     return plan, ""
@@ -546,7 +553,7 @@ def plan_linked(site: Site, link: Link, professional: Professional, at: datetime
         return None
     return Plan(
         at=at,
-        deliveries=(replace(made, reference=None),),
+        deliveries=(unless_observing(site, replace(made, reference=None)),),
         audit=(AuditEvent("relay", "linked", f"rpps:{link.rpps}"),),
     )
 
@@ -567,27 +574,28 @@ def plan_admin(
         if what == "broken"
         else site.words.channel_up(adapter, at, minutes)
     )
-    thread = thread_id("adapter", adapter)
-    copies = []
-    for ordinal, address in enumerate(site.settings.admins):
-        made = mail(
+    copies = to_admins(site, words, at, seed=f"{adapter}/{what}/{at.isoformat()}")
+    if not copies:
+        return None
+    return Plan(at=at, deliveries=copies, audit=(AuditEvent("relay", f"adapter_{what}", adapter, reason),))
+
+
+def to_admins(site: Site, words: Mail, at: datetime, *, seed: str) -> tuple[Delivery, ...]:
+    """The same mail to each admin."""
+    thread = thread_id("admin", seed)
+    made = [
+        mail(
             site,
             To("admin", address),
             Purpose.ADMIN,
             words,
             at,
-            seed=f"{adapter}/{what}/{at.isoformat()}",
+            seed=seed,
             thread=thread,
             reference=site.tokens.reference(thread),
             tracked=False,
             ordinal=ordinal,
         )
-        if made is not None:
-            silent = site.settings.mode == "observe"
-            made = replace(made, reference=None)
-            copies.append(replace(made, state=DeliveryState.CANCELLED, why=Why.OBSERVE) if silent else made)
-    if not copies:
-        return None
-    return Plan(
-        at=at, deliveries=tuple(copies), audit=(AuditEvent("relay", f"adapter_{what}", adapter, reason),)
-    )
+        for ordinal, address in enumerate(site.settings.admins)
+    ]
+    return tuple(unless_observing(site, replace(each, reference=None)) for each in made if each is not None)

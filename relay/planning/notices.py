@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from relay import threads
 from relay.errors import Refused
+from relay.identity import ins_of
 from relay.model import (
     Ask,
     AuditEvent,
@@ -34,7 +35,7 @@ from relay.model import (
     derived_id,
 )
 from relay.planning.copies import To, alert, earlier, fields, mail
-from relay.planning.draft import Draft
+from relay.planning.draft import Draft, unless_observing
 from relay.planning.site import (
     CHAT_KINDS,
     Arrival,
@@ -128,8 +129,9 @@ def pinned(rules: RuleSet, name: str | None) -> Pinned:
     followup = rules.followups.get(name) if name and name != "none" else None
     if followup is None:
         return _last_resort(rules)
-    used = {followup.clock, *(step.clock for step in followup.ladder)} - {"real"}
     targets = [t for step in followup.ladder for t in (step.remind, step.hand_to) if t]
+    quiet = [rules.targets[t].quiet or "real" for t in targets if t in rules.targets]
+    used = {followup.clock, *quiet, *(step.clock for step in followup.ladder)} - {"real"}
     return Pinned(
         name=followup.name,
         awaits=followup.awaits,
@@ -182,7 +184,7 @@ def plan_notice(
 
     `ends` are the holds that a release ends; `arrival.released` says who released.
     """
-    if context.duplicate_of is not None and not ends:
+    if context.duplicate_of not in (None, arrival.envelope.id) and not ends:
         return plan_ignore(arrival, Why.DUPLICATE, at)
     notice, decision = arrival.notice, arrival.decision
     by = arrival.released.by if arrival.released else "relay"
@@ -224,7 +226,6 @@ def _desk(site: Site, decision: Decision) -> str | None:
 
 def _seen(site: Site | None, arrival: Arrival, at: datetime) -> Plan:
     """The envelope's side of a plan, common to all outcomes."""
-    patient = arrival.notice.patient
     return Plan(
         at=at,
         envelope=arrival.envelope.id,
@@ -232,8 +233,18 @@ def _seen(site: Site | None, arrival: Arrival, at: datetime) -> Plan:
         message_id=arrival.document.message_id,
         fingerprint=arrival.fingerprint,
         decision=record(site, arrival, at) if site else None,
-        patient=patient.ins if patient and patient.ins else None,
+        patient=_ins(arrival),
     )
+
+
+def _ins(arrival: Arrival) -> str | None:
+    """The patient's INS without spaces; the registry's, which has its key, before the letter's."""
+    registered = arrival.resolution.registration if arrival.resolution else None
+    for person in (registered, arrival.notice.patient):
+        found = ins_of(person) if person else None
+        if found is not None:
+            return found.value
+    return None
 
 
 def plan_ignore(arrival: Arrival, why: Why, at: datetime) -> Plan:
@@ -265,7 +276,7 @@ def plan_corrupt(site: Site, envelope: Envelope, why: Why, at: datetime) -> Plan
             ordinal=ordinal,
         )
         if made:
-            told.append(_unless_observing(site, made))
+            told.append(unless_observing(site, made))
     return Plan(
         at=at,
         envelope=envelope.id,
@@ -334,12 +345,6 @@ def _retracted(
 def observing(site: Site, table: AdapterTable | None) -> bool:
     """Whether everything from there is decided and shown, and nothing leaves."""
     return "observe" in (site.settings.mode, table.mode if table else "")
-
-
-def _unless_observing(site: Site, delivery: Delivery) -> Delivery:
-    if site.settings.mode == "observe" and delivery.state is DeliveryState.QUEUED:
-        return replace(delivery, state=DeliveryState.CANCELLED, why=Why.OBSERVE)
-    return delivery
 
 
 def plan_hold(
@@ -737,6 +742,9 @@ class _Writer:
             self._joins(person, person.address)
             return []
         problem = self._cannot(table, person, carries)
+        registered = arrival.resolution.registration if arrival.resolution else None
+        if copy and registered is not None and registered.copies_opposed:
+            problem = Why.OBJECTION
         if problem is not None:
             if carries == "pointer" or copy:
                 return [self._unsent(target, person, ordinal, problem, Purpose.LETTER)]

@@ -212,14 +212,15 @@ def _about_a_hold(site: Site, arrival: Arrival, context: Context, named: _Named)
     if note is None:
         return None
     hold = next((h for h in context.holds if h.envelope == note.envelope), None)
+    reply = answers.reply_text(arrival.document)
     if hold is None:
-        return Why.UNCLEAR  # settled meanwhile: a person reads what they still had to say
+        # Settled meanwhile. The letter may have left: taking it back is still heard, all else a person reads.
+        return None if _word(reply.first_line) == RECALL_WORD else Why.UNCLEAR
     sender = arrival.document.from_ or ""
     slug = note.to.removeprefix("ward:")
     ours = note.to.startswith("ward:") and _is_ward(site, slug, sender)
     if not ours and sender != note.address.lower():
         return Why.UNKNOWN_SENDER
-    reply = answers.reply_text(arrival.document)
     if _word(reply.first_line) == RECALL_WORD:
         return Correction(by=note.to, hold=hold.id, envelope=arrival.envelope.id, reject=True)
     fields: dict[str, str] = dict(answers.corrections(arrival.document.text))
@@ -307,7 +308,7 @@ def _said(site: Site, arrival: Arrival, view: ThreadView, speaker: _Speaker, at:
     reply = answers.reply_text(arrival.document)
     word = _word(reply.first_line)
     rest = reply.text.partition("\n")[2].strip() if reply.text else ""
-    words = _without_addresses(site, arrival, view, reply.text)
+    words = _with_attachments(site, arrival, _without_addresses(site, arrival, view, reply.text))
     part = speaker.part
     draft = Draft(site, at, arrival.envelope.id, view, actor=part.key)
     if is_hospital(part.key):
@@ -328,7 +329,7 @@ def _said(site: Site, arrival: Arrival, view: ThreadView, speaker: _Speaker, at:
         )
     verb = VERBS.get(word)
     if verb is Verb.ACK:
-        kept = _without_addresses(site, arrival, view, rest)
+        kept = _with_attachments(site, arrival, _without_addresses(site, arrival, view, rest))
         return _step(draft, arrival, Event(Verb.ACK, part.key, part.name), note=kept)
     if verb is Verb.CALL_ME:
         return _asked(draft, arrival, part, Verb.CALL_ME, "")
@@ -336,7 +337,7 @@ def _said(site: Site, arrival: Arrival, view: ThreadView, speaker: _Speaker, at:
         desk = site.desk
         event = Event(Verb.REFUSE, part.key, part.name, to=desk.name if desk else "")
         return _step(draft, arrival, event)
-    if not words and not arrival.document.attachments:
+    if not words:
         return _held(site, arrival, Context(), at, Why.UNCLEAR, view=view)
     return _asked(draft, arrival, part, Verb.ASK, words)
 
@@ -348,6 +349,15 @@ def _without_addresses(site: Site, arrival: Arrival, view: ThreadView, text: str
     for address in sorted(known - {""}, key=len, reverse=True):
         text = re.sub(re.escape(address), "…", text, flags=re.IGNORECASE)
     return text.strip()
+
+
+def _with_attachments(site: Site, arrival: Arrival, text: str) -> str:
+    """The words, and a line that says what did not pass: only words are carried from one side to the other."""
+    count = len(arrival.document.attachments)
+    if not count:
+        return text
+    said = site.words.say("({count} pièce(s) jointe(s) non transmise(s) par le relais.)", count=count)
+    return f"{text}\n\n{said}".strip()
 
 
 def _step(draft: Draft, arrival: Arrival, event: Event, *, note: str = "") -> Plan:
