@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -39,7 +40,7 @@ from relay.model import (
 )
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Locator, Page
 
 NOW = datetime(2026, 12, 1, 17, 41, tzinfo=ZoneInfo("Europe/Paris"))
 CHROMIUM = Path("/usr/bin/chromium")
@@ -298,6 +299,12 @@ def _send(page: Page, title: str) -> None:
     page.get_by_role("button", name=f"Envoyer : {title}", exact=True).click()
 
 
+def _mail(page: Page, box: str, subject: str) -> Locator:
+    """The newest mail of a mailbox whose subject begins so; a later reminder speaks of it, and is another."""
+    heading = page.locator("summary b", has_text=re.compile(f"^{subject}"))
+    return page.locator(f"#{box} .mail").filter(has=heading).first
+
+
 def test_pressing_bien_recu_on_the_phone_ends_the_wait(page: Page) -> None:
     _send(page, "Lettre avec son PDF")
     told = page.locator(".story", has_text="PERVENCHE")
@@ -319,19 +326,19 @@ def test_a_doctor_answers_by_mail_and_the_ward_answers_back(page: Page) -> None:
     mail.locator("summary").click()
     mail.locator("textarea").fill("Faut-il arrêter le traitement du soir ?")
     mail.get_by_role("button", name="Répondre").click()
-    question = page.locator("#ward .mail", has_text="Question du médecin traitant").first
+    question = _mail(page, "ward", "Question du médecin traitant")
     question.locator("summary").click()
     assert "arrêter le traitement du soir" in question.inner_text()
     question.locator("textarea").fill("Non, le poursuivre.")
     question.get_by_role("button", name="Répondre").click()
-    answer = page.locator("#doctor .mail", has_text="Réponse du service").first
+    answer = _mail(page, "doctor", "Réponse du service")
     answer.locator("summary").click()
     assert "Non, le poursuivre." in answer.inner_text()
 
 
 def test_the_ward_corrects_a_held_letter_and_it_leaves(page: Page) -> None:
     _send(page, "« Dr Saule » : lequel ?")
-    held = page.locator("#ward .mail", has_text="Lettre retenue")
+    held = _mail(page, "ward", "Lettre retenue")
     held.locator("summary").click()
     assert "10099900473" in held.locator("textarea").input_value()
     held.get_by_role("button", name="Répondre").click()
@@ -349,7 +356,7 @@ def test_the_ward_recalls_a_letter_by_one_word(page: Page) -> None:
     receipt.get_by_role("button", name="ANNULER").click()
     page.locator(".story", has_text="ORME").locator(".state", has_text="Rappelée").wait_for()
     page.get_by_role("tab", name="Dr Claude Saule").click()
-    page.locator("#doctor .mail", has_text="Envoyée par erreur").wait_for()
+    _mail(page, "doctor", "Envoyée par erreur").wait_for()
 
 
 CANARY = '<img src=x onerror="parent.canary=1;window.canary=1"><script>window.canary=1</script>'
