@@ -268,6 +268,12 @@ def test_the_event_is_what_the_letter_says(subject: str, body: str, event: str |
     [("Dr d'Aubigné", (None, "d'Aubigné")), ("Docteur Jean-Paul LE GALL, Orléans", ("Jean-Paul", "LE GALL")),
      ("Mme le Dr Alix Dupont - 45000 Orléans", ("Alix", "Dupont")), ("MARTIN Camille", ("Camille", "MARTIN"))],
 )  # fmt: skip
+def test_a_doctors_name_is_taken_apart(written: str, expected: tuple[str | None, str]):
+    found = person(written)
+    assert found is not None
+    assert (found.given_name, found.family_name) == expected
+
+
 def test_a_civility_and_a_time_of_day_may_stand_on_lines_of_their_own():
     found = notice("Civilité : Mme\nNom : VALBRUNE\nPrénom : Odette\nDate de naissance : 19480317\nDate de sortie : 01/12/2026\n"
                    "Heure de sortie : 14h30\n")  # fmt: skip
@@ -278,12 +284,6 @@ def test_a_civility_and_a_time_of_day_may_stand_on_lines_of_their_own():
         datetime(2026, 12, 1, 13, 30, tzinfo=UTC),
         True,
     )
-
-
-def test_a_doctors_name_is_taken_apart(written: str, expected: tuple[str | None, str]):
-    found = person(written)
-    assert found is not None
-    assert (found.given_name, found.family_name) == expected
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
