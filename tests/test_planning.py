@@ -1104,3 +1104,89 @@ def test_threads_of_copies_are_what_they_say():
     plan, view = opened(site)
     assert isinstance(view.thread, Thread)
     assert all(d.thread == view.thread.id and d.reference == view.thread.reference for d in plan.deliveries)
+
+
+# ------------------------------------------------------------------------------------------------------ late corners
+
+
+def test_a_reminder_at_night_waits_until_the_morning():
+    site = make_site()
+    night = datetime(2026, 12, 1, 19, 30, tzinfo=UTC)
+    first = planning.plan_notice(site, arrive(site, letter(), at=night), LINKED, night)
+    plan = fire(site, sent(after(None, first)), 0, night + timedelta(hours=1))
+    assert one(plan, Purpose.REMINDER).not_before == datetime(2026, 12, 2, 7, 0, tzinfo=UTC)
+
+
+def test_a_site_that_only_observes_lets_no_thread_speak_either():
+    first, view = opened(make_site())
+    quiet = make_site(mode="observe")
+    for plan in (
+        replied(quiet, view, one(first, Purpose.LETTER), "Une question ?"),
+        fire(quiet, view, 2, AT + timedelta(hours=4)),
+        press(quiet, view, first, Verb.REFUSE)[0],
+    ):
+        assert plan.deliveries
+        assert {d.state for d in plan.deliveries} == {DeliveryState.CANCELLED}
+
+
+def test_a_desk_out_of_reach_is_the_admins_business():
+    site = make_site()
+    desk = one(held(site), Purpose.HOLD_NOTE, "desk:sorties")
+    plan = planning.plan_failed(site, None, desk, Why.MAILBOX_FULL, LATER)
+    assert plan is not None
+    assert one(plan, Purpose.ADMIN).address == "informatique@chr-exemple.mssante.fr"
+    assert "la boîte du destinataire est pleine" in text(one(plan, Purpose.ADMIN))
+
+
+def test_a_ward_that_takes_back_a_letter_released_meanwhile_is_heard():
+    site = make_site()
+    plan = held(site)
+    note = one(plan, Purpose.HOLD_NOTE, "ward:cardiologie")
+    arrival = arrive(site, letter())
+    arrival = replace(arrival, envelope=replace(arrival.envelope, id=plan.envelope or ""))
+    assert plan.hold is not None
+    released = planning.plan_release(site, arrival, LINKED, plan.hold, LATER)
+    view = sent(after(None, released))
+    reply = answer_to(site, note, "ANNULER", sender=PEOPLE)
+    back = planning.plan_reply(site, reply, Context(threads=(view,), deliveries=(note,)), LATER)
+    assert isinstance(back, Plan)
+    assert after(view, back).thread.closed_reason == "recalled"
+    other = answer_to(site, note, "Merci", sender=PEOPLE)
+    kept = planning.plan_reply(site, other, Context(threads=(view,), deliveries=(note,)), LATER)
+    assert isinstance(kept, Plan)
+    assert kept.state is EnvelopeState.HELD
+
+
+def test_what_was_attached_to_an_answer_is_said_to_be_missing():
+    site = make_site()
+    first, view = opened(site)
+    raw = letters.mail(
+        "Voici l'ECG.", sender=GP, to=headers(one(first, Purpose.LETTER))["Reply-To"], subject="RE: Lettre",
+        attachments=[("ecg.pdf", letters.pdf(), "application/pdf")],
+        headers={"In-Reply-To": headers(one(first, Purpose.LETTER))["Message-ID"]},
+    )  # fmt: skip
+    plan = planning.plan_reply(site, arrive(site, raw, adapter="retours"), Context(threads=(view,)), LATER)
+    assert isinstance(plan, Plan)
+    assert "(1 pièce(s) jointe(s) non transmise(s) par le relais.)" in text(one(plan, Purpose.QUESTION))
+
+
+def test_pressing_again_after_an_acknowledgement_says_that_it_is_done():
+    site = make_site()
+    first, view = opened(site)
+    plan, _ = press(site, view, first, Verb.ACK)
+    again, words = press(site, sent(after(view, plan)), first, Verb.ACK, expires=LATER)
+    assert (again.why, words) == (Why.PRESS_USED, "c'est déjà fait")
+
+
+@pytest.mark.parametrize("header", ["From", "Subject", "To"])
+def test_no_name_of_a_ward_or_letter_can_add_a_header(header: str):
+    site = make_site()
+    raw = letters.xdm_mail(gp=MARTIN)
+    arrival = arrive(site, raw)
+    assert arrival.table is not None
+    assert arrival.table.ward is not None
+    nasty = replace(arrival.table.ward, name='Car"dio\r\nBcc: x@y.fr')
+    arrival = replace(arrival, table=replace(arrival.table, ward=nasty))
+    value = headers(one(planning.plan_notice(site, arrival, LINKED, AT), Purpose.LETTER))[header]
+    assert "\n" not in value
+    assert "\r" not in value
