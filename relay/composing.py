@@ -164,11 +164,13 @@ def _text_part(text: str) -> bytes:
     head = b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: "
     if content.isascii() and _longest(content) <= _FOLD_AT * 2:
         return head + b"7bit\r\n\r\n" + content
-    if sum(byte > 127 for byte in content[:4096]) * 5 < len(content[:4096]):
+    sample = content[:4096]
+    if len(sample.translate(None, _ASCII)) * 5 < len(sample):
         return head + b"quoted-printable\r\n\r\n" + binascii.b2a_qp(content, istext=True)
     return head + b"base64\r\n\r\n" + base64.encodebytes(content).replace(b"\n", b"\r\n")
 
 
+_ASCII = bytes(range(128))
 _CONTROLS_BUT_LINES = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]")
 
 
