@@ -501,6 +501,7 @@ class Participant:
     address: str  # secure mailbox
     name: str = ""  # shown to the other side: « Dr Ambre », « Cardiologie »
     revoked: bool = False
+    copy: bool = False  # reads along: may ask the ward, answers for nothing
 
 
 @dataclass(frozen=True, slots=True)
