@@ -262,7 +262,7 @@ def entitled(thread: Thread, by: str, verb: Verb) -> bool:
     if by.startswith(("desk:", "admin:")):
         return verb is not Verb.REFUSE
     part = next((p for p in thread.participants if p.key == by), None)
-    if part is None or part.revoked:
+    if part is None or part.revoked or part.copy:
         return False
     if is_hospital(by):
         return verb in _WARDS_VERBS

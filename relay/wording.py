@@ -141,6 +141,15 @@ STATES: Final[Mapping[ThreadState, str]] = {
     ThreadState.CLOSED: N_("close"),
 }
 
+ROLES: Final[Mapping[str, str]] = {
+    "pharmacist": N_("Le pharmacien"),
+    "nurse": N_("L'infirmier(e)"),
+    "had": N_("L'hospitalisation à domicile"),
+    "patient": N_("Le patient"),
+}
+
+_SOMEBODY: Final = N_("Un correspondant")
+
 CHOICES: Final[Mapping[str, str]] = {
     "call": N_("Rappelez-moi"),
     "treatment": N_("Traitement"),
@@ -242,6 +251,10 @@ class Words:
     def late(self) -> str:
         """A letter that nobody took in time."""
         return self.say("en retard")
+
+    def role(self, key: str) -> str:
+        """A correspondent without a name, by what they are to the patient."""
+        return self.say(ROLES.get(key, _SOMEBODY))
 
     def choice(self, choice: str) -> str:
         """A coded question or delay as its button says it."""

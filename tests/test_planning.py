@@ -1190,3 +1190,64 @@ def test_no_name_of_a_ward_or_letter_can_add_a_header(header: str):
     value = headers(one(planning.plan_notice(site, arrival, LINKED, AT), Purpose.LETTER))[header]
     assert "\n" not in value
     assert "\r" not in value
+
+
+def copied(site: Site) -> tuple[Plan, ThreadView, Delivery]:
+    """A letter whose pharmacist got a copy."""
+    arrival = arrive(site, letter())
+    assert arrival.resolution is not None
+    assert arrival.resolution.registration is not None
+    registration = replace(arrival.resolution.registration, pharmacist_mss="officine@pharma.mssante.fr")
+    arrival = replace(arrival, resolution=replace(arrival.resolution, registration=registration))
+    plan = planning.plan_notice(site, arrival, LINKED, AT)
+    return plan, sent(after(None, plan)), one(plan, Purpose.LETTER, "pharmacist")
+
+
+WITH_COPY = RULES.replace(
+    "\ndefault: { hold",
+    "\nalso:\n  - id: copie\n    when: { event: discharge }\n    copy: pharma\ndefault: { hold",
+).replace(
+    "followups:", "  pharma: { who: pharmacist, via: [mss], carries: document, basis: care_team }\nfollowups:"
+)
+
+
+def test_the_reader_of_a_copy_has_an_exchange_of_their_own_and_answers_for_nothing():
+    site = make_site(rules=WITH_COPY)
+    _, view, copy = copied(site)
+    pharmacy = "officine@pharma.mssante.fr"
+    nothing = replied(site, view, copy, "OK", sender=pharmacy)
+    assert nothing.thread is None
+    assert not nothing.deliveries
+    asked = replied(site, view, copy, "Le traitement est-il poursuivi ?", sender=pharmacy)
+    assert asked.thread is None
+    question = one(asked, Purpose.QUESTION)
+    assert "Le pharmacien écrit" in text(question)
+    assert pharmacy not in str(question.recipe)
+    view = sent(after(view, asked))
+    back = replied(site, view, question, "Oui, trois mois.", sender=WARD)
+    assert [d.address for d in back.deliveries] == [pharmacy]
+    assert back.thread is None
+
+
+def test_a_copy_that_reached_the_wrong_pharmacy_is_an_incident_and_the_gp_goes_on():
+    site = make_site(rules=WITH_COPY)
+    _, view, copy = copied(site)
+    plan = replied(site, view, copy, "ERREUR", sender="officine@pharma.mssante.fr")
+    assert plan.incident is not None
+    assert after(view, plan).thread.state is ThreadState.AWAITING_ACK
+    assert one(plan, Purpose.RECALL).address == "officine@pharma.mssante.fr"
+
+
+def test_a_patient_who_objects_to_copies_gets_none_made():
+    site = make_site(rules=WITH_COPY)
+    arrival = arrive(site, letter())
+    assert arrival.resolution is not None
+    assert arrival.resolution.registration is not None
+    registration = replace(
+        arrival.resolution.registration, pharmacist_mss="officine@pharma.mssante.fr", copies_opposed=True
+    )
+    arrival = replace(arrival, resolution=replace(arrival.resolution, registration=registration))
+    plan = planning.plan_notice(site, arrival, LINKED, AT)
+    copy = one(plan, Purpose.LETTER, "pharmacist")
+    assert (copy.state, copy.why) == (DeliveryState.CANCELLED, Why.OBJECTION)
+    assert one(plan, Purpose.LETTER, f"rpps:{MARTIN.rpps}").state is DeliveryState.QUEUED

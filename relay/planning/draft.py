@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from relay import threads
 from relay.model import (
@@ -255,14 +255,7 @@ class Draft:
                 case Do.ASK_DELETION:
                     self.ask_deletion(step)
                 case Do.OPEN_INCIDENT:
-                    kind = "recall" if step.why is Why.RECALLED else "wrong_recipient"
-                    self.incident = Incident(
-                        derived_id("incident", thread.id, self.seed),
-                        kind,  # type: ignore[arg-type]  # one of its two values by the line above
-                        self.at,
-                        self.at + NOTIFY_WITHIN,
-                        thread.reference,
-                    )
+                    self.open_incident("recall" if step.why is Why.RECALLED else "wrong_recipient")
                 case Do.TELL_DESK:
                     why = step.why or Why.BY_PERSON
                     self.tell_desk(
@@ -270,6 +263,17 @@ class Draft:
                     )
                 case Do.TELL_WARD:
                     self.tell_ward_why(step, who)
+
+    def open_incident(self, kind: Literal["recall", "wrong_recipient"]) -> None:
+        """A letter may have reached somebody it was not for: the clock of its notification starts."""
+        thread = self.current
+        self.incident = Incident(
+            derived_id("incident", thread.id, self.seed),
+            kind,
+            self.at,
+            self.at + NOTIFY_WITHIN,
+            thread.reference,
+        )
 
     def tell_ward_why(self, step: threads.Step, who: str) -> None:
         """The ward's note about what became of its letter."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from relay import threads
@@ -124,6 +125,7 @@ def record(site: Site, arrival: Arrival, at: datetime) -> DecisionRecord | None:
     )
 
 
+@lru_cache(maxsize=64)
 def pinned(rules: RuleSet, name: str | None) -> Pinned:
     """The follow-up as it stands now, with every clock and target it uses; `none` waits for nobody."""
     followup = rules.followups.get(name) if name and name != "none" else None
@@ -677,14 +679,16 @@ class _Writer:
             parts[f"ward:{ward.slug}"] = Participant(f"ward:{ward.slug}", ward.reply_to, ward.name)
         return tuple(parts.values())
 
-    def _joins(self, person: Recipient, address: str) -> None:
+    def _joins(self, person: Recipient, address: str, *, copy: bool = False) -> None:
         """Whoever gets a copy takes part, from now on and under this address."""
         if person.key.startswith("desk:"):
             return
         parts = {part.key: part for part in self.thread.participants}
         known = parts.get(person.key)
         if known is None or not known.address or known.revoked:
-            parts[person.key] = Participant(person.key, address, person.name)
+            # Who has no RPPS (pharmacy, nurse, patient) reads along, whatever the rule called it.
+            reads_along = copy or not person.key.startswith(("rpps:", "ward:"))
+            parts[person.key] = Participant(person.key, address, person.name, copy=reads_along)
             self.thread = replace(self.thread, participants=tuple(parts.values()))
 
     def _starts_now(self, copies: Sequence[Delivery]) -> datetime | None:
@@ -749,7 +753,7 @@ class _Writer:
             if carries == "pointer" or copy:
                 return [self._unsent(target, person, ordinal, problem, Purpose.LETTER)]
             raise _CannotSend(problem)
-        self._joins(person, person.address)
+        self._joins(person, person.address, copy=copy)
         words, purpose, extra = self._words(carries, person, follows, copy=copy)
         full = carries == "document" and self._has_document
         thread = self.thread

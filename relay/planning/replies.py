@@ -311,6 +311,8 @@ def _said(site: Site, arrival: Arrival, view: ThreadView, speaker: _Speaker, at:
     words = _with_attachments(site, arrival, _without_addresses(site, arrival, view, reply.text))
     part = speaker.part
     draft = Draft(site, at, arrival.envelope.id, view, actor=part.key)
+    if part.copy:
+        return _reader_said(draft, arrival, part, VERBS.get(word), words)
     if is_hospital(part.key):
         if word == RECALL_WORD:
             return _step(draft, arrival, Event(Verb.RECALL, part.key, part.name))
@@ -340,6 +342,28 @@ def _said(site: Site, arrival: Arrival, view: ThreadView, speaker: _Speaker, at:
     if not words:
         return _held(site, arrival, Context(), at, Why.UNCLEAR, view=view)
     return _asked(draft, arrival, part, Verb.ASK, words)
+
+
+def _reader_said(draft: Draft, arrival: Arrival, part: Participant, verb: Verb | None, words: str) -> Plan:
+    """Somebody who got a copy: an exchange of their own with the ward, which moves nothing for the GP."""
+    view, site = draft.view, draft.site
+    assert view is not None  # noqa: S101 - replies belong to a thread here
+    reference = view.thread.reference
+    if verb is Verb.ACK:
+        return _settled(draft, arrival, Why.REPLY)
+    if verb is Verb.REFUSE:
+        out = tuple(replace(p, revoked=True) if p.key == part.key else p for p in view.thread.participants)
+        draft.thread = replace(view.thread, participants=out, version=view.thread.version + 1)
+        draft.open_incident("wrong_recipient")
+        draft.mail(part, Purpose.RECALL, site.words.refused(reference))
+        draft.tell_ward(site.words.ward_refused(reference, part.name or site.words.role(part.key)))
+        draft.tell_desk(
+            threads.last_desk(view.thread.followup), site.words.desk_thread(reference, Why.GP_REFUSED)
+        )
+    else:
+        ask(draft, part, words, "call" if verb is Verb.CALL_ME else "")
+    draft.note(verb.value if verb else Verb.ASK.value, Why.REPLY)
+    return _settled(draft, arrival, Why.REPLY)
 
 
 def _without_addresses(site: Site, arrival: Arrival, view: ThreadView, text: str) -> str:
@@ -402,11 +426,8 @@ def _asked(draft: Draft, arrival: Arrival, part: Participant, verb: Verb, words:
 def ask(draft: Draft, part: Participant, words: str, choice: str = "") -> None:
     """The question's mail to the ward: in the asker's words, or coded."""
     reference, say = draft.current.reference, draft.site.words
-    text = (
-        say.coded_question(reference, part.name, choice)
-        if choice
-        else say.question(reference, part.name, words)
-    )
+    who = part.name or say.role(part.key)
+    text = say.coded_question(reference, who, choice) if choice else say.question(reference, who, words)
     asker = "" if part.key == draft.current.gp else voice(draft.ward_key, part.key)
     draft.mail(draft.participant(draft.ward_key), Purpose.QUESTION, text, voice=asker)
 
@@ -417,6 +438,10 @@ def _answered(draft: Draft, arrival: Arrival, speaker: _Speaker, words: str) -> 
     assert view is not None  # noqa: S101 - replies belong to a thread here
     if not words:
         return _held(site, arrival, Context(), draft.at, Why.UNCLEAR, view=view)
+    asker = draft.participant(speaker.asker)
+    if asker is not None and asker.copy:
+        answer(draft, speaker.asker, words)
+        return _settled(draft, arrival, Why.REPLY)
     event = Event(Verb.ANSWER, speaker.part.key, speaker.part.name, to=speaker.asker)
     step = threads.advance(view.thread, event, draft.at, view.timers)
     if step.refused is not None:
