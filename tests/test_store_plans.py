@@ -279,6 +279,18 @@ async def test_a_hold_is_listed_until_it_ends(store: Store) -> None:
         await store.hold(hold.id)
 
 
+async def test_a_letter_has_one_open_hold_while_it_is_held_and_none_after(store: Store) -> None:
+    await store.accept(batch(1))
+    first = held(1)
+    assert first.hold is not None
+    second = replace(first, hold=replace(first.hold, id="another", why=Why.UNCLEAR))
+    assert await store.record([first]) == await store.record([second]) == [None]
+    assert [line["id"] for line in await store.holds()] == ["another"]
+    assert await store.record([letter(1)]) == [None]
+    assert await store.holds() == []
+    assert {line["id"] for line in await store.holds(state="ended")} == {first.hold.id, "another"}
+
+
 async def test_an_answer_to_a_hold_note_finds_the_hold(store: Store) -> None:
     await store.accept(batch(1))
     note = mail(1, Purpose.HOLD_NOTE, thread=None, to="ward:cardiologie")

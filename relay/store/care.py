@@ -182,7 +182,7 @@ INVARIANTS: Mapping[str, str] = {
     # A button pressed by an account that was not that person's at the time.
     "ack_by_unlinked": "SELECT count(*) FROM button_grant WHERE used_at IS NOT NULL AND used_at > :recent"
     " AND person LIKE 'rpps:%' AND NOT EXISTS (SELECT 1 FROM link WHERE link.account = button_grant.account"
-    " AND 'rpps:' || link.rpps = person AND linked_at <= used_at"
+    " AND 'rpps:' || link.rpps = person"
     " AND (unlinked_at IS NULL OR unlinked_at >= used_at))",
     "two_owners": "SELECT (SELECT count(*) FROM thread WHERE desk IS NOT NULL"
     f" AND {tables.OPEN_THREAD} AND owner IS NOT NULL AND owner <> 'desk:' || desk)"

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +32,6 @@ from sqlalchemy.exc import (
     OperationalError,
     SQLAlchemyError,
 )
-from sqlalchemy.pool import StaticPool
 
 from relay import log
 from relay.errors import ConfigurationError, RelaisError, Unavailable
@@ -45,8 +45,18 @@ Result = TypeVar("Result")
 
 BUSY_MS = 30_000
 POLL_SECONDS = 0.5
+START_SECONDS = 10
 TRIES = 6
 CHANNEL = "relais_changed"
+LIBPQ: Mapping[str, Any] = {
+    "connect_timeout": 10,
+    "application_name": "relais",
+    # A server whose machine is gone answers nothing: notice within a minute, not after two hours.
+    "keepalives_idle": 20,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
 
 
 class Inconsistent(RelaisError):
@@ -61,7 +71,8 @@ class Database(ABC):
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="store-read")
         self._writers = ThreadPoolExecutor(writers, thread_name_prefix="store-write")
         self._loop = asyncio.get_running_loop()
-        self._changed = asyncio.Condition()
+        self._bell = asyncio.Event()
+        self._watching = asyncio.Event()
         self._generation = 0
         self._watcher: asyncio.Task[None] | None = None
         self._failed: str | None = None
@@ -149,9 +160,9 @@ class Database(ABC):
     async def changed(self, since: int | None = None) -> int:
         """Return when somebody, here or in another process, committed after `since` (default: from now on)."""
         seen = self._generation if since is None else since
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._generation > seen)
-            return self._generation
+        while self._generation <= seen:
+            await self._bell.wait()
+        return self._generation
 
     def announce(self) -> None:
         """Wake those who wait here; called in a worker thread after a commit."""
@@ -160,11 +171,8 @@ class Database(ABC):
 
     def _wake(self) -> None:
         self._generation += 1
-        self._waker = asyncio.ensure_future(self._tell())
-
-    async def _tell(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
+        self._bell.set()
+        self._bell = asyncio.Event()  # who waits from now on waits for the next one
 
     @abstractmethod
     async def _watch(self) -> None:
@@ -201,6 +209,9 @@ class Database(ABC):
             await self.close()
             raise
         self._watcher = asyncio.create_task(self._watch(), name="store-watch")
+        # From now on nothing that others commit is missed.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._watching.wait(), START_SECONDS)
 
     def _start(self) -> None:
         """Prove the settings; make or change the tables where they are not what this release needs."""
@@ -240,23 +251,28 @@ class Database(ABC):
 
 
 class Sqlite(Database):
-    """One file: one thread writes, one reads."""
+    """One file: one thread writes, two read, so that a long list does not keep a letter waiting."""
+
+    READERS = 2
 
     def __init__(self, path: Path) -> None:
-        super().__init__(readers=1, writers=1)
+        super().__init__(readers=self.READERS, writers=1)
         self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            # Made by us and not by SQLite: its log files take the mode of the first.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         except OSError as error:
-            raise Unavailable(f"the folder of {path} cannot be made ({error.strerror})") from None
-        self._writer = self._engine("BEGIN IMMEDIATE")
-        self._reader = self._engine("BEGIN")
+            raise Unavailable(f"{path} cannot be opened ({error.strerror})") from None
+        self._writer = self._engine("BEGIN IMMEDIATE", connections=1)
+        self._reader = self._engine("BEGIN", connections=self.READERS)
 
-    def _engine(self, begin: str, *, foreign_keys: bool = True) -> Engine:
+    def _engine(self, begin: str, *, connections: int, foreign_keys: bool = True) -> Engine:
         engine = create_engine(
             URL.create("sqlite", database=str(self._path)),
             hide_parameters=True,
-            poolclass=StaticPool,
+            pool_size=connections,
+            max_overflow=0,
             connect_args={"check_same_thread": False, "timeout": BUSY_MS / 1000, "isolation_level": None},
         )
 
@@ -281,7 +297,6 @@ class Sqlite(Database):
         return engine
 
     def _prove(self) -> None:
-        new = not self._path.exists()
         for engine in (self._writer, self._reader):
             raw = engine.raw_connection()
             try:
@@ -295,13 +310,11 @@ class Sqlite(Database):
                 raw.close()
             if found != {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}:
                 raise Unavailable(f"{self._path}: SQLite refuses WAL, synchronous=FULL or foreign keys")
-        if new:
-            self._path.chmod(0o600)
 
     def _migrate(self) -> None:
         # Batch migrations drop and copy tables: with foreign keys on, dropping a parent deletes its children,
         # and the pragma has no effect inside a transaction.
-        engine = self._engine("BEGIN IMMEDIATE", foreign_keys=False)
+        engine = self._engine("BEGIN IMMEDIATE", connections=1, foreign_keys=False)
         try:
             with engine.begin() as connection:
                 self._upgrade(connection)
@@ -330,12 +343,18 @@ class Sqlite(Database):
         return code == sqlite3.SQLITE_BUSY
 
     async def _watch(self) -> None:
-        seen = None
+        seen: int | None = None
         while True:
-            found = await self._loop.run_in_executor(self._writers, self._data_version)
+            try:
+                found: int | None = await self._loop.run_in_executor(self._writers, self._data_version)
+            except (sqlite3.Error, SQLAlchemyError) as error:
+                # Who writes learns of it from their own statement; here we only go on listening.
+                log.failure("database_poll_failed", error)
+                found = seen
             if seen is not None and found != seen:
                 self._wake()
             seen = found
+            self._watching.set()
             await asyncio.sleep(POLL_SECONDS)
 
     def _data_version(self) -> int:
@@ -372,7 +391,7 @@ class Postgres(Database):
             pool_size=2 * self.THREADS,
             max_overflow=0,
             pool_recycle=3600,
-            connect_args={"connect_timeout": 10, "application_name": "relais"},
+            connect_args=dict(LIBPQ),
         )
 
     def _prove(self) -> None:
@@ -443,10 +462,12 @@ class Postgres(Database):
         while True:
             try:
                 async with await psycopg.AsyncConnection.connect(
-                    **options, autocommit=True, connect_timeout=10, application_name="relais"
+                    **options, **LIBPQ, autocommit=True
                 ) as connection:
                     await connection.execute(f"LISTEN {CHANNEL}")
-                    self._wake()
+                    if self._watching.is_set():
+                        self._wake()
+                    self._watching.set()
                     pause = 0.2
                     async for notice in connection.notifies():
                         if notice.payload != self.mark:

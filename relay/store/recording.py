@@ -91,6 +91,7 @@ class _World:
     done_timers: dict[str, int] = field(default_factory=dict)
     new_holds: dict[str, Record] = field(default_factory=dict)
     ended_holds: dict[str, int] = field(default_factory=dict)
+    left_holds: dict[str, int] = field(default_factory=dict)  # by envelope
     voided: dict[str, int] = field(default_factory=dict)
     new_grants: dict[str, Record] = field(default_factory=dict)
     used_grants: dict[str, int] = field(default_factory=dict)
@@ -329,6 +330,9 @@ def _take_envelope(world: _World, plan: Plan, counts: Counter[str], at: int) -> 
     current = world.envelopes[plan.envelope]
     change: Record = {"decided_at": at}
     if plan.state is not None:
+        if current["state"] == EnvelopeState.HELD.value:
+            # What is held has one open hold, what is not has none.
+            world.left_holds[plan.envelope] = at
         move(counts, "envelope", current["state"], plan.state.value)
         # A state always comes with its reason: the one of an earlier hold must not survive a release.
         change |= {"state": plan.state.value, "why": None if plan.why is None else plan.why.value}
@@ -496,6 +500,14 @@ def _write_timers(world: _World, work: Transaction) -> None:
 
 
 def _write_holds(world: _World, work: Transaction) -> None:
+    hold = tables.hold
+    if world.left_holds:
+        work.run(
+            update(hold)
+            .where(hold.c.envelope == bindparam("b_envelope"), hold.c.ended_at.is_(None))
+            .values(ended_at=bindparam("b_at")),
+            [{"b_envelope": name, "b_at": at} for name, at in sorted(world.left_holds.items())],
+        )
     _upsert(work, tables.hold, list(world.new_holds.values()))
     _change(work, tables.hold, "id", {name: {"ended_at": at} for name, at in world.ended_holds.items()})
 
