@@ -53,7 +53,7 @@ POLL_SECONDS = 25  # of one long poll
 CONNECT_SECONDS, ANSWER_SECONDS = 10.0, 20.0
 OURS_TO_MEND_SECONDS = 300.0  # a revoked token
 OTHER_POLLER_SECONDS = 60.0
-AT_A_TIME = 16  # requests under way
+AT_A_TIME = 8  # requests under way: at 50 ms each five times the 30 a second a bot may send
 UPDATES_AT_A_TIME = 100  # the Bot API's own limit
 TEXT_LIMIT, POPUP_LIMIT, BUTTON_LIMIT = 4096, 200, 64  # characters, characters, bytes
 
