@@ -102,12 +102,13 @@ class Intake:
             following = asyncio.ensure_future(anext(arrivals))
             while True:
                 batch = await following
-                crash.point("given")
+                place = name if batch.envelopes else ""  # a batch may bring a cursor alone
+                crash.point("given", place)
                 # The next batch is fetched while this one is stored and decided.
                 following = asyncio.ensure_future(anext(arrivals))
                 fresh = await self.store.accept(batch)
-                crash.point("accepted")
-                acknowledging = asyncio.ensure_future(self._acknowledge(inbox, batch.envelopes))
+                crash.point("accepted", place)
+                acknowledging = asyncio.ensure_future(self._acknowledge(inbox, batch.envelopes, place))
                 if crash.armed("acknowledged"):
                     await acknowledging
                 await asyncio.gather(acknowledging, self.decide(fresh))
@@ -116,9 +117,9 @@ class Intake:
                 following.cancel()
                 await asyncio.gather(following, return_exceptions=True)
 
-    async def _acknowledge(self, inbox: Inbox, envelopes: Sequence[Envelope]) -> None:
+    async def _acknowledge(self, inbox: Inbox, envelopes: Sequence[Envelope], place: str) -> None:
         await inbox.acknowledge(envelopes)
-        crash.point("acknowledged")
+        crash.point("acknowledged", place)
 
     # ---------------------------------------------------------------------------------------------- deciding
 
@@ -321,11 +322,15 @@ class Intake:
                 if isinstance(plan, Correction):
                     return await self._correct(site, arrival, plan, context, now)
                 return plan
+        if recognised.why is Why.UNREADABLE:
+            return planning.plan_corrupt(site, arrival.envelope, Why.UNREADABLE, now)
         if why := _set_aside(arrival):
             return planning.plan_hold(site, arrival, context, why, now)
         if recognised.outcome is Outcome.UNCLEAR:
             return planning.plan_hold(site, arrival, context, recognised.why or Why.UNCLEAR, now)
         if recognised.outcome is Outcome.OTHER:
+            if _is_addressed_to_us(site, arrival):
+                return planning.plan_hold(site, arrival, context, Why.UNKNOWN_SENDER, now)
             if arrival.ward is not None and arrival.listed and recognition.has_attachment(document):
                 return planning.plan_hold(site, arrival, context, Why.ATTACHMENT_UNREAD, now)
             return planning.plan_ignore(arrival, recognised.why or Why.NOT_A_NOTICE, now)
@@ -479,8 +484,8 @@ def _facility(site: Site, letter: _Letter) -> str:
 
 
 def _listed(table: AdapterTable | None, sender: str | None) -> bool:
-    """Whether this sender may send letters to that mailbox. Only wards' mailboxes have senders."""
-    if table is None or table.kind != "imap" or table.ward is None:
+    """Whether this sender may send letters to that mailbox. Nobody may to the relay's own."""
+    if table is None or table.kind != "imap":
         return True
     return sender is not None and any(fnmatchcase(sender, glob) for glob in table.senders)
 
@@ -508,11 +513,27 @@ def _arrival(site: Site, letter: _Letter, people: Mapping[str, Professional]) ->
     )
 
 
+def _is_addressed_to_us(site: Site, arrival: Arrival) -> bool:
+    """Somebody of the trusted domains wrote to the relay's own mailbox without answering any of its mails.
+
+    What they mean is a person's to find out; a mail from anywhere else is no business of ours.
+    """
+    sender = arrival.document.from_
+    table = arrival.table
+    return (
+        table is not None
+        and table.role == "replies"
+        and arrival.recognised.why is None
+        and sender is not None
+        and site.allowed(sender)
+    )
+
+
 def _set_aside(arrival: Arrival) -> Why | None:
     """What holds an arrival whatever the rules say."""
     if arrival.envelope.flaw is not None:
         return arrival.envelope.flaw
-    nobody_is_listed = arrival.table is not None and not arrival.table.senders
+    nobody_is_listed = arrival.ward is not None and arrival.table is not None and not arrival.table.senders
     if not arrival.listed and (arrival.recognised.outcome is not Outcome.OTHER or nobody_is_listed):
         return Why.UNLISTED_SENDER
     problems = {problem.code for problem in arrival.notice.problems}
