@@ -523,7 +523,7 @@ def _is_addressed_to_us(site: Site, arrival: Arrival) -> bool:
     return (
         table is not None
         and table.role == "replies"
-        and arrival.recognised.why is None
+        and arrival.recognised.why in (None, Why.NOT_A_NOTICE)
         and sender is not None
         and site.allowed(sender)
     )

@@ -541,7 +541,7 @@ class Words:
             "Reçue {hour}, envoyée au {to}. Erreur ? Répondez ANNULER.", hour=self.hour(received), to=to
         )
         return Mail(
-            self.say("Lettre prise en charge – Réf. {reference}", reference=reference),
+            self.say("Lettre reçue et transmise – Réf. {reference}", reference=reference),
             self._body([line], self.ref(reference)),
         )
 

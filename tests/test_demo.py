@@ -351,7 +351,7 @@ def test_the_ward_corrects_a_held_letter_and_it_leaves(page: Page) -> None:
 def test_the_ward_recalls_a_letter_by_one_word(page: Page) -> None:
     _send(page, "Lettre urgente")
     reference = page.locator(".story", has_text="ORME").locator("code").inner_text()
-    receipt = page.locator("#ward .mail", has_text="Lettre prise en charge").filter(has_text=reference)
+    receipt = page.locator("#ward .mail", has_text="Lettre reçue et transmise").filter(has_text=reference)
     receipt.locator("summary").click()
     receipt.get_by_role("button", name="ANNULER").click()
     page.locator(".story", has_text="ORME").locator(".state", has_text="Rappelée").wait_for()

@@ -36,6 +36,7 @@ from tests.stores import HandClock, Place, empty_sqlite, place, store  # noqa: F
 from tests.test_planning import _secret, make_site  # noqa: F401 - fixtures
 from tests.trials import tools
 
+RELAY = "relais@relais45.mssante.fr"
 SENDER = "sorties.cardio@chr-exemple.mssante.fr"
 
 
@@ -285,3 +286,23 @@ def test_the_wait_doubles_up_to_half_an_hour() -> None:
     assert [backoff(n, 0.5) for n in range(4)] == [5.0, 10.0, 20.0, 40.0]
     assert backoff(30, 0.5) == 1800.0
     assert backoff(0, 0.0) < 5.0 < backoff(0, 1.0)
+
+
+async def test_a_mail_to_the_relay_that_answers_nothing_is_held_when_a_colleague_wrote_it(
+    house: House,
+) -> None:
+    mail = letters.mail("Qui est-ce ?", sender="dr.zoe@medecin.mssante.fr", to=RELAY, subject="Une question")
+    await house.take(mail, adapter="retours")
+    (held,) = await house.store.holds()
+    assert held["why"] == "unknown_sender"
+    await house.take(letters.mail("Offre", sender="promo@ailleurs.example", to=RELAY), adapter="retours")
+    (latest, *_) = await house.store.envelopes()
+    assert (latest["state"], latest["why"]) == ("ignored", "not_a_notice")
+
+
+async def test_a_letter_mailed_to_the_relay_itself_is_held_whoever_sent_it(house: House) -> None:
+    await house.take(letter(), adapter="retours")
+    (held,) = await house.store.holds()
+    assert held["why"] == "unlisted_sender"
+    await house.leave()
+    assert not [each for each in mails(house) if each.purpose == "letter"]
