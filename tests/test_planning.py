@@ -951,6 +951,14 @@ def test_a_press_of_somebody_else_is_refused_and_answered():
     assert words == "ce bouton ne vous est pas destiné"
 
 
+def test_another_account_of_the_same_doctor_has_buttons_of_its_own():
+    site = make_site()
+    first, view = opened(site)
+    second = replace(LINK, chat="9002", account="9002")
+    plan, _ = press(site, replace(view, links=(LINK, second)), first, Verb.ACK, sender="9002")
+    assert (plan.thread, plan.why) == (None, Why.PRESS_NOT_YOURS)
+
+
 def test_a_press_of_an_account_no_longer_linked_is_refused():
     site = make_site()
     first, view = opened(site)

@@ -21,6 +21,7 @@ from relay.model import (
     Plan,
     Purpose,
     Thread,
+    ThreadState,
     ThreadView,
     Timer,
     Why,
@@ -225,7 +226,9 @@ class Draft:
         for does in step.does:
             match does:
                 case Do.SHOW_TAKEN:
-                    self.show(ChatKind.TAKEN, when=thread.acknowledged_at or self.at)
+                    closed = thread.state is ThreadState.CLOSED
+                    kind = ChatKind.DONE if closed else ChatKind.TAKEN
+                    self.show(kind, when=thread.acknowledged_at or self.at)
                     self.void = (thread.id,)
                     self.stop(Why.ANSWERED, Purpose.ALERT, Purpose.REMINDER)
                 case Do.SHOW_WITHDRAWN:
@@ -363,7 +366,7 @@ class Draft:
         if self.remind_by_chat(thread.gp.removeprefix("rpps:"), chats, target=target):
             return
         sent = thread.started_at or thread.opened_at
-        answer = answer or thread.state.value == "awaiting_gp"
+        answer = answer or thread.state is ThreadState.AWAITING_GP
         if answer:
             view = self.view.deliveries if self.view else ()
             sent = max((d.created_at for d in view if d.purpose is Purpose.ANSWER), default=sent)
