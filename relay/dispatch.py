@@ -22,6 +22,7 @@ from relay.model import (
     Attempt,
     ChatRecipe,
     Delivery,
+    DeliveryNews,
     DeliveryState,
     MailMessage,
     MailRecipe,
@@ -83,6 +84,23 @@ class Dispatch:
         counts = await self.store.recover()
         if any(counts.values()):
             log.get().warning("recovered", count=sum(counts.values()))
+        if counts.get("unsure"):
+            await self._give_up_unsure()
+
+    async def _give_up_unsure(self) -> None:
+        """Copies twice on the wire when we died: a third might be a third letter, so a person is told instead."""
+        rows = await self.store.deliveries(state=DeliveryState.AMBIGUOUS.value, limit=10_000)
+        ids = [str(row["id"]) for row in rows if row["next_at"] is None]
+        contexts = await self.store.contexts([Ask(deliveries=(each,)) for each in ids])
+        site, now = self.site(), self.clock.now()
+        for context in contexts:
+            for delivery in context.deliveries:
+                view = next((each for each in context.threads if each.thread.id == delivery.thread), None)
+                plan = planning.plan_failed(site, view, delivery, Why.LOST_AFTER_SEND, now) or Plan(at=now)
+                lost = DeliveryNews(delivery.id, DeliveryState.FAILED, Why.LOST_AFTER_SEND)
+                (problem,) = await self.store.record([replace(plan, news=(*plan.news, lost))])
+                if problem is not None:
+                    log.failure("plan_not_recorded", problem, delivery=delivery.id)
 
     async def drain(self, seconds: float) -> None:
         """Claim nothing more, and wait at most `seconds` for what is on the wire."""

@@ -306,3 +306,18 @@ async def test_a_letter_mailed_to_the_relay_itself_is_held_whoever_sent_it(house
     assert held["why"] == "unlisted_sender"
     await house.leave()
     assert not [each for each in mails(house) if each.purpose == "letter"]
+
+
+async def test_a_copy_that_was_twice_on_the_wire_when_we_died_is_a_persons_to_settle(house: House) -> None:
+    await house.take(letter())
+    for _ in range(2):
+        (copy,) = await house.store.claim(["mss"], 1, 60)
+        assert await house.store.in_flight([copy.id]) == {copy.id}
+        await house.dispatch.recover()
+        house.clock.turn(seconds=6)
+    (row,) = await house.copies(purpose="letter")
+    assert (row["state"], row["why"]) == ("failed", "lost_after_send")
+    await house.leave()
+    assert any(each.to == "ward:cardiologie" for each in mails(house))
+    assert not any(each.purpose == "letter" for each in mails(house))
+    assert not any((await house.store.invariants()).values())
