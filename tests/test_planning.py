@@ -1259,3 +1259,87 @@ def test_a_patient_who_objects_to_copies_gets_none_made():
     copy = one(plan, Purpose.LETTER, "pharmacist")
     assert (copy.state, copy.why) == (DeliveryState.CANCELLED, Why.OBJECTION)
     assert one(plan, Purpose.LETTER, f"rpps:{MARTIN.rpps}").state is DeliveryState.QUEUED
+
+
+def notified(site: Site, at: datetime = AT) -> tuple[Plan, ThreadView]:
+    """An event of the hospital's system, without any letter."""
+    arrival = arrive(site, letter(), at=at)
+    notice = replace(arrival.notice, document="advance_notice", format="hl7v2")
+    arrival = replace(arrival, recognised=replace(arrival.recognised, notice=notice))
+    plan = planning.plan_notice(site, arrival, LINKED, at)
+    return plan, sent(after(None, plan))
+
+
+def follows(site: Site, first: Plan, view: ThreadView, arrival: Arrival) -> Plan:
+    """What comes later for the same stay."""
+    arrival = replace(arrival, envelope=replace(arrival.envelope, id="later"))
+    ask = planning.ask_of_notice(arrival.notice, arrival.stay, Ask())
+    context = Context(
+        threads=(view,), links=(LINK,),
+        documents={key: "first" for key in first.document_keys if key in ask.document_keys},
+        stays=dict.fromkeys([*first.stay_keys, view.thread.stay], view.thread.id),
+    )  # fmt: skip
+    return planning.plan_notice(site, arrival, context, LATER)
+
+
+def test_an_event_without_a_letter_is_told_in_our_own_words():
+    site = make_site()
+    plan, view = notified(site)
+    mail = one(plan, Purpose.LETTER)
+    assert "Sorti ce jour, lettre à venir." in text(mail)
+    assert "Patient : " in text(mail)
+    assert mail.recipe.original is None  # type: ignore[union-attr]
+    assert headers(mail)["Subject"] == f"Lettre de liaison – Réf. {view.thread.reference}"
+
+
+def test_the_letter_after_its_notice_is_followed_up_and_rings_once():
+    site = make_site()
+    first, view = notified(site)
+    plan = follows(site, first, view, arrive(site, letter(), at=LATER))
+    assert [d.purpose for d in plan.deliveries] == [Purpose.LETTER]
+    assert [t.level for t in plan.timers] == [0, 1, 2]
+    assert plan.thread is not None
+    assert plan.thread.letter == "later"
+    settled = replied(site, view, one(first, Purpose.LETTER), "OK")
+    again = follows(site, first, after(view, settled), arrive(site, letter(), at=LATER))
+    assert {d.purpose for d in again.deliveries} == {Purpose.LETTER, Purpose.ALERT}
+    assert again.thread is not None
+    assert again.thread.state is ThreadState.AWAITING_ACK
+
+
+def test_a_notice_that_comes_after_its_letter_is_kept_and_told_to_nobody():
+    site = make_site()
+    first, view = opened(site)
+    arrival = arrive(site, letter(subject="A03"), at=LATER)
+    notice = replace(arrival.notice, document="advance_notice", format="hl7v2")
+    late = replace(arrival, recognised=replace(arrival.recognised, notice=notice))
+    plan = follows(site, first, view, late)
+    assert plan.state is EnvelopeState.DECIDED
+    assert not plan.deliveries
+    assert plan.thread is not None
+    assert plan.thread.letter == view.thread.letter
+
+
+def test_a_retraction_tells_those_who_got_the_letter_and_closes_its_thread():
+    site = make_site()
+    first, view = opened(site)
+    arrival = arrive(site, letter(subject="Retrait"), at=LATER)
+    notice = replace(arrival.notice, document="retraction", retracts="1.2.3.4.5.6.7.8.9.10.11")
+    plan = follows(site, first, view, replace(arrival, recognised=replace(arrival.recognised, notice=notice)))
+    assert "L'hôpital a retiré cette lettre" in text(one(plan, Purpose.RECALL))
+    closed = after(view, plan).thread
+    assert (closed.state, closed.closed_reason) == (ThreadState.CLOSED, "superseded")
+    (edited,) = [d for d in plan.deliveries if d.purpose is Purpose.EDIT]
+    assert chat(edited).fields.kind is ChatKind.WITHDRAWN
+
+
+def test_a_replacement_says_so_and_asks_anew():
+    site = make_site()
+    first, view = opened(site)
+    arrival = arrive(site, letter(subject="Remplace"), at=LATER)
+    notice = replace(arrival.notice, document="replacement")
+    plan = follows(site, first, view, replace(arrival, recognised=replace(arrival.recognised, notice=notice)))
+    mail = one(plan, Purpose.LETTER)
+    assert headers(mail)["Subject"].startswith("[Annule et remplace] ")
+    assert "Annule et remplace la lettre précédente" in text(mail)
+    assert one(plan, Purpose.ALERT).state is DeliveryState.QUEUED

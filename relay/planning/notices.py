@@ -67,7 +67,9 @@ if TYPE_CHECKING:
     from rules.engine import Decision
     from rules.language import RuleSet, Target
 
-FORMATS: Final = ("cda", "hprim", "hl7v2", "fhir", "pdf", "text")
+NOTICE: Final = "notice"
+FORMS: Final = ("cda", "hprim", "hl7v2", "fhir", "pdf", "text", NOTICE)
+"""In which a stay may have been told: the formats of letters, and a notice without any."""
 _IDENTITY: Final = frozenset({Why.FLOOR_IDENTITY, Why.TWO_PATIENTS})
 _LAST_RESORT: Final = "1d"
 _ROOM: Final = 16_384
@@ -81,20 +83,24 @@ def document_keys(arrival: Arrival) -> tuple[str, ...]:
     """What a later arrival is compared with: this document, what it replaces, its stay in this form."""
     notice = arrival.notice
     gone = [f"void-{key}" for key in replaced_keys(notice)]
-    forms = [_form(key, notice.format or "") for key in _stays(arrival.stay)]
+    forms = [_form(key, _own_form(notice)) for key in _stays(arrival.stay)]
     return tuple(dict.fromkeys((*own_documents(notice), *gone, *forms)))
 
 
 def ask_of_notice(notice: Notice, stay: StayKeys | None, ask: Ask) -> Ask:
     """`ask` with the document keys to look up: itself, whether it was withdrawn before it came, its stay in any form."""
     own = own_documents(notice)
-    forms = [_form(key, form) for key in _stays(stay) for form in FORMATS]
+    forms = [_form(key, form) for key in _stays(stay) for form in FORMS]
     keys = (*ask.document_keys, *own, *(f"void-{key}" for key in own), *forms)
     return replace(ask, document_keys=tuple(dict.fromkeys(keys)))
 
 
 def _stays(stay: StayKeys | None) -> tuple[str, ...]:
     return tuple(key for key in (stay.number, stay.day) if key) if stay else ()
+
+
+def _own_form(notice: Notice) -> str:
+    return NOTICE if notice.document == "advance_notice" else notice.format or ""
 
 
 def _form(stay: str, form: str) -> str:
@@ -520,7 +526,9 @@ class _Writer:
         site, arrival, at = self.site, self.arrival, self.at
         silent = observing(site, arrival.table)
         follows = self._follows()
-        alerts = follows != "same"
+        waits = self.view is not None and self.view.thread.state is ThreadState.AWAITING_ACK
+        # One alert for one discharge: a letter that follows its notice rings again only where the notice is settled.
+        alerts = follows != "same" and not (follows == "letter" and waits)
         start = at + decision.grace.elapsed if decision.grace else at
         thread, step = self._thread(decision, start, follows)
         self.thread = thread
@@ -583,8 +591,8 @@ class _Writer:
     # ----------------------------------------------------------------------------------------- the thread
 
     def _follows(self) -> str:
-        """What this letter is to the thread it joins: "" (opens one), "letter" after a notice, "addendum",
-        "replacement", or "same" (the same discharge in another form, nobody is told twice)."""
+        """What this letter is to the thread it joins: "" (opens one), "letter" after a mere notice, "addendum",
+        "replacement", or "same" (the same discharge in another form: nobody is told twice)."""
         notice, view = self.arrival.notice, self.view
         if view is None:
             return ""
@@ -602,15 +610,15 @@ class _Writer:
         known = {
             form
             for key in _stays(self.arrival.stay)
-            for form in FORMATS
+            for form in FORMS
             if self.context.documents.get(_form(key, form)) not in (None, self.arrival.envelope.id)
         }
-        own = notice.format or ""
-        if known and own not in known:
+        own = _own_form(notice)
+        if own == NOTICE:
             return "same"
-        if notice.document == "advance_notice":
-            return "same"
-        return "addendum"
+        if known == {NOTICE}:
+            return "letter"
+        return "same" if known and own not in known else "addendum"
 
     def _thread(self, decision: Decision, start: datetime, follows: str) -> tuple[Thread, threads.Step]:
         """The thread, opened or joined, with this plan's timers."""
@@ -645,7 +653,7 @@ class _Writer:
             return step.thread, step
         thread = replace(
             view.thread,
-            letter=arrival.envelope.id if follows != "same" else view.thread.letter,
+            letter=arrival.envelope.id if self._has_document else view.thread.letter,
             participants=self._participants(view.thread.participants),
             version=view.thread.version + 1,
             urgency="urgent" if "urgent" in (urgency, view.thread.urgency) else urgency,
@@ -741,6 +749,8 @@ class _Writer:
         table = site.mail_adapter(target.via)
         carries = target.carries if person.reads_content else "pointer"
         is_gp = self.thread.gp == person.key
+        if follows == "same" and not self._has_document:
+            return []  # « lettre à venir » after the letter would be wrong
         if carries == "document" and is_gp and arrival.facts.get("addressed") is True:
             # The ward wrote to that mailbox itself: alert and thread only.
             self._joins(person, person.address)
