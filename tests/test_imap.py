@@ -276,6 +276,17 @@ async def test_without_a_done_folder_mail_is_flagged_seen_and_stays(mailbox: Dov
     await watching.aclose()  # type: ignore[attr-defined] # every watch is a generator
 
 
+async def test_what_a_person_read_before_it_was_put_away_comes_again_all_the_same(
+    mailbox: Dovecot, opened: Opener
+) -> None:
+    mailbox.deliver(RETURNS, letter("un"), letter("deux"))
+    batch = await first(opened())
+    with mailbox.session(RETURNS) as person:
+        person.select("INBOX")
+        person.store("1:2", "+FLAGS", "\\Seen")
+    assert subjects((await first(opened(), batch.cursor)).envelopes) == ["un", "deux"]
+
+
 async def test_500_letters_are_put_away_in_one_go(mailbox: Dovecot, opened: Opener) -> None:
     mailbox.fill(RETURNS, [letter(f"n{number}") for number in range(1200)])
     adapter = opened()

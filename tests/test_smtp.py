@@ -181,7 +181,7 @@ async def test_each_answer_at_each_point_has_its_verdict_and_the_next_letter_lea
         text = f"{verdict} {verdict!r} {verdict.__cause__}"
         for word in ("later", "greylisted", "unknown (", "Secret", "@"):
             assert word not in text
-        opened.clock.at += 400
+        opened.clock.at += verdict.retry_after or 2
         assert await adapter.send(mail("suivante")) == Receipt("delivery-suivante")
         taken = [subject(each.raw) for each in sink.taken]
     assert taken[-1] == "suivante"
@@ -251,6 +251,7 @@ async def test_a_send_given_up_closes_its_connection(opened: Opener) -> None:
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sending
+        await sink.wait_for(lambda: sink.ended == 1)
         await adapter.send(mail("deux"))
         assert sink.connections == 2, "what comes on the first one may be the answer to the first letter"
 

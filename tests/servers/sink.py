@@ -45,6 +45,7 @@ class Sink:
     port: int = field(default_factory=free_port)
     taken: list[Taken] = field(default_factory=list)
     connections: int = 0
+    ended: int = 0  # of them
     commands: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -86,6 +87,9 @@ class Sink:
             ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError, _HangUp
         ):
             await self._talk(reader, writer)
+        self.ended += 1
+        async with self._changed:
+            self._changed.notify_all()
         writer.transport.abort()
         with contextlib.suppress(ConnectionError, asyncio.CancelledError):
             await writer.wait_closed()
@@ -98,7 +102,8 @@ class Sink:
             if text == HANG_UP:
                 raise _HangUp
             if text == SILENCE:
-                await asyncio.Event().wait()
+                await reader.read()
+                raise _HangUp
             writer.write(text.encode() + b"\r\n")
             await writer.drain()
             return text[0] in "23"
@@ -119,6 +124,8 @@ class Sink:
                 if line.upper().startswith("AUTH LOGIN") and await reply("334 UGFzc3dvcmQ6"):
                     await reader.readuntil(b"\r\n")
                 await reply(self._say("AUTH", "235 2.7.0 ok"))
+            elif verb == "MAIL" and sender is not None:
+                await reply("503 5.5.1 nested MAIL")
             elif verb == "MAIL":
                 if await reply(self._say("MAIL", "250 2.1.0 ok")):
                     sender, recipients, options = address, [], line
@@ -137,6 +144,7 @@ class Sink:
                 raw = b"".join(lines)
                 if not recipients:
                     await reply("554 5.5.1 nobody to give it to")
+                    sender = None
                     continue
                 answer = self._say("DOT", "250 2.0.0 taken", address)
                 if answer[0] not in "45":
