@@ -581,14 +581,21 @@ class Words:
 
     # ---------------------------------------------------------------------------------------- to a desk
 
-    def desk_hold(self, reference: str, reason: str, *, ward: str = "", patient: str = "") -> Mail:
-        """To the desk where a letter waits."""
+    def desk_hold(
+        self, reference: str, reason: str, *, ward: str = "", patient: str = "", letter: bool = True
+    ) -> Mail:
+        """To the desk where a letter waits, or (not `letter`) somebody's answer."""
+        held = (
+            self.say("Une lettre est retenue : {reason}.", reason=reason.rstrip(". "))
+            if letter
+            else self.say("Une réponse est à lire : {reason}.", reason=reason.rstrip(". "))
+        )
         return Mail(
             self.say("À vérifier – Réf. {reference}", reference=reference),
             self._body(
                 [
                     self.ref(reference),
-                    self.say("Une lettre est retenue : {reason}.", reason=reason.rstrip(". ")),
+                    held,
                     self.say("Service : {ward}", ward=ward) if ward else "",
                     patient,
                 ]

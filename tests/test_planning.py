@@ -742,6 +742,11 @@ def test_a_sender_whom_the_operator_calls_forged_is_held():
     results = {"Authentication-Results": "operateur.mssante.fr; spf=pass; dkim=fail header.d=mssante.fr"}
     plan = replied(site, view, one(first, Purpose.LETTER), "OK", headers=results)
     assert (plan.state, plan.why) == (EnvelopeState.HELD, Why.AUTHENTICATION_FAILED)
+    assert plan.reference == view.thread.reference
+    assert plan.hold is not None
+    assert plan.hold.thread == view.thread.id
+    assert "Une réponse est à lire" in text(one(plan, Purpose.HOLD_NOTE, "desk:sorties"))
+    assert {d.to for d in plan.deliveries} == {"desk:sorties"}
     other = {"Authentication-Results": "autre.example; dkim=fail"}
     fine = replied(site, view, one(first, Purpose.LETTER), "OK", headers=other)
     assert fine.state is EnvelopeState.DECIDED

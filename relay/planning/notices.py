@@ -24,6 +24,7 @@ from relay.model import (
     EnvelopeState,
     Hold,
     LadderStep,
+    Outcome,
     Participant,
     Pinned,
     Plan,
@@ -364,18 +365,19 @@ def plan_hold(
     *,
     reason: str | None = None,
     desk: str | None = None,
-    thread: str | None = None,
+    view: ThreadView | None = None,
     candidates: tuple[str, ...] | None = None,
     tell_ward: bool = True,
 ) -> Plan:
     """A person must look: the hold, one mail to its desk, one to the ward as an answer to its letter.
 
-    `reason` are a rule's or a floor's words, the reason's own where there are none. The desk's mails are spaced
+    `reason` are a rule's or a floor's words, the reason's own where there are none. `view`: the thread it
+    belongs to, where that is known otherwise than by its stay. The desk's mails are spaced
     by the dispatcher, a minute at least apart for each desk; these are queued at once.
     """
     found, words, envelope = site.desk_named(desk), site.words, arrival.envelope
     said = reason or words.why(why)
-    view = joined(arrival, context)
+    view = view or joined(arrival, context)
     planned = thread_id(envelope.id)
     reference = view.thread.reference if view else site.tokens.reference(planned)
     ward, patient = arrival.ward, arrival.notice.patient
@@ -393,6 +395,7 @@ def plan_hold(
                     said,
                     ward=ward.name if ward and sees else "",
                     patient=named if sees else "",
+                    letter=arrival.recognised.outcome is not Outcome.REPLY,
                 ),
                 at,
                 seed=envelope.id,
@@ -446,7 +449,7 @@ def plan_hold(
             rule=arrival.decision.rule if arrival.decision else None,
             desk=found.name if found else None,
             candidates=resolution.candidates if candidates is None and resolution else candidates or (),
-            thread=thread or (view.thread.id if view else None),
+            thread=view.thread.id if view else None,
         ),
         deliveries=tuple(
             replace(note, state=DeliveryState.CANCELLED, why=Why.OBSERVE) if silent else note

@@ -254,7 +254,7 @@ def _held(
         why,
         at,
         desk=desk,
-        thread=view.thread.id if view else None,
+        view=view,
         tell_ward=False,
         candidates=(),
     )
@@ -324,7 +324,7 @@ def _said(site: Site, arrival: Arrival, view: ThreadView, speaker: _Speaker, at:
             Context(),
             Why.REPLY,
             at,
-            thread=view.thread.id,
+            view=view,
             tell_ward=False,
             candidates=(part.key.removeprefix("rpps:"),),
             reason=site.words.say("Absence annoncée par un médecin, à enregistrer"),
