@@ -409,7 +409,10 @@ def _take_news(world: _World, news: DeliveryNews, counts: Counter[str], at: int)
             world.habits.add((copy.box, "dsn"))
     if copy.state not in FORWARD.get(state, ()):
         return
-    _turn(copy, state, None if news.why is None else news.why.value, counts)
+    why = None if news.why is None else news.why.value
+    if why is None and copy.resent and state in LEFT:
+        why = Why.RESENT_AFTER_CRASH.value  # evidence that it arrived does not say that it arrived once
+    _turn(copy, state, why, counts)
     if state in LEFT and copy.sent_at is None:
         copy.sent_at = at
     if state == DeliveryState.QUEUED.value:
