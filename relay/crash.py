@@ -25,7 +25,7 @@ POINTS: Final = (
     "claimed",  # nothing on the wire
     "in_flight",  # committed, nothing on the wire
     "sent",  # the other side answered, nothing is finished
-    "finished",  # what it means for the thread is not planned
+    "finished",  # with what it means for the thread
     "timer_due",  # nothing is recorded
 )
 

@@ -154,9 +154,8 @@ class Dispatch:
         crash.point("claimed", name)
         site = self.site()
         going, spaced = self._spaced(claimed)
-        ready, attempts = await self.compose(site, going)
-        if attempts or spaced:
-            await self.store.finish([*attempts, *spaced])
+        ready, unwritten = await self.compose(site, going)
+        await self._conclude(name, site, claimed, [*unwritten, *spaced])
         pause: float | None = None
         handful = max(HANDFUL, sender.limits.parallel)
         for start in range(0, len(ready), handful):
@@ -164,12 +163,9 @@ class Dispatch:
                 await self.store.release([delivery.id for delivery in ready[start:]])
                 break
             tried = await self._hand_over(name, sender, ready[start : start + handful])
-            attempts += tried
             away = [a for a in tried if a.state is DeliveryState.DEFERRED and a.why in CONNECTION]
             if away and len(away) == len(tried):
                 pause = 60.0 if away[0].why in OURS else 1.0
-        crash.point("finished", name)
-        await self.consequences(site, claimed, attempts)
         return pause
 
     def _spaced(self, claimed: Sequence[Delivery]) -> tuple[list[Delivery], list[Attempt]]:
@@ -203,7 +199,7 @@ class Dispatch:
         answers = await sender.send_many(going)
         crash.point("sent", name)
         tried = [self.attempt(delivery, answer) for delivery, answer in zip(going, answers, strict=True)]
-        await self.store.finish(tried)
+        await self._conclude(name, self.site(), going, tried)
         return tried
 
     async def compose(self, site: Site, claimed: Sequence[Delivery]) -> tuple[list[Delivery], list[Attempt]]:
@@ -273,60 +269,82 @@ class Dispatch:
                 )
         raise TypeError("a sender answers with a Receipt or a verdict")
 
-    async def consequences(
-        self, site: Site, claimed: Sequence[Delivery], attempts: Sequence[Attempt]
+    async def _conclude(
+        self, name: str, site: Site, copies: Sequence[Delivery], attempts: Sequence[Attempt]
     ) -> None:
-        """What sent and failed copies mean for their threads: decided by planning, written like any other plan."""
-        by_id = {delivery.id: delivery for delivery in claimed}
-        waiting: list[tuple[Delivery, Attempt]] = []
-        for attempt in attempts:
-            delivery = by_id[attempt.delivery]
+        """Enter how tries ended, each together with what it means for its thread as planning decides."""
+        by_id = {delivery.id: delivery for delivery in copies}
+        waiting = [(by_id[attempt.delivery], attempt) for attempt in attempts]
+        for delivery, attempt in waiting:
             metrics.delivery(delivery.adapter, attempt.state.value)
             if attempt.state is DeliveryState.FAILED:
                 log.get().warning(
                     "delivery_failed", delivery=delivery.id, adapter=delivery.adapter, why=attempt.why,
                     purpose=delivery.purpose, reference=delivery.reference,
                 )  # fmt: skip
-                waiting.append((delivery, attempt))
-            elif attempt.state is DeliveryState.SENT:
-                if delivery.purpose is Purpose.ALERT and delivery.envelope:
-                    metrics.alerted((attempt.at - delivery.created_at).total_seconds())
-                if planning.wants_sent(site, delivery, attempt.at):
-                    waiting.append((delivery, attempt))
+            elif (
+                attempt.state is DeliveryState.SENT
+                and delivery.purpose is Purpose.ALERT
+                and delivery.envelope
+            ):
+                metrics.alerted((attempt.at - delivery.created_at).total_seconds())
         for _ in range(TRIES):
             if not waiting:
                 return
-            waiting = await self._planned(site, waiting)
-        for delivery, _ in waiting:
-            log.get().error("plan_not_recorded", delivery=delivery.id, reference=delivery.reference)
+            waiting = await self._concluded(site, waiting)
+            crash.point("finished", name)
+        await self._unplanned(waiting)
 
-    async def _planned(
+    async def _concluded(
         self, site: Site, waiting: Sequence[tuple[Delivery, Attempt]]
     ) -> list[tuple[Delivery, Attempt]]:
-        """Plan and record once; answers those whose thread somebody changed meanwhile, or that shared one."""
-        asks = [Ask(threads=(delivery.thread,) if delivery.thread else ()) for delivery, _ in waiting]
-        contexts = await self.store.contexts(asks)
-        plans: list[tuple[tuple[Delivery, Attempt], Plan]] = []
+        """Plan and enter once; answers those whose thread somebody changed meanwhile, or that shared one."""
+        telling = [(delivery, attempt) for delivery, attempt in waiting if _tells(site, delivery, attempt)]
+        asks = [Ask(threads=(delivery.thread,) if delivery.thread else ()) for delivery, _ in telling]
+        contexts = await self.store.contexts(asks) if asks else ()
+        threads = {view.thread.id: view for context in contexts for view in context.threads}
+        entered: list[tuple[Delivery, Attempt]] = []
+        plans: list[Plan | None] = []
         again: list[tuple[Delivery, Attempt]] = []
         seen: set[str] = set()
         now = self.clock.now()
-        for (delivery, attempt), context in zip(waiting, contexts, strict=True):
-            if delivery.thread and delivery.thread in seen:
-                again.append((delivery, attempt))
-                continue
-            view = next((each for each in context.threads if each.thread.id == delivery.thread), None)
-            if attempt.state is DeliveryState.FAILED:
-                plan = planning.plan_failed(site, view, delivery, attempt.why or Why.REFUSED, now)
-            else:
-                plan = planning.plan_sent(site, view, delivery, attempt.at)
-            if plan is not None:
-                plans.append(((delivery, attempt), plan))
-                seen.add(delivery.thread or delivery.id)
-        for (cause, _), problem in zip(
-            plans, await self.store.record([plan for _, plan in plans]), strict=True
-        ):
+        for delivery, attempt in waiting:
+            plan: Plan | None = None
+            if _tells(site, delivery, attempt):
+                if delivery.thread and delivery.thread in seen:
+                    again.append((delivery, attempt))
+                    continue
+                view = threads.get(delivery.thread or "")
+                if attempt.state is DeliveryState.FAILED:
+                    plan = planning.plan_failed(site, view, delivery, attempt.why or Why.REFUSED, now)
+                else:
+                    plan = planning.plan_sent(site, view, delivery, attempt.at)
+                if plan is not None:
+                    seen.add(delivery.thread or delivery.id)
+            entered.append((delivery, attempt))
+            plans.append(plan)
+        problems = await self.store.conclude([attempt for _, attempt in entered], plans)
+        broken = []
+        for cause, problem in zip(entered, problems, strict=True):
             if isinstance(problem, Stale):
                 again.append(cause)
             elif problem is not None:
                 log.failure("plan_not_recorded", problem, delivery=cause[0].id)
+                broken.append(cause)
+        await self._unplanned(broken)
         return again
+
+    async def _unplanned(self, waiting: Sequence[tuple[Delivery, Attempt]]) -> None:
+        """Enter tries whose meaning could not be written: that a copy left must be known whatever else fails."""
+        if not waiting:
+            return
+        for delivery, _ in waiting:
+            log.get().error("plan_not_recorded", delivery=delivery.id, reference=delivery.reference)
+        await self.store.finish([attempt for _, attempt in waiting])
+
+
+def _tells(site: Site, delivery: Delivery, attempt: Attempt) -> bool:
+    """Whether somebody may have to know how this try ended."""
+    if attempt.state is DeliveryState.SENT:
+        return planning.wants_sent(site, delivery, attempt.at)
+    return attempt.state is DeliveryState.FAILED

@@ -194,6 +194,35 @@ class Store:
         """Enter how tries ended. Unknown deliveries are passed over."""
         await self._write(lambda work: sending.finish(work, attempts))
 
+    async def conclude(
+        self, attempts: Sequence[Attempt], plans: Sequence[Plan | None]
+    ) -> Sequence[RelaisError | None]:
+        """Enter how each try ended together with the plan of what it means (None: nothing), in one commit.
+
+        Answers try by try None, or why its plan was not written (see `record`); such a try is not entered
+        either, so that no crash can keep the end of a copy and lose what follows from it.
+        """
+
+        def both(work: Transaction) -> list[RelaisError | None]:
+            answers = iter(recording.record(work, [plan for plan in plans if plan is not None]))
+            problems = [None if plan is None else next(answers) for plan in plans]
+            sending.finish(
+                work, [each for each, problem in zip(attempts, problems, strict=True) if problem is None]
+            )
+            return problems
+
+        try:
+            return await self._write(both)
+        except Inconsistent as refusal:
+            if len(attempts) == 1:
+                return [refusal]
+        # One plan broke the commit of all: write each on its own to find it.
+        return [
+            answer
+            for attempt, plan in zip(attempts, plans, strict=True)
+            for answer in await self.conclude([attempt], [plan])
+        ]
+
     async def recover(self) -> Mapping[str, int]:
         """Begin a new life of this node and put right what the last one left half done. Once, at start."""
 
