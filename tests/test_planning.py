@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import email
 import email.policy
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from relay import composing, config, planning, reading, recognition, resolution, threads
 from relay.errors import Refused
@@ -120,9 +123,11 @@ default: { hold: sorties, reason: "Aucune règle ne correspond" }
 """
 
 
-@pytest.fixture(autouse=True)
-def _secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RELAY_TEST_PASSWORD", "x")
+@pytest.fixture(autouse=True, scope="module")
+def _secret() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RELAY_TEST_PASSWORD", "x")
+        yield
 
 
 def make_site(
@@ -1348,3 +1353,73 @@ def test_a_replacement_says_so_and_asks_anew():
     assert headers(mail)["Subject"].startswith("[Annule et remplace] ")
     assert "Annule et remplace la lettre précédente" in text(mail)
     assert one(plan, Purpose.ALERT).state is DeliveryState.QUEUED
+
+
+# ------------------------------------------------------------------------------------------- whatever they all do
+
+ACTS = (
+    "ok", "question", "rappel", "erreur", "absent", "answer", "annuler", "accepted", "read", "failed", "timer",
+    "press_ack", "press_ask", "press_refuse", "sent", "close", "hand_over", "reopen",
+)  # fmt: skip
+WORDS = {"ok": "OK", "question": f"Et le potassium ? {GP}", "rappel": "RAPPEL", "erreur": "ERREUR",
+         "absent": "ABSENT 04/01 10/01 Dr Y"}  # fmt: skip
+PRESSES = {"press_ack": Verb.ACK, "press_ask": Verb.CALL_ME, "press_refuse": Verb.REFUSE}
+
+
+def act(site: Site, first: Plan, view: ThreadView, what: str) -> Plan | None:
+    """One thing that somebody or something does now."""
+    mail = one(first, Purpose.LETTER)
+    if what in WORDS:
+        return replied(site, view, mail, WORDS[what])
+    if what in PRESSES:
+        return press(site, view, first, PRESSES[what])[0]
+    if what in ("answer", "annuler"):
+        receipt = one(first, Purpose.RECEIPT)
+        words = f"Oui. {WARD}" if what == "answer" else "ANNULER"
+        return replied(site, view, receipt, words, sender=WARD)
+    if what in ("accepted", "failed"):
+        action, status = ("delivered", "2.0.0") if what == "accepted" else ("failed", "5.2.2")
+        raw = letters.dsn(
+            original_message_id=mail.message_id or "", envid=mail.id, action=action, status=status
+        )
+        return report(site, view, raw)
+    if what == "read":
+        return report(site, view, letters.mdn(original_message_id=mail.message_id or ""))
+    if what == "sent":
+        return planning.plan_sent(site, view, mail, LATER)
+    if what == "timer":
+        due = min(view.timers, key=lambda t: t.due, default=None)
+        return planning.plan_timer(site, due, view, max(due.due, LATER)) if due else None
+    verb = {"close": Verb.CLOSE, "hand_over": Verb.HAND_OVER, "reopen": Verb.REOPEN}[what]
+    try:
+        return planning.plan_verb(site, view, verb, "desk:sorties", "desk:sorties", LATER)
+    except Refused:
+        return None
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(st.sampled_from(["ack", "seen", "delivered"]), st.lists(st.sampled_from(ACTS), max_size=9))
+def test_whatever_they_do_nobody_sees_the_others_address_and_no_chat_names_anybody(
+    awaits: str, acts: list[str]
+):
+    site = make_site(receipts="each", rules=RULES.replace("await: ack", f"await: {awaits}"))
+    first = planning.plan_notice(site, arrive(site, letter()), LINKED, AT)
+    view = sent(after(None, first))
+    for what in acts:
+        plan = act(site, first, view, what)
+        if plan is None:
+            continue
+        assert len({d.id for d in plan.deliveries}) == len(plan.deliveries)
+        for copy in plan.deliveries:
+            recipe = str(copy.recipe)
+            if isinstance(copy.recipe, ChatRecipe):
+                assert not any(
+                    word in recipe for word in ("Cardiologie", "VALBRUNE", "Martin", "potassium", "@")
+                )
+            elif copy.to.startswith("rpps:"):
+                assert WARD not in recipe
+                assert PEOPLE not in recipe
+            elif copy.to.startswith("ward:"):
+                assert GP not in recipe
+        # `after` itself checks that an open thread keeps a timer or a desk.
+        view = sent(after(view, plan))
