@@ -714,6 +714,34 @@ def test_a_colleague_with_the_token_gets_no_content_and_a_desk_decides():
     assert after(view, plan).thread.state is ThreadState.WITH_DESK
 
 
+def test_a_stranger_is_told_once_whatever_answers():
+    site = make_site()
+    first, view = opened(site)
+    stranger = "dr.dupont@medecin.mssante.fr"
+    plan = replied(site, view, one(first, Purpose.LETTER), "Absent", sender=stranger)
+    view = sent(after(view, plan))
+    again = replied(site, view, one(first, Purpose.LETTER), "Absent du cabinet", sender=stranger)
+    assert not [d for d in again.deliveries if d.purpose is Purpose.ACCOUNT]
+
+
+def test_two_machines_that_answer_each_other_through_the_relay_are_stopped():
+    site = make_site()
+    first, view = opened(site)
+    turns = 0
+    mail, sender = one(first, Purpose.LETTER), GP
+    while turns < 30:
+        plan = replied(site, view, mail, f"Bonjour, message {turns}", sender=sender)
+        if plan.state is EnvelopeState.HELD:
+            break
+        turns += 1
+        wanted, sender = (Purpose.QUESTION, WARD) if sender == GP else (Purpose.ANSWER, GP)
+        mail = next(d for d in plan.deliveries if d.purpose is wanted and d.message_id)
+        view = sent(after(view, plan))
+    assert turns == 8
+    assert plan.why is Why.AUTOMATIC
+    assert replied(site, view, one(first, Purpose.LETTER), "OK").state is EnvelopeState.DECIDED
+
+
 def test_another_mailbox_of_the_same_gp_is_the_same_gp():
     site = make_site()
     first, view = opened(site)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
@@ -32,8 +33,6 @@ from relay.tokens import Address, Ours, participant_mark, references_in
 from relay.wording import RECALL_WORD
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from relay.model import Delivery, Recognised
     from relay.planning.site import Arrival, Site
     from relay.reading import Document
@@ -46,6 +45,10 @@ ADDRESSED: Final = (
 _FORWARD: Final = re.compile(r"\s*(?:(?:re|rép|rep)\s*:\s*)*(?:fwd?|tr|wg|i)\s*:", re.IGNORECASE)
 _FAIL: Final = re.compile(r"\b(?:spf|dkim|dmarc)\s*=\s*fail\b", re.IGNORECASE)
 _ABSENT: Final = re.compile(r"\s*ABSENTE?\b[\s,:]+\d{1,2}[/.-]\d{1,2}", re.IGNORECASE)
+
+HOUR: Final = timedelta(hours=1)
+MOST_TURNS: Final = 8
+"""Mails an hour that a thread carries between the two sides; more are two machines talking (RFC 3834 §2)."""
 
 VERBS: Final = {"OK": Verb.ACK, "RAPPEL": Verb.CALL_ME, "ERREUR": Verb.REFUSE}
 """The one-word answers of a GP; anything else is a question."""
@@ -242,6 +245,7 @@ def _held(
     why: Why,
     named: _Named | None = None,
     view: ThreadView | None = None,
+    reason: str | None = None,
 ) -> Plan:
     """A person looks at the reply. Wards are told about letters, not about replies."""
     if view is None and named is not None:
@@ -253,6 +257,7 @@ def _held(
         context,
         why,
         at,
+        reason=reason,
         desk=desk,
         view=view,
         tell_ward=False,
@@ -270,7 +275,9 @@ def _stranger(site: Site, arrival: Arrival, context: Context, view: ThreadView, 
     if not taken and desk is not None:
         draft.take(threads.advance(view.thread, event, at, view.timers))
     sender = arrival.document.from_
-    if sender and site.allowed(sender):
+    told = any(d.purpose is Purpose.ACCOUNT and d.address == sender for d in view.deliveries)
+    # Once: what answers this mail may be a machine that does not say so.
+    if sender and site.allowed(sender) and not told:
         owner = context.owners.get(sender)
         made = mail(
             site,
@@ -299,6 +306,16 @@ def _stranger(site: Site, arrival: Arrival, context: Context, view: ThreadView, 
 # -------------------------------------------------------------------------------------------------- what is said
 
 
+def _turns(view: ThreadView, at: datetime) -> int:
+    """Mails carried from one side to the other within the last hour."""
+    return sum(
+        d.purpose in (Purpose.QUESTION, Purpose.ANSWER)
+        and d.message_id is not None
+        and at - d.created_at < HOUR
+        for d in view.deliveries
+    )
+
+
 def _word(line: str) -> str:
     """One line as a verb: case, accents, quotes and punctuation aside."""
     return re.sub(r"[^A-Z0-9]+", " ", folded(line)).strip()
@@ -310,6 +327,9 @@ def _said(site: Site, arrival: Arrival, view: ThreadView, speaker: _Speaker, at:
     rest = reply.text.partition("\n")[2].strip() if reply.text else ""
     words = _with_attachments(site, arrival, _without_addresses(site, arrival, view, reply.text))
     part = speaker.part
+    if word not in (*VERBS, RECALL_WORD) and _turns(view, at) >= MOST_TURNS:
+        reason = site.words.say("Échanges trop rapprochés, peut-être automatiques")
+        return _held(site, arrival, Context(), at, Why.AUTOMATIC, view=view, reason=reason)
     draft = Draft(site, at, arrival.envelope.id, view, actor=part.key)
     if part.copy:
         return _reader_said(draft, arrival, part, VERBS.get(word), words)
