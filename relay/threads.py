@@ -10,7 +10,7 @@ at most. Instants are aware and UTC.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
@@ -465,9 +465,8 @@ def _happened(thread: Thread, event: Event, at: datetime, timers: Sequence[Timer
         case Happening.RETRACTED:
             return _closed(thread, Why.SUPERSEDED, at, Do.STOP_COPIES, Do.SHOW_WITHDRAWN, Do.TELL_WARD)
         case Happening.RENEWED:
-            if thread.state is ThreadState.CLOSED and thread.closed_reason == Why.RECALLED.value:
-                thread = replace(thread, acknowledged_by=None, acknowledged_at=None)
-            return _climb(replace(thread, started_at=None), ThreadState.AWAITING_ACK, at)
+            anew = replace(thread, started_at=None, acknowledged_by=None, acknowledged_at=None)
+            return _climb(anew, ThreadState.AWAITING_ACK, at)
         case _:
             return _unchanged(thread)
 
@@ -499,7 +498,6 @@ class Problem:
 
     thread: str
     name: str
-    detail: str = field(default="")
 
 
 def problems(thread: Thread, timers: Iterable[Timer]) -> tuple[Problem, ...]:

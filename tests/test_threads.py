@@ -245,6 +245,7 @@ def test_an_addendum_must_be_read_anew():
     thread = does(opened().thread, Verb.ACK, GP).thread
     renewed = does(thread, Happening.RENEWED)
     assert (renewed.thread.state, renewed.thread.owner) == (ThreadState.AWAITING_ACK, None)
+    assert renewed.thread.acknowledged_at is None
     assert len(renewed.timers) == 3
 
 
