@@ -146,6 +146,9 @@ class Intake:
     async def _read(self, envelope: Envelope, correction: Correction | None = None) -> _Letter:
         """Bytes → what they say. A failure of ours makes the arrival corrupt, its bytes kept."""
         letter = _Letter(envelope, correction=correction)
+        if envelope.flaw is Why.UNREADABLE:
+            letter.plan = self._corrupt(envelope)
+            return letter
         if envelope.event is not None:
             return letter
         try:
