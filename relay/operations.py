@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from relay.identity import normal_rpps
 from relay.intake import Intake
 from relay.model import AuditEvent, DeliveryNews, DeliveryState, Plan, Verb, Why
 from relay.planning import Correction
+from rules import language
 
 if TYPE_CHECKING:
     from relay.config import Settings
@@ -32,7 +33,13 @@ TRIES = 5
 
 
 async def _site(settings: Settings, store: Store) -> Site:
-    return daemon.open_site(settings, await daemon.rules_in_force(settings, store))
+    """The site under the rules in force. A changed file waits for the daemon: a command puts nothing in force."""
+    active = await store.rules_active()
+    if active is None:
+        return daemon.open_site(settings, await daemon.rules_in_force(settings, store))
+    name = settings.rules.name
+    rules, _ = language.load(active.text, name, daemon.rules_site(settings), lang=settings.language)
+    return daemon.open_site(settings, rules)
 
 
 def _now() -> datetime:
@@ -226,21 +233,27 @@ async def objection(settings: Settings, store: Store, ins: str, scope: str, by: 
     return {"ins": ins, "scope": scope, "cancelled": stopped, "left": left}
 
 
-async def link(settings: Settings, store: Store, links: Sequence[Link], *, notice: bool) -> int:
-    """Link chat accounts; each professional is told at their own secure mailbox, unless `notice` is False."""
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """How many chat accounts were linked, and the RPPS that the directory lacks."""
+
+    linked: int
+    strangers: tuple[str, ...]
+
+
+async def link(settings: Settings, store: Store, links: Sequence[Link], *, notice: bool) -> Linked:
+    """Link chat accounts of those the directory knows; each is told at their own secure mailbox if `notice`."""
     site = await _site(settings, store)
     now = _now()
     known = {each.rpps: each for each in await store.professionals([one.rpps for one in links], [])}
-    strangers = sorted({one.rpps for one in links} - set(known))
-    if strangers:
-        raise NotFound(f"not in the directory: {', '.join(strangers[:5])}")
-    await store.link(links)
+    sure = [one for one in links if one.rpps in known]
+    await store.link(sure)
     if notice:
-        plans = [plan for one in links if (plan := planning.plan_linked(site, one, known[one.rpps], now))]
+        plans = [plan for one in sure if (plan := planning.plan_linked(site, one, known[one.rpps], now))]
         for problem in await store.record(plans):
             if problem is not None:
                 raise problem
-    return len(links)
+    return Linked(len(sure), tuple(sorted({one.rpps for one in links} - set(known))))
 
 
 async def purge(settings: Settings, store: Store) -> dict[str, object]:

@@ -9,12 +9,21 @@ import typer
 
 from relay.cli import shared
 from relay.errors import UsageError
+from relay.model import DeliveryState, EnvelopeState, ThreadState
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from relay.config import Settings
     from relay.store import Store
+
+STATES = {
+    "envelopes": [each.value for each in EnvelopeState],
+    "deliveries": [each.value for each in DeliveryState],
+    "threads": [each.value for each in ThreadState],
+    "holds": ["open", "ended"],
+    "incidents": ["open", "closed"],
+}
 
 envelopes = typer.Typer(help="What arrived.", no_args_is_help=True)
 hold = typer.Typer(help="What waits for a person.", no_args_is_help=True)
@@ -26,10 +35,11 @@ STATE = typer.Option(None, "--state", help="Only those in this state.")
 SINCE = typer.Option(None, "--since", help="Only from this date, time, or this long ago (7d).")
 LIMIT = typer.Option(100, "--limit", min=1, help="At most this many, the latest first.")
 
-ENVELOPES = ("id", "adapter", "ref", "message_id", "kind", "state", "why", "rule", "reference", "received_at")
-DELIVERIES = ("id", "envelope", "reference", "adapter", "to", "purpose", "state", "attempts", "message_id", "next_at", "why")  # fmt: skip
+# What people see of each row; `--json` has all of it.
+ENVELOPES = ("id", "adapter", "kind", "state", "why", "rule", "reference", "received_at")
+DELIVERIES = ("id", "reference", "adapter", "to", "purpose", "state", "attempts", "next_at", "why")
 THREADS = ("id", "reference", "state", "owner", "level", "deadline", "closed_reason")
-HOLDS = ("id", "envelope", "why", "reason", "rule", "since", "candidates")
+HOLDS = ("id", "why", "rule", "since", "candidates", "reason")
 INCIDENTS = ("id", "reference", "kind", "opened", "due", "closed")
 
 
@@ -56,6 +66,10 @@ def _with_store(work: Callable[[Settings, Store], Awaitable[object]]) -> object:
 def _list(
     name: str, state: str | None, since: str | None, limit: int, columns: Sequence[str], nothing: str
 ) -> int:
+    known = STATES[name]
+    if state is not None and state not in known:
+        raise UsageError(f"--state « {state} » is none of {', '.join(known)}")
+
     async def work(site: Settings, store: Store) -> object:
         return await getattr(store, name)(state=state, since=shared.since(since, site.timezone), limit=limit)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -16,6 +17,7 @@ from relay.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
     from relay.registers import BadLine
+    from relay.store.people import ImportCount
 
 T = TypeVar("T")
 
@@ -60,18 +62,37 @@ def _bar(file: Path) -> Iterator[Callable[[int], None]]:
         yield lambda done: progress.update(task, completed=done)
 
 
-def _report(count: object, bad: list[BadLine], file: Path) -> int:
-    """Counts and bad lines; exit 1 when a line was bad."""
-    from dataclasses import asdict
-
-    counts = asdict(count)  # type: ignore[call-overload]
+def _report(
+    counts: dict[str, object], bad: list[BadLine], file: Path | None, extra: Sequence[str] = ()
+) -> int:
+    """Counts, bad lines with number and reason, and doubts about kept ones; exit 1 when a line was lost."""
+    lost = [each for each in bad if not each.kept]
     if shared.chosen.json:
-        shared.emit({**counts, "bad": [{"line": each.number, "reason": each.reason} for each in bad]})
+        shown = {
+            name: [
+                {"line": each.number, "column": each.column, "code": each.code, "reason": each.reason}
+                for each in lines
+            ]
+            for name, lines in (("bad", lost), ("warnings", [each for each in bad if each.kept]))
+        }
+        shared.emit({**counts, **shown})
     else:
-        print(", ".join(f"{name} {value}" for name, value in counts.items()))
+        print(", ".join(f"{name} {value}" for name, value in counts.items() if isinstance(value, int)))
         for each in bad:
-            print(f"{file}:{each.number}: {each.reason}", file=sys.stderr)
-    return 1 if bad else 0
+            print(f"{file}:{each.number}: {'kept, but: ' if each.kept else ''}{each.reason}", file=sys.stderr)
+        for line in extra:
+            print(line, file=sys.stderr)
+    return 1 if lost or extra else 0
+
+
+def _rpps(text: str) -> str:
+    """The bare 11 digits. Raises UsageError."""
+    from relay import identity
+
+    bare = identity.normal_rpps(text)
+    if bare is None:
+        raise UsageError(f"« {text} » is no RPPS: it has 11 digits")
+    return bare
 
 
 def _exists(file: Path) -> Path:
@@ -94,7 +115,7 @@ def import_patients(
     site = shared.settings()
     counted = _Counted()
 
-    async def work() -> object:
+    async def work() -> ImportCount:
         async with shared.opened(site) as store:
             with _bar(_exists(file)) as progress, file.open("rb") as stream:
                 return await store.import_registrations(
@@ -104,14 +125,12 @@ def import_patients(
                     progress=progress,
                 )
 
-    return _report(shared.run(work()), counted.bad, file)
+    return _report(asdict(shared.run(work())), counted.bad, file)
 
 
 @patients.command("show")
 def show_patient(ins: str = typer.Argument(help="The patient's INS.")) -> int:
     """Show one registered patient. Writes health data on the screen: mind who looks."""
-    from dataclasses import asdict
-
     site = shared.settings()
 
     async def work() -> dict[str, object]:
@@ -132,12 +151,8 @@ def set_gp(
     by: str = typer.Option("admin", "--by", help="Who says so."),
 ) -> int:
     """Correct a patient's registered GP; the correction survives the next import."""
-    from relay import identity
-
     site = shared.settings()
-    bare = identity.normal_rpps(rpps)
-    if bare is None:
-        raise UsageError("an RPPS has 11 digits")
+    bare = _rpps(rpps)
 
     async def work() -> None:
         async with shared.opened(site) as store:
@@ -183,14 +198,14 @@ def import_directory(
     site = shared.settings()
     counted = _Counted()
 
-    async def work() -> object:
+    async def work() -> ImportCount:
         async with shared.opened(site) as store:
             with _bar(_exists(file)) as progress, file.open("rb") as stream:
                 return await store.import_professionals(
                     counted.good(registers.directory(stream, str(file))), identity.fold, progress=progress
                 )
 
-    return _report(shared.run(work()), counted.bad, file)
+    return _report(asdict(shared.run(work())), counted.bad, file)
 
 
 @directory.command("find")
@@ -221,7 +236,7 @@ def find(text: str = typer.Argument(help="A family name, an RPPS or a mail addre
         rows, ("rpps", "family_name", "given_name", "mailboxes", "active", "postcode", "channels"),
         "nobody of that name",
     )  # fmt: skip
-    return 0 if rows else 1
+    return 0
 
 
 @directory.command("link")
@@ -247,20 +262,17 @@ def link(
     elif rpps is not None and channel is not None:
         links = [registers.link(rpps, channel)]
 
-    async def work() -> int:
+    async def work() -> operations.Linked:
         async with shared.opened(site) as store:
             return await operations.link(site, store, links, notice=not no_notice)
 
     done = shared.run(work())
-    if shared.chosen.json:
-        shared.emit(
-            {"linked": done, "bad": [{"line": each.number, "reason": each.reason} for each in counted.bad]}
-        )
-    else:
-        print(f"linked {done}")
-        for each in counted.bad:
-            print(f"{file}:{each.number}: {each.reason}", file=sys.stderr)
-    return 1 if counted.bad else 0
+    if file is None and done.strangers:
+        raise NotFound(f"not in the directory: {done.strangers[0]}")
+    return _report(
+        {"linked": done.linked, "not_in_directory": done.strangers}, counted.bad, file,
+        [f"{file}: not in the directory: {stranger}" for stranger in done.strangers],
+    )  # fmt: skip
 
 
 @directory.command("unlink")
@@ -272,15 +284,18 @@ def unlink(
     from relay import registers
 
     site = shared.settings()
-    one = registers.link(rpps, channel) if channel else None
+    bare = _rpps(rpps)
+    one = registers.link(bare, channel) if channel else None
 
     async def work() -> int:
         async with shared.opened(site) as store:
-            return await store.unlink(rpps, one)
+            return await store.unlink(bare, one)
 
     count = shared.run(work())
-    shared.show_one({"rpps": rpps, "unlinked": count})
-    return 0 if count else 1
+    if not count:
+        raise NotFound(f"no such account is linked to {bare}")
+    shared.show_one({"rpps": bare, "unlinked": count})
+    return 0
 
 
 @directory.command("away")
@@ -294,6 +309,9 @@ def away(
     from relay.model import Absence
 
     site = shared.settings()
+    absent, stands_in = _rpps(rpps), _rpps(substitute) if substitute else None
+    if absent == stands_in:
+        raise UsageError("nobody stands in for themselves")
     try:
         days = date.fromisoformat(first), date.fromisoformat(last)
     except ValueError:
@@ -305,8 +323,12 @@ def away(
 
     async def work() -> None:
         async with shared.opened(site) as store:
-            await store.away(Absence(rpps, days[0], days[1], substitute))
+            named = [each for each in (absent, stands_in) if each]
+            known = {each.rpps for each in await store.professionals(named, [])}
+            if strangers := [each for each in named if each not in known]:
+                raise NotFound(f"not in the directory: {', '.join(strangers)}")
+            await store.away(Absence(absent, days[0], days[1], stands_in))
 
     shared.run(work())
-    shared.show_one({"rpps": rpps, "from": days[0], "to": days[1], "substitute": substitute})
+    shared.show_one({"rpps": absent, "from": days[0], "to": days[1], "substitute": stands_in})
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import os
 import sys
@@ -51,7 +52,7 @@ def take_shared(words: Sequence[str]) -> tuple[list[str], Chosen]:
             found = replace(found, json=True)
         elif name in ("--config", "--log"):
             if not equals:
-                if not waiting:
+                if not waiting or waiting[0].startswith("--"):
                     raise UsageError(f"{name} needs a value")
                 value = waiting.pop(0)
             found = replace(found, config=Path(value)) if name == "--config" else replace(found, log=value)
@@ -133,14 +134,23 @@ def show_rows(rows: Sequence[Mapping[str, object]], columns: Sequence[str], noth
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(_cell(row.get(column)) for column in columns))
-    Console(highlight=False, markup=False, soft_wrap=not sys.stdout.isatty()).print(table)
+    # Where nobody looks, a row is a line: folded to a terminal's width it could not be searched.
+    wide = None if sys.stdout.isatty() else 10_000
+    console = Console(highlight=False, markup=False, width=wide, file=io.StringIO() if wide else None)
+    console.print(table)
+    if isinstance(console.file, io.StringIO):
+        print("\n".join(line.rstrip() for line in console.file.getvalue().splitlines()))
 
 
 def _cell(value: object) -> str:
     if value is None:
         return "–"
+    if isinstance(value, Mapping):
+        return " ".join(f"{key}={_cell(each)}" for key, each in value.items()) or "–"
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value)) or "–"
+        return ("; " if any(isinstance(each, Mapping) for each in value) else ", ").join(
+            map(_cell, value)
+        ) or "–"
     plain = _plain(value) if not isinstance(value, (str, int, float)) else value
     return str(plain)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 from datetime import date
 from pathlib import Path
@@ -158,10 +159,10 @@ def recognise(files: list[Path] = typer.Argument(help="Messages or documents."))
     from relay import reading, recognition
 
     for file in files:
-        try:
-            raw = file.read_bytes()
-        except OSError as error:
-            raise UsageError(f"{file}: cannot be read ({type(error).__name__})") from None
+        if not os.access(file, os.R_OK) or file.is_dir():
+            raise UsageError(f"{file}: no file that can be read")
+    for file in files:
+        raw = file.read_bytes()
         document = reading.read_file(file.name, raw)
         row = recognition.to_json(recognition.recognise(document), file=str(file))
         if shared.chosen.json:
@@ -196,6 +197,8 @@ def status(watch: bool = typer.Option(False, "--watch", help="Show it again ever
             "deliveries", "threads", "oldest_waiting_s", "adapters", "rules", "invariants",
         )  # fmt: skip
         found |= {"version": __version__, "mode": site.mode}
+        waiting = {"state": "down", "since": None, "detail": "never_started"}
+        found["adapters"] = {name: found["adapters"].get(name, waiting) for name in site.adapters}
         return {key: found[key] for key in order} | {k: v for k, v in found.items() if k not in order}
 
     while True:
@@ -248,6 +251,8 @@ def _pause(adapter: str | None, *, stop: bool) -> int:
 
     async def work() -> None:
         async with shared.opened(site) as store:
+            if adapter is None and not stop:
+                await store.resume()
             for name in names:
                 await (store.pause(name) if stop else store.resume(name))
 
@@ -261,6 +266,8 @@ def _pause(adapter: str | None, *, stop: bool) -> int:
 
 def _adapters(site: Settings, named: str | None) -> list[str]:
     if named is None:
+        if not site.adapters:
+            raise UsageError("no adapter is configured: nothing can leave")
         return list(site.adapters)
     if named not in site.adapters:
         raise UsageError(f"no adapter « {named} »; known are {', '.join(site.adapters) or 'none'}")
