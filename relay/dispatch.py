@@ -113,7 +113,7 @@ class Dispatch:
         sender = self.senders[name]
         failures = 0
         while not self._draining:
-            seen = self.store.generation
+            seen = self.store.calls
             turn = asyncio.ensure_future(self.turn(name, sender))
             self._turns.add(turn)
             turn.add_done_callback(self._turns.discard)
@@ -129,17 +129,17 @@ class Dispatch:
             await self.rest(name, seen)
 
     async def rest(self, name: str, seen: int) -> None:
-        """Wait for work: a commit after generation `seen`, or the next copy that falls due."""
+        """Wait for work: a commit after call `seen`, or the next copy that falls due."""
         due = await self.store.next_due([name])
         wait = 30.0 if due is None else max(0.0, min(30.0, (due - self.clock.now()).total_seconds()))
         if wait == 0.0:
             return
-        changed = asyncio.ensure_future(self.store.changed(seen))
+        called = asyncio.ensure_future(self.store.called(seen))
         asleep = asyncio.ensure_future(self.clock.sleep(wait))
         try:
-            await asyncio.wait({changed, asleep}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({called, asleep}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (changed, asleep):
+            for task in (called, asleep):
                 task.cancel()
 
     async def turn(self, name: str, sender: Sender) -> float | None:

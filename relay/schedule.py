@@ -81,26 +81,26 @@ class Schedule:
         scheduler.start()
         try:
             while True:
-                seen = self.store.generation
+                seen = self.store.calls
                 if not await self.turn():
                     await self.rest(seen)
         finally:
             scheduler.shutdown(wait=False)
 
     async def rest(self, seen: int) -> None:
-        """Wait for the next timer, or for a commit after generation `seen`: it may have brought an earlier one."""
+        """Wait for the next timer, or for a commit after call `seen`: it may have brought an earlier one."""
         due = await self.store.next_timer()
         wait = LONGEST_WAIT
         if due is not None:
             wait = min(wait, (due - self.clock.now()).total_seconds())
         if wait <= 0:
             return
-        changed = asyncio.ensure_future(self.store.changed(seen))
+        called = asyncio.ensure_future(self.store.called(seen))
         asleep = asyncio.ensure_future(self.clock.sleep(wait))
         try:
-            await asyncio.wait({changed, asleep}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({called, asleep}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (changed, asleep):
+            for task in (called, asleep):
                 task.cancel()
 
     async def turn(self) -> bool:

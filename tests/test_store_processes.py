@@ -30,7 +30,7 @@ from relay.vault import FileKeyRing, Vault
 from tests.stores import HandClock, batch, decided, letter
 url, ring, node = sys.argv[1:]
 
-def die(*_):
+def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 
 async def opened():
@@ -187,6 +187,18 @@ async def test_a_commit_between_looking_and_waiting_is_not_missed(store: Store) 
     seen = store.generation
     await store.accept(batch(1))
     assert await asyncio.wait_for(store.changed(seen), 5) > seen
+
+
+async def test_marks_on_the_way_show_but_call_nobody_to_work(store: Store) -> None:
+    await decided(store, 1)
+    calls, seen = store.calls, store.generation
+    await store.accept(batch(2))
+    (copy,) = await store.claim(["mss"], 10, 60)
+    await store.in_flight([copy.id])
+    assert store.generation > seen
+    assert store.calls == calls
+    await store.finish([Attempt(copy.id, DeliveryState.SENT, NOON)])
+    assert await asyncio.wait_for(store.called(calls), 5) > calls
 
 
 async def test_looking_for_work_wakes_nobody(store: Store) -> None:

@@ -69,7 +69,7 @@ class Store:
         """Let what is being written end, then let go."""
         await self._database.close()
 
-    async def _write(self, act: Callable[[Transaction], Answer]) -> Answer:
+    async def _write(self, act: Callable[[Transaction], Answer], *, quiet: bool = False) -> Answer:
         def work(connection: Connection) -> tuple[Answer, bool]:
             transaction = Transaction(
                 connection, self._database, self.vault, self._clock.now(), self.node, self.epoch
@@ -78,7 +78,7 @@ class Store:
             transaction.settle()
             return answer, transaction.news
 
-        return await self._database.write(work)
+        return await self._database.write(work, quiet=quiet)
 
     async def _read(self, act: Callable[[Connection], Answer]) -> Answer:
         return await self._database.read(act)
@@ -88,11 +88,20 @@ class Store:
     @property
     def generation(self) -> int:
         """Grows with every commit this process knows of. Note it before you look, and give it to `changed`."""
-        return self._database.generation
+        return self._database.changes.rings
 
     async def changed(self, since: int | None = None) -> int:
         """Return once somebody committed after generation `since` (None: after the call); another process too."""
-        return await self._database.changed(since)
+        return await self._database.changes.after(since)
+
+    @property
+    def calls(self) -> int:
+        """Grows with every commit after which something may be due. Note it before you look, and give it to `called`."""
+        return self._database.work.rings
+
+    async def called(self, since: int) -> int:
+        """Return once there may be work that was not there at call `since`: not for each mark on the way."""
+        return await self._database.work.after(since)
 
     # ------------------------------------------------------------------------------------------- arrivals
 
@@ -102,7 +111,7 @@ class Store:
 
     async def accept(self, batch: Batch) -> tuple[Envelope, ...]:
         """Store arrivals and the cursor; answers those that were new. What is known already is left alone."""
-        return await self._write(lambda work: arrivals.accept(work, batch))
+        return await self._write(lambda work: arrivals.accept(work, batch), quiet=True)
 
     async def open_envelopes(self, after: str | None, limit: int) -> tuple[Envelope, ...]:
         """Accepted and undecided with their bytes, in the order of acceptance, after the envelope `after`."""
@@ -177,14 +186,14 @@ class Store:
         recipe that edits is the platform's id of the message to edit, None when that never left. Nothing of
         a paused adapter, nothing whose lane has an older copy that is not done.
         """
-        return await self._write(lambda work: sending.claim(work, adapters, n, lease))
+        return await self._write(lambda work: sending.claim(work, adapters, n, lease), quiet=True)
 
     async def in_flight(self, ids: Sequence[str]) -> frozenset[str]:
         """Before the first byte that counts: mark what goes on the wire; send only those answered.
 
         The others were stopped or paused since, or their lease ended.
         """
-        return await self._write(lambda work: sending.in_flight(work, ids))
+        return await self._write(lambda work: sending.in_flight(work, ids), quiet=True)
 
     async def release(self, ids: Sequence[str]) -> None:
         """Give back what was claimed and did not go on the wire."""

@@ -16,6 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -63,6 +64,27 @@ class Inconsistent(RelaisError):
     """The rows of a transaction contradict each other or the tables: a defect of ours. Nothing was written."""
 
 
+class Bell:
+    """Rings for all who wait. The rings are counted, so that none is missed between looking and waiting."""
+
+    def __init__(self) -> None:
+        self.rings = 0
+        self._next = asyncio.Event()
+
+    def ring(self) -> None:
+        """Wake everybody."""
+        self.rings += 1
+        self._next.set()
+        self._next = asyncio.Event()  # who waits from now on waits for the next one
+
+    async def after(self, seen: int | None) -> int:
+        """Return once it has rung more than `seen` times (None: than until now)."""
+        seen = self.rings if seen is None else seen
+        while self.rings <= seen:
+            await self._next.wait()
+        return self.rings
+
+
 class Database(ABC):
     """One database, opened; the subclasses are the two dialects."""
 
@@ -71,9 +93,9 @@ class Database(ABC):
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="store-read")
         self._writers = ThreadPoolExecutor(writers, thread_name_prefix="store-write")
         self._loop = asyncio.get_running_loop()
-        self._bell = asyncio.Event()
+        self.changes = Bell()  # somebody committed
+        self.work = Bell()  # ... and something may be due that was not
         self._watching = asyncio.Event()
-        self._generation = 0
         self._watcher: asyncio.Task[None] | None = None
         self._failed: str | None = None
 
@@ -83,12 +105,15 @@ class Database(ABC):
         """Run `work` on one snapshot of the database. Raises Unavailable."""
         return await self._run(self._readers, self._read, work)
 
-    async def write(self, work: Callable[[Connection], tuple[Answer, bool]]) -> Answer:
+    async def write(
+        self, work: Callable[[Connection], tuple[Answer, bool]], *, quiet: bool = False
+    ) -> Answer:
         """Run `work` in one transaction, durable when this returns; it answers, and says whether to wake others.
 
+        `quiet`: nothing falls due through it, so nobody of this process is called to work.
         Raises Unavailable, Inconsistent, and what `work` raises; then nothing was written.
         """
-        return await self._run(self._writers, self._write, work)
+        return await self._run(self._writers, partial(self._write, quiet=quiet), work)
 
     async def _run(
         self,
@@ -113,7 +138,7 @@ class Database(ABC):
                 raise self._translated(error) from None
         raise AssertionError("unreachable")
 
-    def _write(self, work: Callable[[Connection], tuple[Answer, bool]]) -> Answer:
+    def _write(self, work: Callable[[Connection], tuple[Answer, bool]], *, quiet: bool = False) -> Answer:
         for left in reversed(range(TRIES)):
             try:
                 answer, news = self._once(work)
@@ -125,7 +150,7 @@ class Database(ABC):
                 raise self._translated(error) from None
             else:
                 if news:
-                    self.announce()
+                    self.announce(quiet=quiet)
                 return answer
         raise AssertionError("unreachable")
 
@@ -152,27 +177,15 @@ class Database(ABC):
 
     # ------------------------------------------------------------------------------------------- waking
 
-    @property
-    def generation(self) -> int:
-        """Grows with every change anybody committed, as far as this process knows."""
-        return self._generation
-
-    async def changed(self, since: int | None = None) -> int:
-        """Return when somebody, here or in another process, committed after `since` (default: from now on)."""
-        seen = self._generation if since is None else since
-        while self._generation <= seen:
-            await self._bell.wait()
-        return self._generation
-
-    def announce(self) -> None:
+    def announce(self, *, quiet: bool = False) -> None:
         """Wake those who wait here; called in a worker thread after a commit."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-            self._loop.call_soon_threadsafe(self._wake)
+            self._loop.call_soon_threadsafe(self._wake, quiet)
 
-    def _wake(self) -> None:
-        self._generation += 1
-        self._bell.set()
-        self._bell = asyncio.Event()  # who waits from now on waits for the next one
+    def _wake(self, quiet: bool = False) -> None:
+        self.changes.ring()
+        if not quiet:
+            self.work.ring()
 
     @abstractmethod
     async def _watch(self) -> None:
