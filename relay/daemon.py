@@ -14,20 +14,21 @@ import importlib
 import signal
 import socket
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 import uvicorn
 
-from relay import __version__, console, log, metrics, planning
+from relay import __version__, console, log, metrics, planning, registers
 from relay.clock import SystemClock
 from relay.config import CHAT_KINDS, AdapterTable, Settings, first, translate
 from relay.dispatch import Dispatch
-from relay.errors import Unavailable, Verdict
+from relay.errors import ConfigurationError, Unavailable, Verdict
 from relay.intake import Intake
 from relay.ports import Adapter, Clock, Inbox, Limits, Sender, Tools
+from relay.registers import BadLine, Duty
 from relay.schedule import Schedule
 from relay.store import Store
 from relay.vault import FileKeyRing, Vault
@@ -190,8 +191,28 @@ def tokens(settings: Settings) -> planning.Tokens:
 def open_site(
     settings: Settings, rules: language.RuleSet | None, limits: Mapping[str, Limits] | None = None
 ) -> planning.Site:
-    """What planning knows of the site."""
-    return planning.Site(settings=settings, rules=rules, tokens=tokens(settings), limits=limits or {})
+    """What planning knows of the site. Rotas are read now; a line that cannot be read is logged and left out."""
+    rotas = {name: _duties(settings, name) for name in settings.rotas}
+
+    def on_duty(rota: str, at: datetime) -> str | None:
+        return next((duty.rpps for duty in rotas.get(rota, ()) if duty.since <= at < duty.until), None)
+
+    return planning.Site(
+        settings=settings, rules=rules, tokens=tokens(settings), limits=limits or {}, on_duty=on_duty
+    )
+
+
+def _duties(settings: Settings, rota: str) -> tuple[Duty, ...]:
+    file = settings.rotas[rota]
+    try:
+        with file.open("rb") as stream:
+            rows = list(registers.rota(stream, str(file), settings.timezone))
+    except OSError as error:
+        raise settings.error(("rotas", rota, "file"), f"cannot be read ({type(error).__name__})") from None
+    for row in rows:
+        if isinstance(row, BadLine):
+            log.get().warning("rota_line_left_out", file=file.name, line=row.number, code=row.code)
+    return tuple(row for row in rows if not isinstance(row, BadLine))
 
 
 # ------------------------------------------------------------------------------------------------ the daemon
@@ -436,8 +457,10 @@ class Daemon:
     async def reload(self) -> None:
         """Read the rules again; the set in force stays when the file is bad."""
         rules = await rules_in_force(self.settings, self.store)
-        if rules is not None:
-            self.site = replace(self.site, rules=rules)
+        try:
+            self.site = open_site(self.settings, rules or self.site.rules, self._limits)
+        except ConfigurationError as error:
+            log.get().error("reload_refused", file=error.file, line=error.line, key=error.key)
 
     async def _end(self, tasks: set[asyncio.Task[None]], server: uvicorn.Server | None) -> None:
         """Let what is on the wire end, then cut."""

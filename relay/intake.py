@@ -270,7 +270,7 @@ class Intake:
         for draw in range(TRIES):
             if not waiting:
                 return
-            contexts = await self.store.contexts([ask for _, ask in waiting])
+            contexts = await self._contexts(waiting)
             planned: list[tuple[_Letter, Ask, Plan, str | None]] = []
             for (letter, ask), context in zip(waiting, contexts, strict=True):
                 plan, popup = await self._plan(letter, context, draw)
@@ -289,6 +289,28 @@ class Intake:
         for letter, _ in waiting:
             # Still open in the store: decided again at the next start, and counted as open until then.
             log.get().error("plan_not_recorded", envelope=letter.envelope.id, adapter=letter.envelope.adapter)
+
+    async def _contexts(self, waiting: Sequence[tuple[_Letter, Ask]]) -> list[Context]:
+        """What the store knows, and who the substitutes, people on duty and other doctors are that rules may mean."""
+        contexts = list(await self.store.contexts([ask for _, ask in waiting]))
+        site, now = self.site(), self.clock.now()
+        meant = [
+            planning.people_meant(site, letter.arrival, context, now) if letter.arrival else frozenset[str]()
+            for (letter, _), context in zip(waiting, contexts, strict=True)
+        ]
+        everybody = sorted(frozenset[str]().union(*meant))
+        if not everybody:
+            return contexts
+        known = {each.rpps: each for each in await self.store.professionals(everybody, ())}
+        links = await self.store.links(everybody)
+        for number, ((letter, _), people) in enumerate(zip(waiting, meant, strict=True)):
+            if letter.arrival is None or not people:
+                continue
+            found = {rpps: known[rpps] for rpps in people if rpps in known}
+            letter.arrival = replace(letter.arrival, people={**letter.arrival.people, **found})
+            theirs = (link for link in links if link.rpps in people)
+            contexts[number] = replace(contexts[number], links=(*contexts[number].links, *theirs))
+        return contexts
 
     async def _plan(self, letter: _Letter, context: Context, draw: int) -> tuple[Plan, str | None]:
         """One arrival's plan, and the words that answer a button press."""
@@ -311,7 +333,7 @@ class Intake:
     async def _plan_mail(self, site: Site, arrival: Arrival, context: Context, now: datetime) -> Plan:
         """The plan of one mail or document."""
         recognised, document = arrival.recognised, arrival.document
-        if context.duplicate_of is not None:
+        if context.duplicate_of not in (None, arrival.envelope.id):
             return planning.plan_ignore(arrival, Why.DUPLICATE, now)
         if site.tokens.read_message_id(document.message_id or "") is not None:
             return planning.plan_ignore(arrival, Why.OWN_MESSAGE, now)
@@ -432,7 +454,7 @@ class Intake:
             raise Refused("no letter was recognised in it: it can be rejected, not sent by itself")
         for draw in range(TRIES):
             site, now = self.site(), self.clock.now()
-            (context,) = await self.store.contexts([self._ask(letter)])
+            (context,) = await self._contexts([(letter, self._ask(letter))])
             arrival = replace(self._decided(site, letter, context, now), draw=draw)
             if arrival.decision is None or arrival.decision.action != "send":
                 reason = arrival.decision.reason if arrival.decision else "no rules are in force"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from email import message_from_bytes, policy
 from pathlib import Path
@@ -31,9 +31,9 @@ from relay.planning import Site
 from relay.schedule import Schedule
 from relay.store import Store
 from tests import letters
-from tests.letters import MARTIN, ODETTE
+from tests.letters import DUPONT, MARTIN, ODETTE
 from tests.stores import HandClock, Place, empty_sqlite, place, store  # noqa: F401
-from tests.test_planning import _secret, make_site  # noqa: F401 - fixtures
+from tests.test_planning import RULES, _secret, make_site  # noqa: F401 - fixtures
 from tests.trials import tools
 
 RELAY = "relais@relais45.mssante.fr"
@@ -321,3 +321,29 @@ async def test_a_copy_that_was_twice_on_the_wire_when_we_died_is_a_persons_to_se
     assert any(each.to == "ward:cardiologie" for each in mails(house))
     assert not any(each.purpose == "letter" for each in mails(house))
     assert not any((await house.store.invariants()).values())
+
+
+ROTA_RULES = RULES.replace(
+    "  sorties: {", "  garde: { who: rota/garde, via: [mss], carries: pointer }\n  sorties: {"
+).replace("send: [gp, gp_ping]", "send: [gp, gp_ping, garde]")
+
+
+async def test_whoever_is_on_duty_gets_their_copy_at_their_own_mailbox(house: House) -> None:
+    on_duty = Professional(
+        DUPONT.rpps or "", "Dupont", "Alix", mailboxes=(Mailbox(DUPONT.mss_address or ""),)
+    )
+    await house.store.import_professionals([on_duty], str.upper)
+    house.site = replace(make_site(rules=ROTA_RULES), on_duty=lambda rota, at: DUPONT.rpps)
+    await house.take(letter())
+    await house.leave()
+    assert any(each.address == DUPONT.mss_address for each in mails(house))
+
+
+async def test_deciding_a_letter_again_never_takes_it_for_its_own_duplicate(house: House) -> None:
+    await house.take(letter())
+    before = await house.copies()
+    (row,) = await house.store.envelopes()
+    await house.intake.replay(str(row["id"]))
+    (after,) = await house.store.envelopes()
+    assert after["state"] == "decided"
+    assert await house.copies() == before

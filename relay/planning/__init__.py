@@ -34,7 +34,7 @@ from relay.planning.notices import (
     plan_release,
 )
 from relay.planning.replies import ask_of_mail, plan_reply
-from relay.planning.site import Arrival, Correction, Site, SiteSource
+from relay.planning.site import Arrival, Correction, Site, SiteSource, people_meant
 from relay.tokens import Tokens
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "Tokens",
     "ask_of_mail",
     "ask_of_notice",
+    "people_meant",
     "plan_admin",
     "plan_corrupt",
     "plan_daily",

@@ -243,6 +243,22 @@ def away(absences: Sequence[Absence], rpps: str, at: datetime, site: Site) -> st
     )
 
 
+def people_meant(site: Site, arrival: Arrival, context: Context, at: datetime) -> frozenset[str]:
+    """The RPPS, beside the GP's, of everybody whom a target of the rules may mean for this notice."""
+    if site.rules is None or arrival.resolution is None:
+        return frozenset()
+    meant: set[str | None] = set()
+    gp = arrival.resolution.professional
+    if gp is not None and context.absences:
+        meant.add(away(context.absences, gp.rpps, at, site))
+    for target in site.rules.targets.values():
+        if target.rota is not None:
+            meant.add(site.on_duty(target.rota, at))
+        elif target.who in ("referring_doctor", "letter_recipients"):
+            meant.update(person.rpps for person in arrival.notice.recipients)
+    return frozenset(rpps for rpps in meant if rpps) - {gp.rpps if gp else ""}
+
+
 def recipients(
     site: Site, target: Target, arrival: Arrival, context: Context, at: datetime
 ) -> tuple[Recipient, ...]:
