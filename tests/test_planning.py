@@ -686,7 +686,8 @@ def test_a_ward_takes_its_letter_back():
     assert (closed.state, closed.closed_reason) == (ThreadState.CLOSED, "recalled")
     assert "Envoyée par erreur : merci de supprimer sans lire." in text(one(back, Purpose.RECALL))
     assert back.cancel_queued == ((view.thread.id, Why.RECALLED),)
-    assert back.cancel_purposes == ()
+    assert Purpose.LETTER in back.cancel_purposes
+    assert Purpose.RECALL not in back.cancel_purposes
     assert back.incident is not None
     assert back.incident.kind == "recall"
     (edited,) = [d for d in back.deliveries if d.purpose is Purpose.EDIT]

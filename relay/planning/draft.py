@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 
 NOTIFY_WITHIN: Final = timedelta(hours=72)
 """GDPR art. 33 (1): from the moment a breach is known."""
+TELLING: Final = (
+    Purpose.LETTER, Purpose.ALERT, Purpose.REMINDER, Purpose.ANSWER, Purpose.RECEIPT, Purpose.EDIT,
+)  # fmt: skip
+"""Copies that speak of the letter as if it stood."""
 
 
 @dataclass
@@ -126,6 +130,10 @@ class Draft:
         if part is None or not part.address:
             self.note("no_address", Why.NO_ADDRESS, purpose.value)
             return
+        if part.revoked and purpose is not Purpose.RECALL:
+            # Whoever said « pas mon patient » is asked to delete, and told nothing more of that patient.
+            self.note("no_longer_taking_part", Why.NOT_MY_PATIENT, purpose.value)
+            return
         thread = self.current
         made = mail(
             self.site,
@@ -175,6 +183,9 @@ class Draft:
     ) -> bool:
         """A new message with buttons on each account of that person; False when there is none."""
         links = self.view.links if self.view else ()
+        part = self.participant(f"rpps:{rpps}")
+        if part is not None and part.revoked:
+            return False
         chosen = self.site.chat_adapter(tuple(via), [link for link in links if link.rpps == rpps])
         if chosen is None:
             return False
@@ -211,11 +222,20 @@ class Draft:
             )
 
     def stop(self, why: Why, *purposes: Purpose) -> None:
-        """Cancel what is queued of the thread, or only copies of some purposes."""
-        if self.cancel and not self.cancel_purposes:
-            return
-        self.cancel = [(self.current.id, why)]
-        self.cancel_purposes = purposes
+        """Cancel what is queued of the thread for these purposes."""
+        if self.cancel:
+            why, purposes = self.cancel[0][1], tuple(dict.fromkeys((*self.cancel_purposes, *purposes)))
+        self.cancel, self.cancel_purposes = [(self.current.id, why)], purposes
+
+    def stop_all(self, why: Why) -> None:
+        """Cancel all that would tell anybody of the letter; what asks to delete it, and the hospital's own notes, go on."""
+        self.stop(why, *TELLING)
+        if self.view is not None:
+            # What may have arrived, and would be sent once more.
+            twice = (
+                d for d in self.view.deliveries if d.state is DeliveryState.AMBIGUOUS and d.purpose in TELLING
+            )
+            self.news += [DeliveryNews(d.id, DeliveryState.CANCELLED, why) for d in twice]
 
     # ------------------------------------------------------------------------------------------- carrying out
 
@@ -254,7 +274,7 @@ class Draft:
                         words.ward_reminder(thread.reference, self.asked_at()),
                     )
                 case Do.STOP_COPIES:
-                    self.stop(step.why or Why.BY_PERSON)
+                    self.stop_all(step.why or Why.BY_PERSON)
                 case Do.ASK_DELETION:
                     self.ask_deletion(step)
                 case Do.OPEN_INCIDENT:

@@ -458,8 +458,12 @@ def _answered(draft: Draft, arrival: Arrival, speaker: _Speaker, words: str) -> 
     assert view is not None  # noqa: S101 - replies belong to a thread here
     if not words:
         return _held(site, arrival, Context(), draft.at, Why.UNCLEAR, view=view)
-    asker = draft.participant(speaker.asker)
-    if asker is not None and asker.copy:
+    asker = draft.participant(speaker.asker or draft.current.gp)
+    if (
+        asker is None or asker.revoked
+    ):  # « pas mon patient » came in between: these words are no longer theirs
+        return _held(site, arrival, Context(), draft.at, Why.GP_REFUSED, view=view)
+    if asker.copy:
         answer(draft, speaker.asker, words)
         return _settled(draft, arrival, Why.REPLY)
     event = Event(Verb.ANSWER, speaker.part.key, speaker.part.name, to=speaker.asker)
