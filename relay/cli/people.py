@@ -36,6 +36,12 @@ class _Counted:
 
     def __init__(self) -> None:
         self.bad: list[BadLine] = []
+        self.count = 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of it was read: who stands on a line that was not is not gone."""
+        return self.count > 0 and all(each.kept for each in self.bad)
 
     def good(self, rows: Iterable[T | BadLine]) -> Iterator[T]:
         from relay.registers import BadLine
@@ -44,6 +50,7 @@ class _Counted:
             if isinstance(row, BadLine):
                 self.bad.append(row)
             else:
+                self.count += 1
                 yield row
 
 
@@ -121,11 +128,17 @@ def import_patients(
                 return await store.import_registrations(
                     counted.good(registers.patients(stream, str(file))),
                     identity.keys_of,
-                    complete=complete,
+                    complete=lambda: complete and counted.whole,
                     progress=progress,
                 )
 
-    return _report(asdict(shared.run(work())), counted.bad, file)
+    done = asdict(shared.run(work()))
+    kept = (
+        [f"{file}: not all of it was read, so nobody's registration was ended"]
+        if complete and not counted.whole
+        else []
+    )
+    return _report(done, counted.bad, file, kept)
 
 
 @patients.command("show")

@@ -275,17 +275,18 @@ class Store:
         lines: Iterable[Registration],
         keys: Callable[[Registration], Sequence[str]],
         *,
-        complete: bool = False,
+        complete: bool | Callable[[], bool] = False,
         progress: Callable[[int], None] | None = None,
     ) -> ImportCount:
         """Enter lines of `patients.csv`; `keys` says under which plain keys a registration is found.
 
         Several lines of one person are brought together. What a person corrected stays. Rows that the file
-        lacks stay unless it is `complete`. `progress` is told how many lines are done.
+        lacks stay unless it is `complete` (a function is asked after the last line). `progress` is told how
+        many lines are done.
         """
         run = people.RegistryImport(self._write, self.vault, keys, stamp(self._clock.now()))
         await people.in_batches(lines, run.batch, progress)
-        return await run.finish(complete=complete)
+        return await run.finish(complete=complete() if callable(complete) else complete)
 
     async def set_gp(self, ins: str, rpps: str, *, by: str) -> None:
         """Correct a patient's registered GP. Raises NotFound, UsageError."""
