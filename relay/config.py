@@ -180,7 +180,7 @@ class _Desk(_Table):
     mail: str
     phone: str | None = None
     facility: str = ""
-    sees: Literal["document", "reference"] = "reference"
+    sees: Literal["document", "reference"] = "document"
 
 
 class _Rota(_Table):
