@@ -37,7 +37,7 @@ from relay.model import (
     derived_id,
 )
 from relay.planning.copies import To, alert, earlier, fields, mail
-from relay.planning.draft import Draft, unless_observing
+from relay.planning.draft import Draft
 from relay.planning.site import (
     CHAT_KINDS,
     Arrival,
@@ -89,10 +89,11 @@ def document_keys(arrival: Arrival) -> tuple[str, ...]:
 
 
 def ask_of_notice(notice: Notice, stay: StayKeys | None, ask: Ask) -> Ask:
-    """`ask` with the document keys to look up: itself, whether it was withdrawn before it came, its stay in any form."""
+    """`ask` with the document keys to look up: itself, whether it was withdrawn before it came, what it replaces, its
+    stay in any form."""
     own = own_documents(notice)
     forms = [_form(key, form) for key in _stays(stay) for form in FORMS]
-    keys = (*ask.document_keys, *own, *(f"void-{key}" for key in own), *forms)
+    keys = (*ask.document_keys, *own, *(f"void-{key}" for key in own), *replaced_keys(notice), *forms)
     return replace(ask, document_keys=tuple(dict.fromkeys(keys)))
 
 
@@ -201,6 +202,8 @@ def plan_notice(
         return plan_hold(site, arrival, context, Why.NO_RULES, at)
     view = joined(arrival, context)
     if _same_document(arrival, context) and not ends:
+        if view is not None and (again := _undone(view)):
+            return plan_hold(site, arrival, context, again, at)
         return plan_ignore(arrival, Why.DUPLICATE, at)
     if decision.action == "hold":
         return plan_hold(
@@ -210,7 +213,11 @@ def plan_notice(
         why = Why(decision.why) if decision.action == "file" else Why.SUPERSEDED
         return _filed(site, arrival, view, why, at, ends, by)
     if notice.document == "retraction":
+        if view is None and not ends and _names_known(arrival, context):
+            return plan_hold(site, arrival, context, Why.UNCLEAR, at)
         return _retracted(site, arrival, view, at, ends, by)
+    if view is not None and _refused_by(view, arrival) and not _person_insists(arrival):
+        return plan_hold(site, arrival, context, Why.GP_REFUSED, at)
     writer = _Writer(site, site.rules, arrival, context, at, view, ends=ends, by=by)
     return writer.plan(decision)
 
@@ -220,6 +227,36 @@ def _same_document(arrival: Arrival, context: Context) -> bool:
     return any(
         context.documents.get(key) not in (None, arrival.envelope.id) for key in own_documents(arrival.notice)
     )
+
+
+def _undone(view: ThreadView) -> Why | None:
+    """Why a letter that came before may have to leave again: taken back, refused, or never arrived. A person says."""
+    thread = view.thread
+    if thread.closed_reason == Why.RECALLED.value:
+        return Why.RECALLED
+    if any(part.key == thread.gp and part.revoked for part in thread.participants):
+        return Why.GP_REFUSED
+    letters = [d for d in view.deliveries if d.purpose is Purpose.LETTER and d.to == thread.gp]
+    if letters and all(d.state is DeliveryState.FAILED for d in letters):
+        return letters[-1].why or Why.REFUSED
+    return None
+
+
+def _refused_by(view: ThreadView, arrival: Arrival) -> bool:
+    """Whether the GP it would go to has said « pas mon patient » of this stay: another letter is another disclosure."""
+    gp = arrival.resolution.professional if arrival.resolution else None
+    return gp is not None and any(p.key == f"rpps:{gp.rpps}" and p.revoked for p in view.thread.participants)
+
+
+def _person_insists(arrival: Arrival) -> bool:
+    """A desk released it, or a ward named the doctor."""
+    said = arrival.released
+    return said is not None and (said.gp is not None or not said.by.startswith("ward:"))
+
+
+def _names_known(arrival: Arrival, context: Context) -> bool:
+    """It takes back, by its number alone, a document that came before: whose thread that is a person finds out."""
+    return any(key in context.documents for key in replaced_keys(arrival.notice))
 
 
 def _withdrawn(arrival: Arrival, context: Context) -> bool:
@@ -267,31 +304,45 @@ def plan_ignore(arrival: Arrival, why: Why, at: datetime) -> Plan:
 
 
 def plan_corrupt(site: Site, envelope: Envelope, why: Why, at: datetime) -> Plan:
-    """Bytes nobody can read: set aside whole, and the admins told."""
-    told = []
-    words = site.words.corrupt(envelope.adapter, why)
+    """Bytes nobody can read: set aside whole; the ward whose mail it may be and the admins (else a desk) are told."""
+    table = site.settings.adapters.get(envelope.adapter)
+    ward, desk = table.ward if table else None, site.desk
+    people = [(To("admin", address), Purpose.ADMIN) for address in site.settings.admins]
+    if not people and desk is not None:
+        people = [(To(f"desk:{desk.name}", desk.mail), Purpose.HOLD_NOTE)]
     thread = thread_id(envelope.id)
-    for ordinal, address in enumerate(site.settings.admins):
-        made = mail(
+    reference, words = site.tokens.reference(thread), site.words
+    told = [(to, purpose, words.corrupt(envelope.adapter, why)) for to, purpose in people]
+    if ward is not None:
+        note = words.hold_note(reference, words.why(why), fields=False)
+        told.append((To(f"ward:{ward.slug}", ward.reply_to), Purpose.HOLD_NOTE, note))
+    made = [
+        mail(
             site,
-            To("admin", address),
-            Purpose.ADMIN,
-            words,
+            to,
+            purpose,
+            said,
             at,
             seed=envelope.id,
             thread=thread,
-            reference=site.tokens.reference(thread),
+            reference=reference,
             tracked=False,
             ordinal=ordinal,
+            envelope=envelope.id if purpose is Purpose.HOLD_NOTE else None,
         )
-        if made:
-            told.append(unless_observing(site, made))
+        for ordinal, (to, purpose, said) in enumerate(told)
+    ]
+    silent = observing(site, table)
     return Plan(
         at=at,
         envelope=envelope.id,
         state=EnvelopeState.CORRUPT,
         why=why,
-        deliveries=tuple(told),
+        deliveries=tuple(
+            replace(each, state=DeliveryState.CANCELLED, why=Why.OBSERVE) if silent else each
+            for each in made
+            if each is not None
+        ),
         audit=(AuditEvent("relay", "corrupt", envelope.id, why),),
     )
 
@@ -657,7 +708,10 @@ class _Writer:
         thread = replace(
             view.thread,
             letter=arrival.envelope.id if self._has_document else view.thread.letter,
-            participants=self._participants(view.thread.participants),
+            participants=self._participants(
+                view.thread.participants,
+                former=view.thread.gp if gp and view.thread.gp != f"rpps:{gp.rpps}" else "",
+            ),
             version=view.thread.version + 1,
             urgency="urgent" if "urgent" in (urgency, view.thread.urgency) else urgency,
             gp=f"rpps:{gp.rpps}" if gp else view.thread.gp,
@@ -683,8 +737,9 @@ class _Writer:
         )
         return closed, threads.Step(closed)
 
-    def _participants(self, known: Sequence[Participant]) -> tuple[Participant, ...]:
-        parts = {part.key: part for part in known}
+    def _participants(self, known: Sequence[Participant], former: str = "") -> tuple[Participant, ...]:
+        """Who takes part; a `former` GP may still ask, and answers for nothing any more."""
+        parts = {part.key: replace(part, copy=part.copy or part.key == former) for part in known}
         ward = self.arrival.ward
         if ward is not None:
             parts[f"ward:{ward.slug}"] = Participant(f"ward:{ward.slug}", ward.reply_to, ward.name)
@@ -696,11 +751,15 @@ class _Writer:
             return
         parts = {part.key: part for part in self.thread.participants}
         known = parts.get(person.key)
+        # Who has no RPPS (pharmacy, nurse, patient) reads along, whatever the rule called it; the GP never only does.
+        reads_along = person.key != self.thread.gp and (copy or not person.key.startswith(("rpps:", "ward:")))
         if known is None or not known.address or known.revoked:
-            # Who has no RPPS (pharmacy, nurse, patient) reads along, whatever the rule called it.
-            reads_along = copy or not person.key.startswith(("rpps:", "ward:"))
             parts[person.key] = Participant(person.key, address, person.name, copy=reads_along)
-            self.thread = replace(self.thread, participants=tuple(parts.values()))
+        elif known.copy and not reads_along:
+            parts[person.key] = replace(known, copy=False)
+        else:
+            return
+        self.thread = replace(self.thread, participants=tuple(parts.values()))
 
     def _starts_now(self, copies: Sequence[Delivery]) -> datetime | None:
         """Now, where no letter of ours will leave whose sending could start the ladder."""
@@ -727,7 +786,7 @@ class _Writer:
         )
         people = recipients(self.site, target, self.arrival, self.context, self.at)
         if target.carries == "pointer" and (chat or self.site.mail_adapter(target.via) is None):
-            return self._pointers(target, people, start, ordinal, alerts=alerts)
+            return self._pointers(target, people, start, ordinal, alerts=alerts, copy=copy)
         made = []
         for number, person in enumerate(people):
             made += self._mails(
@@ -848,9 +907,16 @@ class _Writer:
         return self.site.words.sender_name(name, facility)
 
     def _pointers(
-        self, target: Target, people: Sequence[Recipient], start: datetime, ordinal: int, *, alerts: bool
+        self,
+        target: Target,
+        people: Sequence[Recipient],
+        start: datetime,
+        ordinal: int,
+        *,
+        alerts: bool,
+        copy: bool = False,
     ) -> tuple[list[Delivery], list[ButtonGrant]]:
-        """Alerts in chat: on the first of the target's channels that each person has."""
+        """Alerts in chat: on the first of the target's channels that each person has. A copy's has no buttons."""
         made: list[Delivery] = []
         grants: list[ButtonGrant] = []
         if not alerts:
@@ -874,8 +940,9 @@ class _Writer:
                 continue
             adapter, links_there = reached
             for place, link in enumerate(links_there):
-                self._joins(self._owner(link.rpps, person), person.address)
-                copy, granted = alert(
+                owner = self._owner(link.rpps, person)
+                self._joins(owner, person.address, copy=copy)
+                ping, granted = alert(
                     site,
                     self.thread,
                     adapter,
@@ -888,7 +955,9 @@ class _Writer:
                     envelope=self.arrival.envelope.id,
                     not_before=later,
                 )
-                made.append(copy)
+                if copy and owner.key != thread.gp and isinstance(ping.recipe, ChatRecipe):
+                    ping, granted = replace(ping, recipe=replace(ping.recipe, buttons=())), ()
+                made.append(ping)
                 grants += granted
         return made, grants
 

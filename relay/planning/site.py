@@ -198,12 +198,16 @@ def one_line(text: str) -> str:
 
 
 def joined(arrival: Arrival, context: Context) -> ThreadView | None:
-    """The thread this arrival's stay has already; None when it has none."""
+    """The thread this arrival's stay has already; None when it has none, or only one of another facility."""
     if arrival.stay is None:
         return None
     views = {view.thread.id: view for view in context.threads}
     stays = {name: view.thread.stay for name, view in views.items()}
-    return views.get(same_stay(arrival.stay, context.stays, stays) or "")
+    found = views.get(same_stay(arrival.stay, context.stays, stays) or "")
+    ours = arrival.ward.facility if arrival.ward else ""
+    if found is not None and ours and found.thread.facility not in ("", ours):
+        return None
+    return found
 
 
 def own_stay(arrival: Arrival, context: Context, thread: str) -> str:
