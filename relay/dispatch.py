@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from relay.store import Store
 
 BATCH = 100
-BATCH_BYTES = 24 * 2**20
 HANDFUL = 8
 """Copies marked as in flight at a time: at most so many of a sender are ambiguous after a kill."""
 TRIES = 5
@@ -154,15 +153,14 @@ class Dispatch:
         crash.point("claimed", name)
         site = self.site()
         going, spaced = self._spaced(claimed)
-        ready, unwritten = await self.compose(site, going)
-        await self._conclude(name, site, claimed, [*unwritten, *spaced])
+        await self._conclude(name, site, claimed, spaced)
         pause: float | None = None
         handful = max(HANDFUL, sender.limits.parallel)
-        for start in range(0, len(ready), handful):
+        for start in range(0, len(going), handful):
             if self._draining or pause is not None:
-                await self.store.release([delivery.id for delivery in ready[start:]])
+                await self.store.release([delivery.id for delivery in going[start:]])
                 break
-            tried = await self._hand_over(name, sender, ready[start : start + handful])
+            tried = await self._hand_over(name, sender, going[start : start + handful])
             away = [a for a in tried if a.state is DeliveryState.DEFERRED and a.why in CONNECTION]
             if away and len(away) == len(tried):
                 pause = 60.0 if away[0].why in OURS else 1.0
@@ -191,15 +189,19 @@ class Dispatch:
                 )
         return going, later
 
-    async def _hand_over(self, name: str, sender: Sender, ready: Sequence[Delivery]) -> list[Attempt]:
-        """Mark, send, finish. Killed or cancelled in between, just these are ambiguous at the next start."""
-        allowed = await self.store.in_flight([delivery.id for delivery in ready])
+    async def _hand_over(self, name: str, sender: Sender, some: Sequence[Delivery]) -> list[Attempt]:
+        """Write, mark, send, finish. Killed or cancelled in between, just these are ambiguous at the next start.
+
+        Written here and not for the whole batch: the letters of a handful are all that memory holds at once.
+        """
+        ready, unwritten = await self.compose(self.site(), some)
+        allowed = await self.store.in_flight([delivery.id for delivery in ready]) if ready else frozenset()
         going = [delivery for delivery in ready if delivery.id in allowed]
         crash.point("in_flight", name)
         answers = await sender.send_many(going)
         crash.point("sent", name)
         tried = [self.attempt(delivery, answer) for delivery, answer in zip(going, answers, strict=True)]
-        await self._conclude(name, self.site(), going, tried)
+        await self._conclude(name, self.site(), some, [*unwritten, *tried])
         return tried
 
     async def compose(self, site: Site, claimed: Sequence[Delivery]) -> tuple[list[Delivery], list[Attempt]]:
