@@ -385,13 +385,18 @@ class Draft:
         chats = tuple(str(name) for name in via) if isinstance(via, list | tuple) else self.chats
         if self.remind_by_chat(thread.gp.removeprefix("rpps:"), chats, target=target):
             return
+        self.remind_by_mail(thread.gp, answer=answer)
+
+    def remind_by_mail(self, key: str, *, answer: bool = False) -> None:
+        """A reminder in that person's mailbox."""
+        thread = self.current
         sent = thread.started_at or thread.opened_at
         answer = answer or thread.state is ThreadState.AWAITING_GP
         if answer:
             view = self.view.deliveries if self.view else ()
             sent = max((d.created_at for d in view if d.purpose is Purpose.ANSWER), default=sent)
         self.mail(
-            self.participant(thread.gp),
+            self.participant(key),
             Purpose.REMINDER,
             self.site.words.reminder(thread.reference, sent, answer=answer),
         )

@@ -35,7 +35,7 @@ from relay.model import (
 from relay.planning.copies import To, mail, second_row, shown
 from relay.planning.draft import Draft, unless_observing
 from relay.planning.notices import plan_ignore
-from relay.planning.replies import answer, ask
+from relay.planning.replies import answer, ask, authentic, tokens_of
 from relay.planning.site import CHAT_KINDS, thread_id
 from relay.threads import Event, Happening
 
@@ -67,6 +67,10 @@ def plan_receipt(site: Site, arrival: Arrival, context: Context, at: datetime) -
     view = next((v for v in context.threads if v.thread.id == delivery.thread), None)
     draft = Draft(site, at, arrival.envelope.id, view)
     state, why = _evidence(news)
+    if state in (DeliveryState.ACCEPTED, DeliveryState.SEEN) and (
+        doubt := _doubted(site, arrival, delivery, context)
+    ):
+        state, why = None, doubt
     if state is not None and _RANK.get(state, 0) > _RANK.get(delivery.state, 0):
         draft.news.append(DeliveryNews(delivery.id, state, why))
         _consequences(draft, delivery, state, why)
@@ -95,6 +99,32 @@ def _reported(site: Site, news: ReceiptNews, context: Context) -> Delivery | Non
     if ours is not None and ours.delivery in by_id:
         return by_id[ours.delivery]
     return by_message.get(original)
+
+
+def _doubted(site: Site, arrival: Arrival, delivery: Delivery, context: Context) -> Why | None:
+    """Why a good report proves nothing. A bad one needs no proof: it leads to people.
+
+    Good news must name our signed Message-ID or come to our signed address, and « lu » from the mailbox we wrote to,
+    or another of the same doctor: a colleague to whom the letter was passed on is not the GP.
+    """
+    news, sender = arrival.recognised.receipt, arrival.document.from_ or ""
+    ours = site.tokens.read_message_id(delivery.message_id or "")
+    named = site.tokens.read_message_id((news.original_message_id if news else "") or "")
+    signed = ours is not None and (
+        named == ours
+        or any(
+            (each.thread, each.participant) == (ours.thread, ours.participant)
+            for each in tokens_of(site, arrival.document)
+        )
+    )
+    if not signed:
+        return Why.TOKEN_MISMATCH
+    if news is None or news.kind != "mdn":
+        return None
+    if not authentic(site, arrival):
+        return Why.AUTHENTICATION_FAILED
+    theirs = sender == delivery.address.lower() or f"rpps:{context.owners.get(sender)}" == delivery.to
+    return None if theirs or not delivery.address else Why.UNKNOWN_SENDER
 
 
 def _evidence(news: ReceiptNews) -> tuple[DeliveryState | None, Why | None]:
@@ -157,6 +187,9 @@ def _failed(draft: Draft, delivery: Delivery, why: Why) -> None:
         draft.tell_ward(words.failed(thread.reference, draft.name(delivery.to), why))
     elif delivery.purpose is Purpose.LETTER:
         draft.tell_ward(words.failed(thread.reference, draft.name(delivery.to) or delivery.to, why))
+    elif delivery.purpose is Purpose.REMINDER and _is_chat(draft.site, delivery):
+        if thread.state in threads.LADDER_STATES:
+            draft.remind_by_mail(delivery.to)
     elif delivery.purpose in (Purpose.QUESTION, Purpose.ANSWER, Purpose.RECALL) and not _is_chat(
         draft.site, delivery
     ):
@@ -285,7 +318,7 @@ def plan_press(
     """A button was pressed: the plan, and the words that answer the press. A refused one says why."""
     grant = context.grant
     view = next((v for v in context.threads if grant and v.thread.id == grant.thread), None)
-    link = _link_of(context, view, press) if grant else None
+    link = _link_of(context, view, press, grant.person) if grant else None
     if grant is None or view is None:
         return _refused_press(site, envelope, Why.PRESS_EXPIRED, at, view)
     if grant.account != press.sender or link is None or f"rpps:{link.rpps}" != grant.person:
@@ -321,9 +354,11 @@ def plan_press(
     return _pressed(draft, envelope, grant.nonce), words
 
 
-def _link_of(context: Context, view: ThreadView | None, press: Press) -> Link | None:
+def _link_of(context: Context, view: ThreadView | None, press: Press, person: str) -> Link | None:
+    """The presser's account; a secretary's may be linked to several doctors."""
     links = (*context.links, *(view.links if view else ()))
-    return next((k for k in links if k.adapter_kind == press.channel and k.account == press.sender), None)
+    own = [k for k in links if k.adapter_kind == press.channel and k.account == press.sender]
+    return next((k for k in own if f"rpps:{k.rpps}" == person), next(iter(own), None))
 
 
 def _event(

@@ -72,10 +72,14 @@ class _Named:
         return tuple(dict.fromkeys([t.participant for t in self.tokens] + [o.participant for o in self.ours]))
 
 
+def tokens_of(site: Site, document: Document) -> tuple[Address, ...]:
+    """The signed reply addresses that a mail came to."""
+    return site.tokens.read_tokens("\n".join(value for name in ADDRESSED for value in document.headers(name)))
+
+
 def _named(site: Site, document: Document) -> _Named:
-    addressed = "\n".join(value for name in ADDRESSED for value in document.headers(name))
     quoted = " ".join((*document.in_reply_to, *document.references))
-    return _Named(site.tokens.read_tokens(addressed), site.tokens.read_message_ids(quoted))
+    return _Named(tokens_of(site, document), site.tokens.read_message_ids(quoted))
 
 
 def ask_of_mail(site: Site, document: Document, recognised: Recognised, ask: Ask) -> Ask:
@@ -116,7 +120,7 @@ def plan_reply(site: Site, arrival: Arrival, context: Context, at: datetime) -> 
     named = _named(site, document)
     if len(named.threads) > 1:  # 4
         return _held(site, arrival, context, at, Why.TOKEN_MISMATCH)
-    if not _authentic(site, arrival):
+    if not authentic(site, arrival):
         return _held(site, arrival, context, at, Why.AUTHENTICATION_FAILED, named)
     correction = _about_a_hold(site, arrival, context, named)
     if isinstance(correction, Correction):
@@ -136,7 +140,7 @@ def _is_forward(document: Document) -> bool:
     return bool(_FORWARD.match(document.subject)) or any(part.is_message for part in document.attachments)
 
 
-def _authentic(site: Site, arrival: Arrival) -> bool:
+def authentic(site: Site, arrival: Arrival) -> bool:
     """What the named server said of the sender must not be a failure (RFC 8601 §2.2)."""
     own = site.mail_adapter()
     server = (arrival.table.authserv_id if arrival.table else None) or (own.authserv_id if own else None)
