@@ -109,7 +109,9 @@ def _recognised(document: Document, is_ours: Callable[[str], bool], zone: ZoneIn
             return _held(_merged(document, pieces, letter.notice), Why.UNCLEAR)
         return Recognised(Outcome.AUTOMATIC, why=Why.AUTOMATIC)
     if answers and not forward:
-        if receipts.is_machine_mail(document) and not pieces:
+        if receipts.is_machine_mail(document):  # never a person's word, whatever it says
+            if pieces:
+                return _held(_merged(document, pieces, None), Why.UNCLEAR)
             return Recognised(Outcome.AUTOMATIC, why=Why.AUTOMATIC)
         notice = _merged(document, pieces, None) if pieces else Notice()
         return Recognised(Outcome.REPLY, notice, why=Why.REPLY)

@@ -337,6 +337,7 @@ def resolve(
     owners: Mapping[str, str] | None = None,
     chosen_patient: Registration | None = None,
     chosen_gp: str | None = None,
+    chosen_name: Person | None = None,
 ) -> Resolution:
     """Patient and registered GP of a letter. Never raises on any letter, never picks between two.
 
@@ -344,7 +345,8 @@ def resolve(
     `domains`: the white list as globs. `facility`: FINESS of the watched mailbox. `owners`: mail address
     → RPPS, where the address that the letter names for its GP was looked up. `chosen_patient` and
     `chosen_gp` (RPPS) are what a person decided about a held letter: they overrule the letter and the
-    registry, but neither an objection, nor a GP who has left, nor the white list.
+    registry, but neither an objection, nor a GP who has left, nor the white list. `chosen_name`: the name
+    they wrote beside that RPPS; where it is another's, one of the two is a slip.
     """
     who = identify(notice, registrations, test_ins=test_ins, facility=facility)
     if chosen_patient is not None:
@@ -355,7 +357,7 @@ def resolve(
             who = Identity(sure, chosen_patient, notes=("patient_chosen",))
     directory = _by_rpps(professionals)
     if chosen_gp is not None:
-        gp = _chosen(chosen_gp, who, directory, domains, notice.registered_gp)
+        gp = _chosen(chosen_gp, who, directory, domains, notice.registered_gp, chosen_name)
     else:
         gp = _gp(notice, who, directory, domains, owners or {})
     consent, consent_notes = _consent(notice, who.registration)
@@ -488,7 +490,12 @@ def _from_registry(
 
 
 def _chosen(
-    rpps: str, who: Identity, directory: Mapping[str, _Entry], domains: Sequence[str], stated: Person | None
+    rpps: str,
+    who: Identity,
+    directory: Mapping[str, _Entry],
+    domains: Sequence[str],
+    stated: Person | None,
+    name: Person | None,
 ) -> _Gp:
     """The GP a person decided on: no contradiction is left, but the directory and the white list still bind."""
     number = normal_rpps(rpps)
@@ -497,6 +504,10 @@ def _chosen(
         return _Gp("none", notes=("gp_unknown", "gp_chosen"))
     if not entry.professional.active:
         return _Gp("left", candidates=(number,), notes=("gp_left", "gp_chosen"))
+    if name is not None and is_named(name) and not _is_called(name, entry.professional):
+        return _Gp("conflict", candidates=(number,), notes=("rpps_other_name", "gp_chosen"))
+    if not is_doctor(entry.professional):
+        return _Gp("conflict", candidates=(number,), notes=("not_a_doctor", "gp_chosen"))
     registered = who.registration is not None and number in _gps_of(who.registration)
     found = _with_mailbox(entry, domains, stated, "registry" if registered else "notice")
     return replace(found, notes=(*found.notes, "gp_chosen"))
