@@ -13,7 +13,8 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, cast
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from relay import crash, log, metrics, planning, reading, recognition, resolution
 from relay.errors import NotFound, Refused, RelaisError, Stale
@@ -48,8 +49,11 @@ if TYPE_CHECKING:
     from relay.reading import Document
     from relay.store import Store
 
+Answer = TypeVar("Answer")
+
 SLOW = 256 * 1024
 """Bytes; reading more than this leaves the event loop."""
+_NO_LINE_MENDS = frozenset({Why.TWO_PATIENTS, Why.BROKEN_PACKAGE, Why.AUTHENTICATION_FAILED})
 TRIES = 5
 """How often a decision is made again when somebody changed its thread meanwhile."""
 
@@ -111,7 +115,11 @@ class Intake:
                 acknowledging = asyncio.ensure_future(self._acknowledge(inbox, batch.envelopes, place))
                 if crash.armed("acknowledged"):
                     await acknowledging
-                await asyncio.gather(acknowledging, self.decide(fresh))
+                try:
+                    await self.decide(fresh)
+                finally:
+                    # What was accepted is decided whatever becomes of the connection.
+                    await acknowledging
         finally:
             if following is not None:
                 following.cancel()
@@ -131,7 +139,7 @@ class Intake:
         """
         letters = [await self._read(envelope) for envelope in envelopes]
         await self._resolve(letters)
-        waiting = [(letter, self._ask(letter)) for letter in letters]
+        waiting = [(letter, self._surely(letter, partial(self._ask, letter)) or Ask()) for letter in letters]
         while waiting:
             chosen: list[tuple[_Letter, Ask]] = []
             later: list[tuple[_Letter, Ask]] = []
@@ -193,19 +201,24 @@ class Intake:
         notices = [letter for letter in letters if _is_notice(letter)]
         if not notices:
             return
-        keys = [resolution.asks(_notice(letter), _facility(site, letter)) for letter in notices]
+        keys = [
+            self._surely(letter, partial(resolution.asks, _notice(letter), _facility(site, letter))) or ()
+            for letter in notices
+        ]
         found = await self.store.registrations(keys)
         numbers: dict[str, None] = {}
         names: dict[str, None] = {}
         for letter, registrations in zip(notices, found, strict=True):
             letter.registrations = tuple(registrations)
             chosen = (letter.chosen_patient,) if letter.chosen_patient else ()
-            rpps, families = resolution.professional_asks(
+            asking = partial(
+                resolution.professional_asks,
                 _notice(letter),
                 (*registrations, *chosen),
                 test_ins=site.settings.test_ins,
                 facility=_facility(site, letter),
             )
+            rpps, families = self._surely(letter, asking) or ((), ())
             numbers.update(dict.fromkeys(rpps))
             names.update(dict.fromkeys(families))
             if letter.correction and letter.correction.gp:
@@ -215,8 +228,19 @@ class Intake:
         owners = await self.store.owners(stated) if stated else {}
         known = {each.rpps: each for each in professionals}
         for letter in notices:
-            self._resolved(site, letter, professionals, owners)
-            letter.arrival = _arrival(site, letter, known)
+            self._surely(letter, partial(self._resolved, site, letter, professionals, owners))
+            letter.arrival = self._surely(letter, partial(_arrival, site, letter, known))
+
+    def _surely(self, letter: _Letter, work: Callable[[], Answer]) -> Answer | None:
+        """What `work` makes of this letter; a failure of ours sets this one aside and none beside it."""
+        if letter.plan is not None:
+            return None
+        try:
+            return work()
+        except Exception as error:  # noqa: BLE001 - whatever the letter says, a person sees it and the next goes on
+            log.failure("arrival_not_understood", error, envelope=letter.envelope.id)
+            letter.plan = self._corrupt(letter.envelope)
+            return None
 
     def _resolved(
         self,
@@ -236,6 +260,11 @@ class Intake:
             owners=owners,
             chosen_patient=letter.chosen_patient,
             chosen_gp=correction.gp if correction else None,
+            chosen_name=(
+                _notice(letter).registered_gp
+                if correction and "registered_gp.name" in (correction.fields or {})
+                else None
+            ),
         )
 
     # ------------------------------------------------------------------------------------------------- asking
@@ -286,9 +315,18 @@ class Intake:
                     waiting.append((letter, ask))
                 else:
                     log.failure("plan_not_recorded", problem, envelope=letter.envelope.id)
+                    await self._set_aside_whole(letter)
         for letter, _ in waiting:
+            await self._set_aside_whole(letter)
+
+    async def _set_aside_whole(self, letter: _Letter) -> None:
+        """The store refuses what was decided, again and again: people are told, nothing of the letter is written."""
+        envelope = letter.envelope
+        log.get().error("plan_not_recorded", envelope=envelope.id, adapter=envelope.adapter)
+        (problem,) = await self.store.record([self._corrupt(envelope)])
+        if problem is not None:
             # Still open in the store: decided again at the next start, and counted as open until then.
-            log.get().error("plan_not_recorded", envelope=letter.envelope.id, adapter=letter.envelope.adapter)
+            log.failure("plan_not_recorded", problem, envelope=envelope.id)
 
     async def _contexts(self, waiting: Sequence[tuple[_Letter, Ask]]) -> list[Context]:
         """What the store knows, and who the substitutes, people on duty and other doctors are that rules may mean."""
@@ -349,7 +387,7 @@ class Intake:
                 return plan
         if recognised.why is Why.UNREADABLE:
             return planning.plan_corrupt(site, arrival.envelope, Why.UNREADABLE, now)
-        if why := _set_aside(arrival):
+        if why := _set_aside(site, arrival):
             return planning.plan_hold(site, arrival, context, why, now)
         if recognised.outcome is Outcome.UNCLEAR:
             return planning.plan_hold(site, arrival, context, recognised.why or Why.UNCLEAR, now)
@@ -373,12 +411,16 @@ class Intake:
     def _decide(
         self, site: Site, letter: _Letter, facts: dict[str, object], now: datetime
     ) -> engine.Decision | None:
-        """The rules' word. What a person released is sent: only rules that send are asked then."""
+        """The rules' word. What a desk or an admin released is sent: only rules that send are asked then.
+
+        A ward's lines mend what was missing; a rule that holds all the same was not about that.
+        """
         if site.rules is None:
             return None
         decision = engine.decide(site.rules, facts, now)  # type: ignore[arg-type]
         if (
             letter.correction is not None
+            and not letter.correction.by.startswith("ward:")
             and decision.action != "send"
             and not decision.why.startswith("floor")
         ):
@@ -445,12 +487,20 @@ class Intake:
         letter = await self._read(await self.store.stored(hold.envelope), correction)
         if letter.plan is not None or letter.recognised is None:
             raise Refused("these bytes cannot be read: reject the hold, or answer the ward by hand")
+        if letter.envelope.flaw is not None:
+            raise Refused(
+                "only a part of this letter was kept: reject the hold, and have the ward send it anew"
+            )
+        if correction.by.startswith("ward:") and hold.why in _NO_LINE_MENDS:
+            raise Refused(
+                "no line that a ward fills in mends this letter: it must come anew, or a desk decides"
+            )
         if correction.patient is not None:
             letter.chosen_patient = await self.store.registration_by_ins(correction.patient)
             if letter.chosen_patient is None:
                 raise NotFound("no registered patient has this INS")
         await self._resolve([letter])
-        if letter.resolution is None:
+        if letter.resolution is None or letter.plan is not None:
             raise Refused("no letter was recognised in it: it can be rejected, not sent by itself")
         for draw in range(TRIES):
             site, now = self.site(), self.clock.now()
@@ -554,13 +604,17 @@ def _is_addressed_to_us(site: Site, arrival: Arrival) -> bool:
     )
 
 
-def _set_aside(arrival: Arrival) -> Why | None:
+def _set_aside(site: Site, arrival: Arrival) -> Why | None:
     """What holds an arrival whatever the rules say."""
     if arrival.envelope.flaw is not None:
         return arrival.envelope.flaw
     nobody_is_listed = arrival.ward is not None and arrival.table is not None and not arrival.table.senders
     if not arrival.listed and (arrival.recognised.outcome is not Outcome.OTHER or nobody_is_listed):
         return Why.UNLISTED_SENDER
+    if arrival.recognised.outcome is not Outcome.OTHER and not planning.authentic(site, arrival):
+        return (
+            Why.AUTHENTICATION_FAILED
+        )  # the sender's name is on the list, and the server says it is borrowed
     problems = {problem.code for problem in arrival.notice.problems}
     return next((why for why in (Why.TWO_PATIENTS, Why.BROKEN_PACKAGE) if why.value in problems), None)
 

@@ -411,6 +411,7 @@ def _ids(value: str | None) -> tuple[str, ...]:
     """Message-IDs without inner spaces; a lone word without brackets counts as one."""
     if not value:
         return ()
+    value = re.sub(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff]", "", value)  # what no database takes as text
     found = [re.sub(r"\s", "", one) for one in _MESSAGE_ID.findall(value)[:200]]
     if not found and "@" in value and not re.search(r"\s", value.strip()):
         found = [f"<{value.strip()}>"]

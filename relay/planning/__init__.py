@@ -33,7 +33,7 @@ from relay.planning.notices import (
     plan_reject,
     plan_release,
 )
-from relay.planning.replies import ask_of_mail, plan_reply
+from relay.planning.replies import ask_of_mail, authentic, plan_reply
 from relay.planning.site import Arrival, Correction, Site, SiteSource, people_meant
 from relay.tokens import Tokens
 
@@ -45,6 +45,7 @@ __all__ = [
     "Tokens",
     "ask_of_mail",
     "ask_of_notice",
+    "authentic",
     "people_meant",
     "plan_admin",
     "plan_corrupt",

@@ -72,6 +72,13 @@ NOTICE: Final = "notice"
 FORMS: Final = ("cda", "hprim", "hl7v2", "fhir", "pdf", "text", NOTICE)
 """In which a stay may have been told: the formats of letters, and a notice without any."""
 _IDENTITY: Final = frozenset({Why.FLOOR_IDENTITY, Why.TWO_PATIENTS})
+_NOTHING_TO_FILL_IN: Final = frozenset(
+    {
+        Why.FLOOR_CONSENT, Why.OBJECTION, Why.TWO_PATIENTS, Why.BROKEN_PACKAGE, Why.AUTHENTICATION_FAILED,
+        Why.TOO_LARGE, Why.TRUNCATED,
+    }
+)  # fmt: skip
+"""No line of the ward's would make these letters fit to leave."""
 _LAST_RESORT: Final = "1d"
 _ROOM: Final = 16_384
 """Bytes our own headers and words may add to a letter."""
@@ -473,7 +480,7 @@ def plan_hold(
                     said,
                     patient=named,
                     identity=identity,
-                    fields=why not in (Why.FLOOR_CONSENT, Why.OBJECTION),
+                    fields=why not in _NOTHING_TO_FILL_IN,
                 ),
                 at,
                 seed=envelope.id,
