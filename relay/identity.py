@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from anyascii import anyascii
@@ -98,6 +99,7 @@ def passes_luhn(digits: str) -> bool:
     return total % 10 == 0
 
 
+@lru_cache(maxsize=4096)  # a batch compares the same doctors for each of its letters
 def normal_rpps(text: str | None) -> str | None:
     """The bare 11 digits, or None. "8" + 11 digits is the same number in IDNPS form (annexe CI-SIS "Identifiants")."""
     bare = _SPACING.sub("", text or "")
