@@ -21,7 +21,6 @@ from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import psycopg
 from sqlalchemy import Connection, Engine, Insert, Select, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
@@ -470,6 +469,8 @@ class Postgres(Database):
 
     async def _watch(self) -> None:
         """LISTEN on a connection of its own; when it breaks, wake everybody once after it is back."""
+        import psycopg  # 9 MB that a relay on SQLite does without
+
         options = self._url.translate_connect_args(username="user", database="dbname")
         pause = 0.2
         while True:
