@@ -63,7 +63,7 @@ class Books:
     def quiet(self) -> bool:
         """Nothing waits to be decided or to leave."""
         waiting = sum(self.status["deliveries"][state] for state in UNFINISHED)
-        return self.status["open"] == 0 and waiting == 0
+        return bool(self.status["open"] == 0 and waiting == 0)
 
     def check(self) -> None:
         """The conservation law and every promise that is a query."""
