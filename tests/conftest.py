@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -238,7 +239,9 @@ def make_site(
             port=console,
         )  # fmt: skip
         rules_file = Path(__file__).resolve().parent.parent / "rules" / "sets" / "standard.yaml"
-        (folder / "routes.yaml").write_text(rules or rules_file.read_text(encoding="utf-8"), encoding="utf-8")
+        # Tests run at night too: the standard set as it is shipped, but for its quiet hours.
+        text = rules or re.sub(r",? *quiet: \w+", "", rules_file.read_text(encoding="utf-8"))
+        (folder / "routes.yaml").write_text(text, encoding="utf-8")
         site.keys()
         made.append(site)
         return site
