@@ -144,6 +144,7 @@ def backlog(site: Site, letters: Sequence[Letter], size: Size, *, kill_at: float
         process = site.start(place)
         gauge = sites.Gauge(process)
     wait(site, len(letters), len(letters), process)
+    site.died(place, process)
     records = site.ask("records")
     gauge.read()
     when = sites.moments([*records["letters"], *records["alerts"]])
@@ -192,6 +193,7 @@ def trickle(site: Site, letters: Sequence[Letter], gap: float) -> Figures:
                 time.sleep(max(0.0, at - time.monotonic()))
                 came[letter.mark] = sites.arrive(session, letter)
         wait(site, len(letters), len(letters), process)
+        site.died(place, process)
         gauge.read()
         cpu, took = gauge.cpu - cpu_before, time.monotonic() - began
         records = site.ask("records")

@@ -271,6 +271,12 @@ class Site:
                 env=self._environment, start_new_session=True,
             )  # fmt: skip
 
+    def died(self, place: Path, process: subprocess.Popen[bytes]) -> None:
+        """Say the relay's last words, and end, when it ended by itself."""
+        if (code := process.poll()) is not None:
+            words = (place / "log.jsonl").read_text(errors="replace").splitlines()[-5:]
+            raise SystemExit("\n".join([f"the relay ended by itself, exit {code}:", *words]))
+
     def status(self, place: Path) -> dict[str, Any]:  # Any: JSON
         """What the relay says of itself."""
         found: dict[str, Any] = json.loads(self._relay(place, "status", "--json"))
