@@ -48,7 +48,7 @@ async def examine(settings: Settings, *, online: bool = False) -> list[Found]:
     """
     found = [Found("configuration", "ok", str(settings.file))]
     found += _adapters(settings)
-    found += _watched(settings)
+    found += watched(settings)
     found += _certificates(settings)
     found += _keys(settings)
     found += await _database_and_rules(settings)
@@ -73,7 +73,7 @@ def _adapters(settings: Settings) -> Iterator[Found]:
         )
 
 
-def _watched(settings: Settings) -> Iterator[Found]:
+def watched(settings: Settings) -> Iterator[Found]:
     """Answers and receipts come back to the address mail is sent from: somebody must read it."""
     mail = settings.mail
     if mail is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,11 @@ incidents = typer.Typer(help="What may have to be notified.", no_args_is_help=Tr
 
 STATE = typer.Option(None, "--state", help="Only those in this state.")
 SINCE = typer.Option(None, "--since", help="Only from this date, time, or this long ago (7d).")
-LIMIT = typer.Option(100, "--limit", min=1, help="At most this many, the latest first.")
+LIMIT = typer.Option(
+    None, "--limit", min=1, help="At most this many, the latest first; left out: all with --json, else 100."
+)
+PAGE = 100
+ALL = 2**31 - 1
 
 # What people see of each row; `--json` has all of it.
 ENVELOPES = ("id", "adapter", "kind", "state", "why", "rule", "reference", "received_at")
@@ -64,47 +69,51 @@ def _with_store(work: Callable[[Settings, Store], Awaitable[object]]) -> object:
 
 
 def _list(
-    name: str, state: str | None, since: str | None, limit: int, columns: Sequence[str], nothing: str
+    name: str, state: str | None, since: str | None, limit: int | None, columns: Sequence[str], nothing: str
 ) -> int:
     known = STATES[name]
     if state is not None and state not in known:
         raise UsageError(f"--state « {state} » is none of {', '.join(known)}")
 
+    most = limit or (ALL if shared.chosen.json else PAGE)
+
     async def work(site: Settings, store: Store) -> object:
-        return await getattr(store, name)(state=state, since=shared.since(since, site.timezone), limit=limit)
+        return await getattr(store, name)(state=state, since=shared.since(since, site.timezone), limit=most)
 
     rows = _with_store(work)
     assert isinstance(rows, (list, tuple))  # noqa: S101 - every list of the store
     shared.show_rows(rows, columns, nothing)
+    if limit is None and not shared.chosen.json and len(rows) == PAGE:
+        print(f"the latest {PAGE}; --limit shows more", file=sys.stderr)
     return 0
 
 
 @envelopes.command("list")
-def list_envelopes(state: str | None = STATE, since: str | None = SINCE, limit: int = LIMIT) -> int:
+def list_envelopes(state: str | None = STATE, since: str | None = SINCE, limit: int | None = LIMIT) -> int:
     """List arrivals."""
     return _list("envelopes", state, since, limit, ENVELOPES, "nothing arrived")
 
 
 @deliveries.command("list")
-def list_deliveries(state: str | None = STATE, since: str | None = SINCE, limit: int = LIMIT) -> int:
+def list_deliveries(state: str | None = STATE, since: str | None = SINCE, limit: int | None = LIMIT) -> int:
     """List copies."""
     return _list("deliveries", state, since, limit, DELIVERIES, "nothing leaves")
 
 
 @threads.command("list")
-def list_threads(state: str | None = STATE, since: str | None = SINCE, limit: int = LIMIT) -> int:
+def list_threads(state: str | None = STATE, since: str | None = SINCE, limit: int | None = LIMIT) -> int:
     """List follow-ups."""
     return _list("threads", state, since, limit, THREADS, "no follow-up")
 
 
 @hold.command("list")
-def list_holds(state: str | None = STATE, since: str | None = SINCE, limit: int = LIMIT) -> int:
+def list_holds(state: str | None = STATE, since: str | None = SINCE, limit: int | None = LIMIT) -> int:
     """List what waits for a person."""
     return _list("holds", state, since, limit, HOLDS, "nothing is held")
 
 
 @incidents.command("list")
-def list_incidents(state: str | None = STATE, since: str | None = SINCE, limit: int = LIMIT) -> int:
+def list_incidents(state: str | None = STATE, since: str | None = SINCE, limit: int | None = LIMIT) -> int:
     """List incidents."""
     return _list("incidents", state, since, limit, INCIDENTS, "no incident")
 

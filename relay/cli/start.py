@@ -128,11 +128,15 @@ def run(
     """Run the relay until SIGTERM."""
     if only not in (None, "intake", "dispatch", "console"):
         raise UsageError(f"--only is intake, dispatch or console, not « {only} »")
+    from relay import checking, log
     from relay.daemon import Daemon, check_adapter
 
     site = shared.settings()
     for table in site.adapters.values():
         check_adapter(site, table)
+    for finding in checking.watched(site):
+        if finding.severity != "ok":
+            log.get().warning("check", step=finding.name, why=finding.text)
     asyncio.run(Daemon(site, only=only).run())  # type: ignore[arg-type]
     return 0
 
