@@ -14,8 +14,7 @@ import importlib
 import signal
 import socket
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -25,8 +24,10 @@ from relay import __version__, console, log, metrics, planning, registers
 from relay.clock import SystemClock
 from relay.config import CHAT_KINDS, AdapterTable, Settings, first, translate
 from relay.dispatch import Dispatch
-from relay.errors import ConfigurationError, Unavailable, Verdict
+from relay.errors import ConfigurationError, Deferred, RelaisError, Unavailable, Verdict
+from relay.health import Health
 from relay.intake import Intake
+from relay.model import Why
 from relay.ports import Adapter, Clock, Inbox, Limits, Sender, Tools
 from relay.registers import BadLine, Duty
 from relay.schedule import Schedule
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
 DRAIN = 10.0  # seconds between SIGTERM and the end
 LAST_PAGES = 3.0  # seconds for the pages' last answers
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0  # seconds between two tries of a broken adapter
-ALERT_AFTER = timedelta(minutes=2)
-"""An adapter that stays away this long is worth a mail to the admins; a hiccup is not."""
 
 Role = Literal["intake", "dispatch", "console"]
 
@@ -218,16 +217,6 @@ def _duties(settings: Settings, rota: str) -> tuple[Duty, ...]:
 # ------------------------------------------------------------------------------------------------ the daemon
 
 
-@dataclass
-class _Health:
-    """One adapter, as its people see it."""
-
-    up: bool | None = None
-    since: datetime | None = None
-    detail: str = ""
-    told: bool = False
-
-
 class Daemon:
     """One running relay."""
 
@@ -245,7 +234,6 @@ class Daemon:
         self.readiness = console.Readiness()
         self._stopping = asyncio.Event()
         self._mounts: dict[str, object] = {}
-        self._health: dict[str, _Health] = {}
 
     def stop(self) -> None:
         """Begin the orderly end."""
@@ -281,9 +269,9 @@ class Daemon:
         self.site = open_site(self.settings, await rules_in_force(self.settings, self.store), self._limits)
         source = self.current_site
         self.intake = Intake(self.store, self.inboxes, source, self.clock)
-        self.dispatch = Dispatch(self.store, self.senders, source, self.clock)
+        self.health = Health(self.store, source, self.clock, adapters)
+        self.dispatch = Dispatch(self.store, self.senders, source, self.clock, self.health.heard)
         self.schedule = Schedule(self.store, source, self.clock)
-        self._health = {name: _Health(since=self.clock.now()) for name in adapters}
         self.readiness.database = True
         self.readiness.rules = True
         self.readiness.adapters.update(dict.fromkeys(adapters, False))
@@ -320,10 +308,13 @@ class Daemon:
 
     def _work(self, server: uvicorn.Server | None) -> list[tuple[str, Coroutine[object, object, None]]]:
         work: list[tuple[str, Coroutine[object, object, None]]] = []
+        if self.does("intake") or self.does("dispatch"):
+            work.append(("health", self.health.run()))
         if self.does("intake"):
             work.append(("intake", self._intake()))
         if self.does("dispatch"):
             work.append(("dispatch", self._dispatch()))
+            self.schedule.every("reclaim", self.dispatch.reclaim, minute="*")
             work.append(("schedule", self.schedule.run()))
         if server is not None:
             work.append(("console", server.serve()))
@@ -342,6 +333,8 @@ class Daemon:
     async def _dispatch(self) -> None:
         """Settle what an earlier life left half sent, then serve every sender."""
         await self.dispatch.recover()
+        for name in await self.dispatch.unserved():
+            await self.health.down(name, Deferred(Why.NO_CHANNEL))
         async with asyncio.TaskGroup() as group:
             for name, sender in self.senders.items():
                 if name not in self.inboxes:
@@ -356,11 +349,11 @@ class Daemon:
             try:
                 await sender.probe()
             except Verdict as verdict:
-                await self._down(name, verdict)
+                await self._heard(name, verdict)
                 await self.clock.sleep(pause)
                 pause = min(LONGEST_PAUSE, pause * 2)
             else:
-                await self._up(name)
+                await self._heard(name, None)
                 return
 
     async def _supervise(self, name: str) -> None:
@@ -370,48 +363,23 @@ class Daemon:
             began = self.clock.monotonic()
             try:
                 await self.inboxes[name].probe()
-                await self._up(name)
+                await self._heard(name, None)
                 await self.intake.watch(name)
             except Verdict as verdict:
-                await self._down(name, verdict)
+                await self._heard(name, verdict)
+            except RelaisError:
+                raise
+            except Exception as error:  # noqa: BLE001 - an adapter's defect is this adapter's trouble, never the others'
+                log.failure("adapter_failed", error, adapter=name)
+                await self._heard(name, Deferred(Why.PROTOCOL))
             if self.clock.monotonic() - began > LONGEST_PAUSE:
                 pause = FIRST_PAUSE
             await self.clock.sleep(pause)
             pause = min(LONGEST_PAUSE, pause * 2)
 
-    async def _up(self, name: str) -> None:
-        health = self._health[name]
+    async def _heard(self, name: str, verdict: Verdict | None) -> None:
         self.readiness.adapters[name] = True
-        metrics.adapter_up(name, True)
-        if health.up:
-            return
-        health.up, health.since, health.detail = True, self.clock.now(), ""
-        log.get().info("adapter_up", adapter=name)
-        await self.store.adapter_state(name, "up", "")
-        if health.told:
-            health.told = False
-            await self._tell_admins("healed", name, "")
-
-    async def _down(self, name: str, verdict: Verdict) -> None:
-        health = self._health[name]
-        self.readiness.adapters[name] = True
-        metrics.adapter_up(name, False)
-        if health.up is not False:
-            health.up, health.since = False, self.clock.now()
-        if health.detail != verdict.why:
-            health.detail = verdict.why
-            log.get().warning("adapter_down", adapter=name, why=verdict.why, code=verdict.detail or None)
-            await self.store.adapter_state(name, "down", verdict.why)
-        if not health.told and health.since and self.clock.now() - health.since >= ALERT_AFTER:
-            health.told = True
-            await self._tell_admins("broken", name, verdict.why)
-
-    async def _tell_admins(self, what: Literal["broken", "healed"], name: str, why: str) -> None:
-        """One mail when an adapter breaks, one when it heals, with the age of the oldest waiting."""
-        status = await self.store.status()
-        plan = planning.plan_admin(self.site, what, name, why, status["oldest_waiting_s"], self.clock.now())
-        if plan is not None:
-            await self.store.record([plan])
+        await self.health.heard(name, verdict)
 
     # ---------------------------------------------------------------------------------------- console, signals
 
@@ -484,6 +452,9 @@ class Daemon:
         for task in pages:
             task.cancel()
         await asyncio.gather(*pages, return_exceptions=True)
+        with contextlib.suppress(RelaisError):  # a database that went away is why we end, perhaps
+            for name in self.health.tried():
+                await self.store.adapter_state(name, "down", "stopped")
         log.get().info("stopped")
 
 

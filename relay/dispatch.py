@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -50,6 +50,7 @@ AMBIGUOUS_WAIT = timedelta(seconds=5)
 
 TRIES = 5
 """How often a consequence is planned again when somebody changed its thread meanwhile."""
+Heard = Callable[[str, Verdict | None], Awaitable[None]]
 HOLD_NOTES_APART = timedelta(minutes=1)
 """A desk gets at most one mail about a held letter a minute."""
 
@@ -70,9 +71,16 @@ class Dispatch:
     """Runs the senders of one node."""
 
     def __init__(
-        self, store: Store, senders: Mapping[str, Sender], site: planning.SiteSource, clock: Clock
+        self,
+        store: Store,
+        senders: Mapping[str, Sender],
+        site: planning.SiteSource,
+        clock: Clock,
+        heard: Heard | None = None,
     ) -> None:
+        """`heard` is told when a sender took something (None), and why when it could not be reached."""
         self.store, self.senders, self.site, self.clock = store, senders, site, clock
+        self._heard = heard
         self._draw = random.Random()  # noqa: S311 - spreads retries, guards nothing
         self._draining = False
         self._last_hold_note: dict[str, datetime] = {}
@@ -85,6 +93,22 @@ class Dispatch:
             log.get().warning("recovered", count=sum(counts.values()))
         if counts.get("unsure"):
             await self._give_up_unsure()
+
+    async def reclaim(self) -> None:
+        """What a node that is no more, or a send that never ended, has held for longer than its lease."""
+        counts = await self.store.reclaim()
+        if any(counts.values()):
+            log.get().warning("reclaimed", count=sum(counts.values()))
+        if counts.get("unsure"):
+            await self._give_up_unsure()
+
+    async def unserved(self) -> list[str]:
+        """The names of adapters for which copies wait and that this site has no more: nothing would ever take them."""
+        names: set[str] = set()
+        for state in (DeliveryState.QUEUED, DeliveryState.DEFERRED, DeliveryState.AMBIGUOUS):
+            rows = await self.store.deliveries(state=state.value, limit=10_000)
+            names.update(str(row["adapter"]) for row in rows)
+        return sorted(names - set(self.senders))
 
     async def _give_up_unsure(self) -> None:
         """Copies twice on the wire when we died: a third might be a third letter, so a person is told instead."""
@@ -164,7 +188,14 @@ class Dispatch:
             away = [a for a in tried if a.state is DeliveryState.DEFERRED and a.why in CONNECTION]
             if away and len(away) == len(tried):
                 pause = 60.0 if away[0].why in OURS else 1.0
+                await self._tell(name, Deferred(away[0].why or Why.CONNECTION))
+            elif any(a.state is DeliveryState.SENT for a in tried):
+                await self._tell(name, None)
         return pause
+
+    async def _tell(self, name: str, verdict: Verdict | None) -> None:
+        if self._heard is not None:
+            await self._heard(name, verdict)
 
     def _spaced(self, claimed: Sequence[Delivery]) -> tuple[list[Delivery], list[Attempt]]:
         """Mails to a desk about held letters go a minute apart; each that must wait gets a minute of its own."""
@@ -197,12 +228,23 @@ class Dispatch:
         ready, unwritten = await self.compose(self.site(), some)
         allowed = await self.store.in_flight([delivery.id for delivery in ready]) if ready else frozenset()
         going = [delivery for delivery in ready if delivery.id in allowed]
+        if len(going) < len(ready):
+            # Stopped or paused since they were claimed: what is only paused must be claimable once it goes on.
+            await self.store.release([delivery.id for delivery in ready if delivery.id not in allowed])
         crash.point("in_flight", name)
-        answers = await sender.send_many(going)
+        answers = await self._sent(sender, going)
         crash.point("sent", name)
         tried = [self.attempt(delivery, answer) for delivery, answer in zip(going, answers, strict=True)]
         await self._conclude(name, self.site(), some, [*unwritten, *tried])
         return tried
+
+    async def _sent(self, sender: Sender, going: Sequence[Delivery]) -> Sequence[Receipt | Verdict]:
+        """What the sender answers; a defect in it leaves us not knowing, and stops no other sender."""
+        try:
+            return await sender.send_many(going)
+        except Exception as error:  # noqa: BLE001 - whatever it was, bytes may have left
+            log.failure("sender_failed", error, adapter=sender.name, count=len(going))
+            return [Uncertain(Why.LOST_AFTER_SEND)] * len(going)
 
     async def compose(self, site: Site, claimed: Sequence[Delivery]) -> tuple[list[Delivery], list[Attempt]]:
         """Fill each delivery's message; what cannot be written is failed with its reason, the others go on."""
@@ -317,10 +359,13 @@ class Dispatch:
                     again.append((delivery, attempt))
                     continue
                 view = threads.get(delivery.thread or "")
-                if attempt.state is DeliveryState.FAILED:
-                    plan = planning.plan_failed(site, view, delivery, attempt.why or Why.REFUSED, now)
-                else:
-                    plan = planning.plan_sent(site, view, delivery, attempt.at)
+                try:
+                    if attempt.state is DeliveryState.FAILED:
+                        plan = planning.plan_failed(site, view, delivery, attempt.why or Why.REFUSED, now)
+                    else:
+                        plan = planning.plan_sent(site, view, delivery, attempt.at)
+                except Exception as error:  # noqa: BLE001 - that a copy left is entered whatever planning makes of it
+                    log.failure("consequence_not_planned", error, delivery=delivery.id)
                 if plan is not None:
                     seen.add(delivery.thread or delivery.id)
             entered.append((delivery, attempt))

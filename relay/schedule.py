@@ -19,6 +19,7 @@ from relay.errors import Stale
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from relay.model import Plan, Timer
     from relay.ports import Clock
     from relay.store import Store
 
@@ -32,6 +33,7 @@ class Schedule:
     def __init__(self, store: Store, site: planning.SiteSource, clock: Clock) -> None:
         self.store, self.site, self.clock = store, site, clock
         self._periodic: list[tuple[str, CronTrigger, Callable[[], Awaitable[None]]]] = []
+        self._stuck = False  # what was due last could not be answered
 
     def every(self, name: str, work: Callable[[], Awaitable[None]], **cron: int | str) -> None:
         """Run `work` by the site's wall clock: `every("daily_list", …, hour=18, minute=0)`."""
@@ -91,7 +93,7 @@ class Schedule:
         """Wait for the next timer, or for a commit after call `seen`: it may have brought an earlier one."""
         due = await self.store.next_timer()
         wait = LONGEST_WAIT
-        if due is not None:
+        if due is not None and not self._stuck:
             wait = min(wait, (due - self.clock.now()).total_seconds())
         if wait <= 0:
             return
@@ -106,18 +108,29 @@ class Schedule:
     async def turn(self) -> bool:
         """Fire what is due. Answers whether anything was."""
         due = await self.store.due_timers(BATCH)
+        self._stuck = False
         if not due:
             return False
         site = self.site()
         now = self.clock.now()
-        plans = [planning.plan_timer(site, timer, view, now) for timer, view in due]
+        planned: list[tuple[Timer, Plan]] = []
+        for timer, view in due:
+            try:
+                planned.append((timer, planning.plan_timer(site, timer, view, now)))
+            except Exception as error:  # noqa: BLE001 - one follow-up's defect must not silence the others
+                log.failure("timer_not_planned", error, thread=timer.thread)
         crash.point("timer_due")
-        for (timer, _), problem in zip(due, await self.store.record(plans), strict=True):
+        moved = False
+        problems = await self.store.record([plan for _, plan in planned])
+        for (timer, _), problem in zip(planned, problems, strict=True):
+            moved = moved or problem is None or isinstance(problem, Stale)
             if problem is None:
                 log.get().info("timer_fired", thread=timer.thread, kind=timer.kind, step=timer.level)
             elif not isinstance(problem, Stale):
                 log.failure("timer_not_recorded", problem, thread=timer.thread)
-        return True
+        # Timers that cannot be answered stay due, and show in `timer_overdue`: asked again later, not at once.
+        self._stuck = not moved
+        return moved
 
     async def _guarded(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         """Periodic work that fails is logged and comes round again."""

@@ -243,6 +243,10 @@ class Store:
         self.epoch, counts = await self._write(begin)
         return counts
 
+    async def reclaim(self) -> Mapping[str, int]:
+        """The same for claims whose lease ended, at any time; what this life holds within its lease stays its own."""
+        return await self._write(sending.recover)
+
     async def next_due(self, adapters: Sequence[str]) -> datetime | None:
         """When the next copy for these adapters can be claimed; None: none waits."""
         return await self._read(lambda connection: sending.next_due(connection, adapters))
