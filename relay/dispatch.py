@@ -225,6 +225,7 @@ class Dispatch:
 
         Written here and not for the whole batch: the letters of a handful are all that memory holds at once.
         """
+        some = await self._still_wanted(some)
         ready, unwritten = await self.compose(self.site(), some)
         allowed = await self.store.in_flight([delivery.id for delivery in ready]) if ready else frozenset()
         going = [delivery for delivery in ready if delivery.id in allowed]
@@ -237,6 +238,27 @@ class Dispatch:
         tried = [self.attempt(delivery, answer) for delivery, answer in zip(going, answers, strict=True)]
         await self._conclude(name, self.site(), some, [*unwritten, *tried])
         return tried
+
+    async def _still_wanted(self, some: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Without those that were on the wire when people stopped the rest, and came back untaken."""
+        again = [
+            each for each in some if each.thread and (each.attempts or each.state is DeliveryState.AMBIGUOUS)
+        ]
+        if not again:
+            return some
+        contexts = await self.store.contexts([Ask(threads=(each.thread or "",)) for each in again])
+        stopped: list[DeliveryNews] = []
+        for delivery, context in zip(again, contexts, strict=True):
+            why = planning.no_longer(next(iter(context.threads), None), delivery)
+            if why is not None:
+                stopped.append(DeliveryNews(delivery.id, DeliveryState.CANCELLED, why))
+        if not stopped:
+            return some
+        (problem,) = await self.store.record([Plan(at=self.clock.now(), news=tuple(stopped))])
+        if problem is not None:
+            log.failure("plan_not_recorded", problem)
+        gone = {news.delivery for news in stopped}
+        return [each for each in some if each.id not in gone]
 
     async def _sent(self, sender: Sender, going: Sequence[Delivery]) -> Sequence[Receipt | Verdict]:
         """What the sender answers; a defect in it leaves us not knowing, and stops no other sender."""

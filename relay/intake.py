@@ -504,6 +504,8 @@ class Intake:
             raise Refused("no letter was recognised in it: it can be rejected, not sent by itself")
         for draw in range(TRIES):
             site, now = self.site(), self.clock.now()
+            if draw:
+                hold = await self.store.hold(correction.hold)  # somebody may have settled it meanwhile
             (context,) = await self._contexts([(letter, self._ask(letter))])
             arrival = replace(self._decided(site, letter, context, now), draw=draw)
             if arrival.decision is None or arrival.decision.action != "send":

@@ -856,7 +856,7 @@ class Plan:
     drop_timers: tuple[str, ...] = ()  # threads whose timers of other revisions or all go
     done_timers: tuple[str, ...] = ()  # timer ids this plan answers
     hold: Hold | None = None
-    end_hold: tuple[str, ...] = ()  # hold ids
+    end_hold: tuple[str, ...] = ()  # hold ids; refused with Stale when one is settled already
     grants: tuple[ButtonGrant, ...] = ()
     used_grant: str | None = None  # refused with Stale when it is used already
     void_grants_of: tuple[str, ...] = ()  # threads whose unused buttons end now

@@ -10,6 +10,7 @@ events   receipts, what was sent or failed, timers, presses, commands
 """
 
 from relay.planning.events import (
+    no_longer,
     plan_admin,
     plan_failed,
     plan_linked,
@@ -46,6 +47,7 @@ __all__ = [
     "ask_of_mail",
     "ask_of_notice",
     "authentic",
+    "no_longer",
     "people_meant",
     "plan_admin",
     "plan_corrupt",

@@ -33,7 +33,7 @@ from relay.model import (
     delivery_id,
 )
 from relay.planning.copies import To, mail, second_row, shown
-from relay.planning.draft import Draft, unless_observing
+from relay.planning.draft import TELLING, Draft, unless_observing
 from relay.planning.notices import plan_ignore
 from relay.planning.replies import answer, ask, authentic, tokens_of
 from relay.planning.site import CHAT_KINDS, thread_id
@@ -201,6 +201,17 @@ def _failed(draft: Draft, delivery: Delivery, why: Why) -> None:
         draft.tell_desk(desk.name if desk else None, words.desk_thread(thread.reference, why))
 
 
+def no_longer(view: ThreadView | None, delivery: Delivery) -> Why | None:
+    """Why a copy that is to be tried again must not leave any more: it was on the wire when people stopped the rest."""
+    if view is None or delivery.purpose not in TELLING or threads.is_hospital(delivery.to):
+        return None
+    if view.thread.closed_reason in (Why.RECALLED.value, Why.SUPERSEDED.value):
+        return Why(view.thread.closed_reason)
+    if any(part.key == delivery.to and part.revoked for part in view.thread.participants):
+        return Why.NOT_MY_PATIENT
+    return None
+
+
 def _is_chat(site: Site, delivery: Delivery) -> bool:
     table = site.settings.adapters.get(delivery.adapter)
     return table is not None and table.kind in CHAT_KINDS
@@ -235,9 +246,9 @@ def plan_failed(
     site: Site, view: ThreadView | None, delivery: Delivery, why: Why, at: datetime
 ) -> Plan | None:
     """A copy was refused for good, or given up. None when nobody needs to know."""
-    if delivery.to.startswith("desk:"):
-        # Who takes what nobody took cannot be reached: the last who can act are the admins.
-        words = site.words.undelivered(delivery.reference or "", delivery.to.removeprefix("desk:"), why)
+    if delivery.to.startswith(("desk:", "ward:")):
+        # The hospital's own people cannot be reached: the last who can act are the admins.
+        words = site.words.undelivered(delivery.reference or "", delivery.to.partition(":")[2], why)
         copies = to_admins(site, words, at, seed=f"{delivery.id}/failed")
         audit = (AuditEvent("relay", "delivery_failed", delivery.id, why),)
         return Plan(at=at, deliveries=copies, audit=audit) if copies else None
@@ -471,6 +482,15 @@ def _open_letters(context: Context, link: Link) -> tuple[tuple[str, datetime], .
 # ------------------------------------------------------------------------------------------------------ commands
 
 
+_REFUSALS: Final = {
+    Why.PRESS_NOT_YOURS: "who acts takes no part in this follow-up, or may not do this",
+    Why.PRESS_USED: "that is so already",
+    Why.PRESS_TAKEN: "somebody else has taken it",
+    Why.PRESS_EXPIRED: "that cannot be done in this state, or no longer",
+}
+"""The reasons as an admin reads them who typed a command; a phone shows them as answers to a button."""
+
+
 def plan_verb(site: Site, view: ThreadView, verb: Verb, by: str, text: str | None, at: datetime) -> Plan:
     """One verb from the command line or a page. Raises Refused, saying why, when it may not or cannot be done.
 
@@ -483,7 +503,8 @@ def plan_verb(site: Site, view: ThreadView, verb: Verb, by: str, text: str | Non
     step = threads.advance(thread, event, at, view.timers)
     if step.refused is not None or not step.changed:
         why = step.refused or Why.PRESS_USED
-        raise Refused(f"{verb.value} {thread.reference}: {words.why(why)} ({thread.state.value})")
+        said = _REFUSALS.get(why) or words.why(why)
+        raise Refused(f"{thread.reference} is {thread.state.value}, owner {thread.owner or 'none'}: {said}")
     draft.take(step)
     draft.carry_out(step, event)
     draft.note(verb.value, Why.COMMAND)
@@ -540,7 +561,13 @@ def plan_objection(site: Site, view: ThreadView, scope: str, by: str, at: dateti
         d
         for d in view.deliveries
         if d.state
-        in (DeliveryState.QUEUED, DeliveryState.DEFERRED, DeliveryState.HELD, DeliveryState.SENDING)
+        in (
+            DeliveryState.QUEUED,
+            DeliveryState.DEFERRED,
+            DeliveryState.HELD,
+            DeliveryState.SENDING,
+            DeliveryState.AMBIGUOUS,
+        )
         and not threads.is_hospital(d.to)
     ]
     gp = view.thread.gp

@@ -413,6 +413,9 @@ def _step(draft: Draft, arrival: Arrival, event: Event, *, note: str = "") -> Pl
     view = draft.view
     assert view is not None  # noqa: S101 - replies belong to a thread here
     step = threads.advance(view.thread, event, draft.at, view.timers)
+    if step.refused is not None and event.what is Verb.REFUSE:
+        # « Pas mon patient » is never too late to be heard: a letter may have reached the wrong person.
+        return _held(draft.site, arrival, Context(), draft.at, Why.GP_REFUSED, view=view)
     if step.refused is not None and not note:
         return _settled(draft, arrival, step.refused)
     if step.refused is None:

@@ -78,6 +78,7 @@ class _World:
     copies: dict[str, _Copy]
     by_thread: dict[str | None, list[_Copy]]
     grants: dict[str, int | None]  # used_at
+    holds: dict[str, int | None]  # ended_at
     timers: dict[str, int | None]  # done_at
     # what is to be written, in the order of the plans
     decisions: list[Record] = field(default_factory=list)
@@ -203,7 +204,19 @@ def _look(work: Transaction, plans: Sequence[Plan]) -> _World:
             sorted({name for plan in plans for name in plan.done_timers}),
         )
     }
-    return _World(envelopes, threads, references, stays, documents, prints, copies, by_thread, grants, timers)
+    hold = tables.hold
+    holds = {
+        row.id: row.ended_at
+        for row in among(
+            connection,
+            locking(select(hold.c.id, hold.c.ended_at).order_by(hold.c.id)),
+            hold.c.id,
+            sorted({name for plan in plans for name in plan.end_hold}),
+        )
+    }
+    return _World(
+        envelopes, threads, references, stays, documents, prints, copies, by_thread, grants, holds, timers
+    )
 
 
 def _owners(connection: Connection, table: Any, value: str, keys: Any) -> dict[str, str]:
@@ -247,6 +260,8 @@ def _weigh(world: _World, plan: Plan) -> RelaisError | None:
             return Stale("the stay belongs to another follow-up")
     if plan.used_grant is not None and world.grants.get(plan.used_grant, 0) is not None:
         return Stale("the button was used meanwhile")
+    if any(name not in world.new_holds and world.holds.get(name, 0) is not None for name in plan.end_hold):
+        return Stale("somebody settled this hold meanwhile")
     if any(world.timers.get(name, 0) is not None for name in plan.done_timers):
         return Stale("the timer was answered meanwhile")
     if any(news.delivery not in world.copies for news in plan.news):
@@ -296,11 +311,12 @@ def _take(world: _World, plan: Plan, work: Transaction) -> None:
     for name in plan.done_timers:
         world.timers[name] = world.done_timers[name] = at
     for name in plan.end_hold:
-        world.ended_holds[name] = at
+        world.ended_holds[name] = world.holds[name] = at
         world.new_holds.pop(name, None)
     if plan.hold is not None:
         world.new_holds[plan.hold.id] = rows.hold_row(plan.hold, work.vault, work.day)
         world.ended_holds.pop(plan.hold.id, None)
+        world.holds[plan.hold.id] = None
     if plan.used_grant is not None:
         world.grants[plan.used_grant] = world.used_grants[plan.used_grant] = at
     for name in plan.void_grants_of:
