@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from adapters import memory
 from relay import planning
 from relay.dispatch import Dispatch
-from relay.errors import Deferred, Refused
+from relay.errors import Deferred, NotFound, Refused, Rejected, Stale
 from relay.health import Health
 from relay.model import (
     Ask,
@@ -26,6 +27,7 @@ from relay.model import (
     LadderStep,
     Link,
     Mailbox,
+    Plan,
     Press,
     Professional,
     Purpose,
@@ -630,3 +632,63 @@ async def test_what_was_accepted_is_decided_though_the_connection_breaks_before_
         await house.intake.watch("cardiologie")
     assert (await state_of(house))[0] == "decided"
     inbox.acknowledge = acknowledge  # type: ignore[method-assign]
+
+
+async def test_a_letter_recalled_while_on_the_wire_is_not_tried_again(house: House) -> None:
+    await house.take(letter())
+    (thread,) = await house.store.threads()
+
+    class Recalled:
+        name, kind, limits = "mss", "memory", house.sender.limits
+
+        async def send_many(self, deliveries: Any) -> Any:
+            view = await house.store.view(str(thread["id"]))
+            plan = planning.plan_recall(house.site, view, "ward:cardiologie", "erreur", house.clock.now())
+            assert await house.store.record([plan]) == [None]
+            return [Deferred(Why.BUSY) for _ in deliveries]
+
+    await house.dispatch.turn("mss", Recalled())  # type: ignore[arg-type]
+    house.clock.turn(hours=1)
+    await house.leave()
+    assert not [each for each in mails(house) if each.purpose == "letter"]
+    (copy,) = await house.copies(purpose="letter")
+    assert (copy["state"], copy["why"]) == ("cancelled", "recalled")
+
+
+async def test_what_was_released_is_not_rejected_and_what_was_rejected_is_not_released(house: House) -> None:
+    await house.take(without_gp("S-1"), without_gp("S-2"))
+    first, second = [await house.store.hold(str(row["id"])) for row in await house.store.holds()]
+    released = Correction("desk:sorties", first.id, gp=MARTIN.rpps, fields={})
+    late = planning.plan_reject(house.site, first, "desk:sorties", "non", house.clock.now())
+    await house.intake.release(released)
+    (problem,) = await house.store.record([late])
+    assert isinstance(problem, Stale)
+    early = planning.plan_reject(house.site, second, "desk:sorties", "non", house.clock.now())
+    assert await house.store.record([early]) == [None]
+    with pytest.raises(NotFound):
+        await house.intake.release(Correction("desk:sorties", second.id, gp=MARTIN.rpps))
+    states = {str(row["id"]): row["state"] for row in await house.store.envelopes()}
+    assert states == {first.envelope: "decided", second.envelope: "ignored"}
+
+
+def test_not_my_patient_is_heard_however_late() -> None:
+    site = make_site(rules=SEEN)
+    first, view = opened(site)
+    mail = one(first, Purpose.LETTER)
+    view = after(view, report(site, view, letters.mdn(original_message_id=mail.message_id or "")))
+    assert view.thread.state is ThreadState.CLOSED
+    late = AT + timedelta(days=60)
+    made = planning.plan_reply(
+        site, answer_to(site, mail, "ERREUR", sender=GP), Context(threads=(view,)), late
+    )
+    assert isinstance(made, Plan)
+    assert (made.state, made.why) == (EnvelopeState.HELD, Why.GP_REFUSED)
+
+
+async def test_a_ward_whose_mailbox_is_gone_is_the_admins_business(house: House) -> None:
+    await house.take(without_gp("S-1"))
+    for _ in range(2):
+        house.sender.fail(Rejected(Why.UNKNOWN_MAILBOX))
+    await house.leave()
+    assert {row["state"] for row in await house.copies(purpose="hold_note")} == {"failed"}
+    assert len(await house.copies(purpose="admin")) == 2
