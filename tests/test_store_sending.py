@@ -248,6 +248,7 @@ async def test_a_second_crash_in_flight_leaves_the_copy_to_people(place: Place) 
         place.clock.turn(days=30)
         assert await store.claim(["mss"], 10, 60) == ()
         assert (await line(store, first.id))["state"] == "ambiguous"
+        assert (await store.recover())["unsure"] == 1, "named at every start until a person was told"
         await store.requeue(first.id, by="admin")
         assert (await to_the_wire(store)).id == first.id
 

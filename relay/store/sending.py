@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Connection, bindparam, exists, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, bindparam, exists, func, or_, select, text, update
 
 from relay import tables
 from relay.model import Attempt, AuditEvent, Delivery, DeliveryState, Why
@@ -242,6 +242,9 @@ def recover(work: Transaction) -> Mapping[str, int]:
         changes.append({"b_id": row.id, "state": state, "why": why.value, "due": due, "lease_until": None})
         work.trail.append(AuditEvent("relay", "recovered", row.id, why))
     _set(work, changes)
+    # Also those that a life which died in its first moments had no time to give to people.
+    doubtful = (text(tables.DUE), _delivery.c.state == "ambiguous", _delivery.c.due.is_(None))
+    counts["unsure"] = work.run(select(func.count()).select_from(_delivery).where(*doubtful)).scalar_one()
     return counts
 
 
