@@ -59,7 +59,7 @@ TEXT_LIMIT, POPUP_LIMIT, BUTTON_LIMIT = 4096, 200, 64  # characters, characters,
 
 # What may be typed: a command, with dates or with the code of an invitation. Everything else is prose.
 _COMMAND = re.compile(
-    r"(/[a-zé]{1,16})(?:@\w{1,64})?((?: +\d{1,2}/\d{1,2}(?:/\d{4})?){0,2}| +[A-Za-z0-9_-]{8,64})\s*"
+    r"(/[a-zé]{1,16})(?:@\w{1,64})?((?: +\d{1,2}/\d{1,2}(?:/\d{4})?){0,2}|(?<=/start) +[A-Za-z0-9_-]{8,64})\s*"
 )
 
 

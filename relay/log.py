@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import traceback
 from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
@@ -86,11 +87,25 @@ def set_up(form: str = "json", level: str = "info") -> None:
         library.propagate = True
         library.setLevel(logging.WARNING)
     sys.excepthook = _last_resort
+    sys.unraisablehook = _unraisable
+    threading.excepthook = _in_thread
 
 
 def _last_resort(kind: type[BaseException], error: BaseException, _: TracebackType | None) -> None:
     """A traceback would show values: name the error's type and its places instead."""
     get().error("unhandled_error", error=kind.__name__, where=frames(error))
+
+
+def _unraisable(left: sys.UnraisableHookArgs) -> None:
+    """What a destructor raised; Python would print the error's words."""
+    where = frames(left.exc_value) if left.exc_value is not None else ""
+    get().error("unraisable_error", error=left.exc_type.__name__, where=where)
+
+
+def _in_thread(ended: threading.ExceptHookArgs) -> None:
+    """What ended a thread; Python would print the error's words."""
+    where = frames(ended.exc_value) if ended.exc_value is not None else ""
+    get().error("unhandled_error", error=ended.exc_type.__name__, where=where)
 
 
 def get() -> Any:  # structlog's bound loggers are built at run time
