@@ -431,7 +431,7 @@ def _named_by_rpps(
     candidates = (rpps, *others)
     if entry.two_names:
         return _Gp("conflict", candidates=candidates, notes=("rpps_two_names",))
-    if is_named(stated) and not _is_called(stated, entry.professional):
+    if is_named(stated) and not is_called(stated, entry.professional):
         return _Gp("conflict", candidates=candidates, notes=("rpps_other_name",))
     if rpps not in registered and any(not _has_left(each, directory) for each in registered):
         return _Gp("conflict", candidates=candidates, notes=("registry_other_gp",))
@@ -504,7 +504,7 @@ def _chosen(
         return _Gp("none", notes=("gp_unknown", "gp_chosen"))
     if not entry.professional.active:
         return _Gp("left", candidates=(number,), notes=("gp_left", "gp_chosen"))
-    if name is not None and is_named(name) and not _is_called(name, entry.professional):
+    if name is not None and is_named(name) and not is_called(name, entry.professional):
         return _Gp("conflict", candidates=(number,), notes=("rpps_other_name", "gp_chosen"))
     if not is_doctor(entry.professional):
         return _Gp("conflict", candidates=(number,), notes=("not_a_doctor", "gp_chosen"))
@@ -603,8 +603,10 @@ def _within(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
     return set(one) <= set(other) or set(other) <= set(one)
 
 
-def _is_called(stated: Person, professional: Professional) -> bool:
-    """Whether the letter's name can be that of the professional whose RPPS it gives."""
+def is_called(stated: Person, professional: Professional) -> bool:
+    """Whether the name that a letter gives can be that of the professional whose RPPS it gives; no name is no lie."""
+    if not is_named(stated):
+        return True
     family = professional.family_name
     if not tokens(family) or bears(stated, family, professional.given_name):
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
@@ -19,7 +19,7 @@ from relay.model import (
     derived_id,
 )
 from relay.ports import Limits
-from relay.resolution import same_stay
+from relay.resolution import is_called, same_stay
 from relay.tokens import THREAD_LENGTH, Tokens
 from relay.wording import Words, doctor
 
@@ -297,7 +297,7 @@ def recipients(
             gps = {gp.rpps} if gp else set()
             chosen = [rpps for rpps in dict.fromkeys(named) if rpps not in gps]
             return tuple(
-                r for rpps in (chosen if copies else chosen[:1]) for r in _professional(arrival, rpps)
+                r for rpps in (chosen if copies else chosen[:1]) for r in _named_in_letter(arrival, rpps)
             )
         case "sending_ward":
             ward = arrival.ward
@@ -312,6 +312,14 @@ def recipients(
             return (Recipient("patient", "", registration.patient_mss if registration else ""),)
         case _:
             return ()
+
+
+def _named_in_letter(arrival: Arrival, rpps: str) -> tuple[Recipient, ...]:
+    """Somebody the letter names: without an address where its name and its number are two people's, or they have left."""
+    person = arrival.people.get(rpps)
+    said = [each for each in arrival.notice.recipients if each.rpps == rpps]
+    sure = person is not None and person.active and all(is_called(each, person) for each in said)
+    return tuple(each if sure else replace(each, address="") for each in _professional(arrival, rpps))
 
 
 def _professional(arrival: Arrival, rpps: str | None) -> tuple[Recipient, ...]:
