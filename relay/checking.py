@@ -83,6 +83,13 @@ def watched(settings: Settings) -> Iterator[Found]:
         return
     if not any(fnmatchcase(mail.sender.rpartition("@")[2].lower(), glob) for glob in settings.domains):
         yield Found("sending address", "warning", "its domain is not in [relay] domains")
+    people = [(f"ward {ward.slug}", ward.reply_to) for ward in settings.wards.values()]
+    people += [(f"desk {desk.name}", desk.mail) for desk in settings.desks.values()]
+    people += [("admins", address) for address in settings.admins]
+    for who, address in people:
+        # Nothing would ever reach them, and a held letter would wait unseen.
+        if not any(fnmatchcase(address.rpartition("@")[2].lower(), glob) for glob in settings.domains):
+            yield Found(who, "error", "their mail address is in no domain of [relay] domains")
     if any(table.role == "replies" for table in settings.adapters.values()):
         yield Found("replies", "ok", "the relay's own mailbox is watched")
     else:

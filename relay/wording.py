@@ -642,12 +642,12 @@ class Words:
     def undelivered(self, reference: str, desk: str, why: Why) -> Mail:
         """A desk that cannot be reached."""
         return Mail(
-            self.say("Relais : un bureau n'est pas joignable"),
+            self.say("Relais : une adresse de l'hôpital n'est pas joignable"),
             self._body(
                 [
                     self.ref(reference) if reference else "",
                     self.say(
-                        "Un message au bureau « {desk} » n'a pas pu être remis : {why}.",
+                        "Un message à « {desk} » n'a pas pu être remis : {why}.",
                         desk=desk,
                         why=self.why(why),
                     ),
