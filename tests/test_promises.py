@@ -5,13 +5,15 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from adapters import memory
+from adapters import memory, telegram
 from relay import planning
 from relay.dispatch import Dispatch
 from relay.errors import Deferred, NotFound, Refused, Rejected, Stale
@@ -43,6 +45,7 @@ from rules import engine
 from tests import letters
 from tests import stores as rows
 from tests.letters import DUPONT, MARTIN, ODETTE
+from tests.site import ROOT
 from tests.stores import empty_sqlite, place, store  # noqa: F401 - fixtures
 from tests.test_loops import House, house, letter, mails, without_gp  # noqa: F401 - fixtures
 from tests.test_planning import (  # noqa: F401 - fixtures
@@ -692,3 +695,55 @@ async def test_a_ward_whose_mailbox_is_gone_is_the_admins_business(house: House)
     await house.leave()
     assert {row["state"] for row in await house.copies(purpose="hold_note")} == {"failed"}
     assert len(await house.copies(purpose="admin")) == 2
+
+
+READING = RULES.replace("send: [gp, gp_ping]", "send: [gp, gp_ping, lus]").replace(
+    "  sorties:",
+    "  lus: { who: letter_recipients, via: [mss], carries: document, basis: care_team }\n  sorties:",
+)
+
+
+def test_a_recipient_whose_number_is_somebody_elses_gets_no_letter() -> None:
+    site = make_site(rules=READING)
+    slip = replace(letters.DURAND, rpps=DUPONT.rpps)  # Dr Durand's name beside Dr Dupont's number
+    people = {
+        DUPONT.rpps or "": Professional(
+            DUPONT.rpps or "", "Dupont", "Alix", "10", mailboxes=(Mailbox(DUPONT.mss_address or ""),)
+        )
+    }
+    raw = letters.cda_mail(letter=letters.cda(recipients=(MARTIN, DUPONT)))
+    right = planning.plan_notice(site, replace(arrive(site, raw), people=people), LINKED, AT)
+    assert [d for d in right.deliveries if d.address == DUPONT.mss_address]
+    raw = letters.cda_mail(letter=letters.cda(recipients=(MARTIN, slip)))
+    wrong = planning.plan_notice(site, replace(arrive(site, raw), people=people), LINKED, AT)
+    assert wrong.state is EnvelopeState.HELD
+    assert not [d for d in wrong.deliveries if d.address == DUPONT.mss_address]
+
+
+FALLING = """
+import threading
+from relay import log
+log.set_up()
+class Falling:
+    def __del__(self):
+        raise ValueError("Odette " + "VALBRUNE")
+def work():
+    raise ValueError("Odette " + "VALBRUNE")
+Falling()
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+"""
+
+
+def test_what_a_thread_or_a_destructor_raises_is_logged_without_its_words() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FALLING], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stderr.count("ValueError") == 2
+    assert "VALBRUNE" not in done.stderr
+
+
+def test_a_word_after_a_command_is_no_command() -> None:
+    assert telegram._COMMAND.fullmatch("/lettres DurandOdette1948") is None
+    assert telegram._COMMAND.fullmatch("/start AbCd-1234_xyz") is not None
