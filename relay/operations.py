@@ -19,7 +19,7 @@ from relay.clock import SystemClock
 from relay.errors import NotFound, Refused, Stale, UsageError
 from relay.identity import normal_rpps
 from relay.intake import Intake
-from relay.model import AuditEvent, DeliveryNews, DeliveryState, Plan, Verb, Why
+from relay.model import AuditEvent, DeliveryNews, DeliveryState, EnvelopeState, Plan, Verb, Why
 from relay.planning import Correction
 from rules import language
 
@@ -86,10 +86,19 @@ def _write_private(file: Path, content: bytes) -> None:
 
 
 async def replay(settings: Settings, store: Store, envelope: str) -> dict[str, object]:
-    """Decide again: the same ids, so what exists is left as it is."""
-    intake = await _intake(settings, store)
-    await intake.replay(envelope)
-    return dict(await store.envelope(envelope))
+    """Decide again what is held, ignored, corrupt or open.
+
+    What was decided stays as it is: its copies left, perhaps by a person's word that the letter alone does not
+    hold. Raises Refused for what a person set aside.
+    """
+    row = dict(await store.envelope(envelope))
+    if row["why"] == Why.REJECTED:
+        raise Refused("a person set this letter aside: it stays so")
+    if row["state"] != EnvelopeState.DECIDED:
+        intake = await _intake(settings, store)
+        await intake.replay(envelope)
+        row = dict(await store.envelope(envelope))
+    return row
 
 
 async def release(
@@ -145,11 +154,13 @@ async def cancel(settings: Settings, store: Store, delivery: str) -> dict[str, o
 # ------------------------------------------------------------------------------------------------------ threads
 
 
-def _actor(settings: Settings, by: str) -> str:
-    """Check who acts: rpps:RPPS, ward:SLUG, desk:NAME, or an admin's name."""
-    kind, colon, name = by.partition(":")
-    if not colon:
-        return by if by == "admin" else f"admin:{by}"
+def _actor(settings: Settings, by: str, *, admins: bool = True) -> str:
+    """Check who acts: RPPS (or rpps:RPPS), ward:SLUG, desk:NAME, or, where `admins` may, a name."""
+    kind, colon, name = by.strip().partition(":")
+    if not colon and (bare := normal_rpps(kind)) is not None:
+        return f"rpps:{bare}"
+    if not colon and admins and kind:
+        return kind if kind == "admin" else f"admin:{kind}"
     if kind == "rpps":
         bare = normal_rpps(name)
         if bare is None:
@@ -163,7 +174,7 @@ def _actor(settings: Settings, by: str) -> str:
         if name not in settings.desks:
             raise UsageError(f"no desk « {name} »; known are {', '.join(settings.desks) or 'none'}")
         return by
-    raise UsageError("--by is rpps:RPPS, ward:SLUG or desk:NAME")
+    raise UsageError(f"--by « {by} » is no RPPS, ward:SLUG or desk:NAME")
 
 
 async def show_thread(settings: Settings, store: Store, ref: str) -> dict[str, object]:
@@ -181,9 +192,11 @@ async def show_thread(settings: Settings, store: Store, ref: str) -> dict[str, o
 async def thread_verb(
     settings: Settings, store: Store, verb: str, ref: str, *, by: str, text: str | None
 ) -> dict[str, object]:
-    """One verb of threads.md on one follow-up."""
+    """One verb of threads.md on one follow-up. Raises UsageError where words are missing, Refused, NotFound."""
+    if verb == Verb.ANSWER and not (text or "").strip():
+        raise UsageError("an answer needs its words: --text")
     site = await _site(settings, store)
-    actor = _actor(settings, by)
+    actor = _actor(settings, by, admins=False)
     view = await store.thread(ref)
     return await _on_thread(
         store, view, lambda fresh: planning.plan_verb(site, fresh, Verb(verb), actor, text, _now())
@@ -206,7 +219,12 @@ async def _on_thread(store: Store, view: ThreadView, plan: Callable[[ThreadView]
         view = await store.view(view.thread.id)
         if problem is None:
             thread = view.thread
-            return {"reference": thread.reference, "state": thread.state, "owner": thread.owner, "closed_reason": thread.closed_reason}  # fmt: skip
+            return {
+                "reference": thread.reference,
+                "state": thread.state,
+                "owner": thread.owner or (f"desk:{thread.desk}" if thread.desk else None),
+                "closed_reason": thread.closed_reason,
+            }
         if not isinstance(problem, Stale):
             raise problem
     raise Refused("somebody else is changing this follow-up at the moment; try again")

@@ -151,7 +151,7 @@ def release(
     held: str = typer.Argument(help="The hold's id."),
     gp: str | None = typer.Option(None, "--gp", help="The RPPS of the registered GP."),
     patient: str | None = typer.Option(None, "--patient", help="The INS of the patient."),
-    by: str = typer.Option("admin", "--by", help="Who decides: rpps:…, ward:SLUG, desk:NAME or a name."),
+    by: str = typer.Option("admin", "--by", help="Who decides: RPPS, ward:SLUG, desk:NAME or a name."),
 ) -> int:
     """Send a held letter on, with what a person decided."""
     return _act("release", held, gp=gp, patient=patient, by=by)
@@ -185,7 +185,7 @@ def show_thread(ref: str = typer.Argument(help="Reference or id.")) -> int:
     return _act("show_thread", ref)
 
 
-BY = typer.Option(..., "--by", help="Who acts: rpps:RPPS, ward:SLUG or desk:NAME.")
+BY = typer.Option(..., "--by", help="Who acts: RPPS, ward:SLUG or desk:NAME.")
 TEXT = typer.Option(None, "--text", help="Words for the other side, carried by secure mail.")
 
 
@@ -215,7 +215,7 @@ for _name, _words in (
 
 def recall(
     ref: str = typer.Argument(help="Reference or id of the follow-up."),
-    by: str = typer.Option(..., "--by", help="Who recalls: ward:SLUG or desk:NAME."),
+    by: str = typer.Option(..., "--by", help="Who recalls: ward:SLUG, desk:NAME or a name."),
     reason: str = typer.Option(..., "--reason", help="Why."),
 ) -> int:
     """Take a letter back: stop what is queued, ask those who got it to delete it unread."""

@@ -134,7 +134,7 @@ def threads(connection: Connection, state: str | None, since: datetime | None, l
             "id": row.id,
             "reference": row.reference,
             "state": row.state,
-            "owner": row.owner,
+            "owner": row.owner or (f"desk:{row.desk}" if row.desk else None),
             "level": row.level,
             "deadline": iso(row.deadline),
             "closed_reason": row.closed_reason,
