@@ -240,11 +240,7 @@ async def objection(settings: Settings, store: Store, ins: str, scope: str, by: 
     stopped: list[str] = []
     left: list[str] = []
     for view in await store.threads_of_patient(ins):
-        plan = planning.plan_objection(site, view, scope, by, _now())
-        if plan is not None:
-            (problem,) = await store.record([plan])
-            if problem is not None:
-                raise problem
+        await _stop(site, store, view, scope, by)
         for delivery in await store.deliveries(ids=[each.id for each in view.deliveries]):
             chosen = stopped if delivery["state"] == DeliveryState.CANCELLED else left
             chosen.append(str(delivery["id"]))
@@ -257,6 +253,21 @@ class Linked:
 
     linked: int
     strangers: tuple[str, ...]
+
+
+async def _stop(site: Site, store: Store, view: ThreadView, scope: str, by: str) -> None:
+    """Carry an objection into one follow-up, whatever else happens to it at the moment."""
+    for _ in range(TRIES):
+        plan = planning.plan_objection(site, view, scope, by, _now())
+        if plan is None:
+            return
+        (problem,) = await store.record([plan])
+        if problem is None:
+            return
+        if not isinstance(problem, Stale):
+            raise problem
+        view = await store.view(view.thread.id)
+    raise Refused("somebody else is changing a follow-up of this patient at the moment; object again")
 
 
 async def link(settings: Settings, store: Store, links: Sequence[Link], *, notice: bool) -> Linked:
