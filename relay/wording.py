@@ -269,7 +269,9 @@ class Words:
         name = " ".join(
             part for part in (patient.birth_name or patient.used_name or "", *patient.given_names[:1])
         )
-        born = self.say(", né(e) le {day}", day=self.day(patient.birth_date)) if patient.birth_date else ""
+        known = {"F": N_(", née le {day}"), "M": N_(", né le {day}")}
+        text = known.get(patient.sex or "", N_(", né(e) le {day}"))
+        born = self.say(text, day=self.day(patient.birth_date)) if patient.birth_date else ""
         return self.say("Patient : {name}{born}", name=name.strip() or "?", born=born)
 
     # ---------------------------------------------------------------------------------------- to a GP
@@ -413,7 +415,7 @@ class Words:
     def coded_question(self, reference: str, who: str, choice: str, phone: str = "") -> Mail:
         """A GP's coded question; `call` asks to be called."""
         if choice == "call":
-            ask = self.say("{who} demande à être rappelé(e).", who=who)
+            ask = self.say("{who} demande un rappel téléphonique.", who=who)
             if phone:
                 ask += " " + self.say("Téléphone : {phone}.", phone=phone)
         else:
@@ -512,12 +514,9 @@ class Words:
             self._body(
                 [
                     self.ref(reference),
-                    self.say(
-                        "La lettre est rappelée : {stopped} envoi(s) arrêté(s), {told} destinataire(s) "
-                        "prié(s) de supprimer sans lire.",
-                        stopped=stopped,
-                        told=told,
-                    ),
+                    self.say("La lettre est rappelée."),
+                    self.say("Envois arrêtés avant leur départ : {stopped}.", stopped=stopped),
+                    self.say("Destinataires priés de supprimer sans lire : {told}.", told=told),
                     self.say("Un incident est ouvert.") if told else "",
                 ]
             ),
@@ -551,7 +550,8 @@ class Words:
         """To a ward whose letter waits for a person, with lines to fill in. `reason` is a rule's or a floor's words."""
         lines = [
             self.ref(reference),
-            self.say("Votre lettre est retenue, rien n'a été envoyé : {reason}.", reason=reason.rstrip(". ")),
+            self.say("Votre lettre est retenue : rien n'a été envoyé."),
+            self.say("Motif : {reason}.", reason=reason.rstrip(". ")),
             patient,
         ]
         form = ""
@@ -574,7 +574,7 @@ class Words:
         return Mail(
             self.say("Vos lettres du {day}", day=self.day(day)),
             self._body(
-                [self.say("{count} lettre(s).", count=len(lines))],
+                [self.say("Nombre de lettres : {count}.", count=len(lines))],
                 "\n".join(rows) or self.say("Aucune lettre aujourd'hui."),
             ),
         )
@@ -585,17 +585,14 @@ class Words:
         self, reference: str, reason: str, *, ward: str = "", patient: str = "", letter: bool = True
     ) -> Mail:
         """To the desk where a letter waits, or (not `letter`) somebody's answer."""
-        held = (
-            self.say("Une lettre est retenue : {reason}.", reason=reason.rstrip(". "))
-            if letter
-            else self.say("Une réponse est à lire : {reason}.", reason=reason.rstrip(". "))
-        )
+        held = self.say("Une lettre est retenue.") if letter else self.say("Une réponse est à lire.")
         return Mail(
             self.say("À vérifier – Réf. {reference}", reference=reference),
             self._body(
                 [
                     self.ref(reference),
                     held,
+                    self.say("Motif : {reason}.", reason=reason.rstrip(". ")),
                     self.say("Service : {ward}", ward=ward) if ward else "",
                     patient,
                 ]
@@ -694,7 +691,7 @@ class Words:
                         "Un compte {channel} est désormais relié à votre nom ; il reçoit des alertes sans contenu médical.",
                         channel=channel,
                     ),
-                    self.say("Si ce n'est pas vous, répondez à ce message."),
+                    self.say("Si ce compte n'est pas le vôtre, répondez à ce message."),
                 ]
             ),
         )

@@ -653,7 +653,7 @@ def test_rappel_is_a_coded_question_and_no_acknowledgement():
     site = make_site()
     first, view = opened(site)
     plan = replied(site, view, one(first, Purpose.LETTER), "rappel")
-    assert "demande à être rappelé" in text(one(plan, Purpose.QUESTION))
+    assert "demande un rappel téléphonique" in text(one(plan, Purpose.QUESTION))
     state = after(view, plan).thread
     assert (state.state, state.acknowledged_at, state.owner) == (ThreadState.AWAITING_WARD, None, None)
 

@@ -106,7 +106,7 @@ def test_a_hold_note_has_the_lines_to_fill_in_and_those_of_identity_where_they_m
     note = FR.hold_note(REF, "Médecin traitant à trouver.").text
     assert "Médecin traitant :\nRPPS :\nNé(e) le :\n" in note
     assert "INS" not in note
-    assert "rien n'a été envoyé : Médecin traitant à trouver." in note
+    assert "rien n'a été envoyé.\nMotif : Médecin traitant à trouver." in note
     assert "INS :\nSexe :" in FR.hold_note(REF, "x", identity=True).text
     assert "RPPS" not in FR.hold_note(REF, "x", fields=False).text
 
@@ -114,6 +114,8 @@ def test_a_hold_note_has_the_lines_to_fill_in_and_those_of_identity_where_they_m
 def test_no_subject_names_anybody():
     patient = FR.patient(Patient(birth_name="VALBRUNE", given_names=("Odette",), birth_date=date(1948, 3, 9)))
     assert patient == "Patient : VALBRUNE Odette, né(e) le 09/03/1948"
+    known = Patient(birth_name="VALBRUNE", birth_date=date(1948, 3, 9), sex="F")
+    assert FR.patient(known) == "Patient : VALBRUNE, née le 09/03/1948"
     mails = [
         FR.question(REF, "Dr X", "VALBRUNE ?", patient), FR.hold_note(REF, "x", patient=patient),
         FR.desk_hold(REF, "x", patient=patient), FR.answer(REF, "Cardiologie", "VALBRUNE"),
