@@ -561,8 +561,10 @@ def _facility(site: Site, letter: _Letter) -> str:
 
 
 def _listed(table: AdapterTable | None, sender: str | None) -> bool:
-    """Whether this sender may send letters to that mailbox. Nobody may to the relay's own."""
-    if table is None or table.kind != "imap":
+    """Whether this sender may send letters to that mailbox. Nobody may to the relay's own, nor to one configured no more."""
+    if table is None:
+        return False
+    if table.kind != "imap":
         return True
     return sender is not None and any(fnmatchcase(sender, glob) for glob in table.senders)
 
