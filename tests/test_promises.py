@@ -747,3 +747,9 @@ def test_what_a_thread_or_a_destructor_raises_is_logged_without_its_words() -> N
 def test_a_word_after_a_command_is_no_command() -> None:
     assert telegram._COMMAND.fullmatch("/lettres DurandOdette1948") is None
     assert telegram._COMMAND.fullmatch("/start AbCd-1234_xyz") is not None
+
+
+async def test_a_letter_of_a_mailbox_that_is_configured_no_more_is_a_persons_to_decide(house: House) -> None:
+    await house.take(letter(), adapter="ancienne")
+    (hold,) = await house.store.holds()
+    assert hold["why"] == "unlisted_sender"
