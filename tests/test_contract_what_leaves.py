@@ -370,3 +370,15 @@ def test_pause_survives_processes_and_new_rules_come_with_a_hangup(
         assert site.json("resume") == {"resumed": list(site.json("status")["adapters"])}
         dovecot.wait_messages(GP)
         dovecot.wait_messages(OTHER_GP)
+
+
+def test_check_connects_and_authenticates_to_every_adapter(make_site: MakeSite, dovecot: Dovecot) -> None:
+    site = ready(make_site())
+    found = site.json("check", "--online")
+    assert found["ok"] is True, found
+    reached = {each["name"]: each["ok"] for each in found["checks"] if each["name"].startswith("online ")}
+    assert reached == {f"online {name}": True for name in ("cardiologie", "retours", "mss", "telegram")}
+    away = ready(make_site(smtp=free_port()))
+    away.relay("check")  # nothing is wrong in the file
+    away.relay("check", "--online", code=3)
+    site.relay("check", "--online", env={"RELAIS_TEST_PASSWORD": "faux"}, code=3)
