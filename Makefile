@@ -29,7 +29,7 @@ check: dev
 
 test: dev
 	scripts/test-servers
-	$(BIN)/pytest $(PYTEST)
+	$(BIN)/pytest -n 2 --dist worksteal $(PYTEST)
 
 bench: dev
 	scripts/test-servers
