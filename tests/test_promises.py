@@ -753,3 +753,17 @@ async def test_a_letter_of_a_mailbox_that_is_configured_no_more_is_a_persons_to_
     await house.take(letter(), adapter="ancienne")
     (hold,) = await house.store.holds()
     assert hold["why"] == "unlisted_sender"
+
+
+def test_a_bounce_that_names_no_message_is_known_by_the_address_it_comes_back_to() -> None:
+    site = make_site()
+    first, view = opened(site)
+    to = headers(one(first, Purpose.LETTER))["Reply-To"].strip("<>")
+    bare = letters.dsn(original_message_id="<stripped@x>", action="failed", status="5.1.1", to=to)
+    plan = report(site, view, bare)
+    assert after(view, plan).thread.state is ThreadState.WITH_DESK
+    assert one(plan, Purpose.WARD_NOTE, "ward:cardiologie")
+    stranger = report(
+        site, view, letters.dsn(original_message_id="<stripped@x>", action="failed", status="5.1.1")
+    )
+    assert stranger.why is Why.NO_SUCH_DELIVERY

@@ -32,7 +32,7 @@ from relay.model import (
     Why,
     delivery_id,
 )
-from relay.planning.copies import To, mail, second_row, shown
+from relay.planning.copies import LEFT, To, mail, second_row, shown
 from relay.planning.draft import TELLING, Draft, unless_observing
 from relay.planning.notices import plan_ignore
 from relay.planning.replies import answer, ask, authentic, tokens_of
@@ -61,7 +61,7 @@ _RANK: Final = {
 def plan_receipt(site: Site, arrival: Arrival, context: Context, at: datetime) -> Plan:
     """A DSN, MDN or "KO Intégration" about one of our mails: evidence about the copy, never an acknowledgement."""
     news = arrival.recognised.receipt
-    delivery = _reported(site, news, context) if news else None
+    delivery = (_reported(site, news, context) or _sent_to(site, arrival, news, context)) if news else None
     if news is None or delivery is None:
         return plan_ignore(arrival, Why.NO_SUCH_DELIVERY, at)
     view = next((v for v in context.threads if v.thread.id == delivery.thread), None)
@@ -99,6 +99,28 @@ def _reported(site: Site, news: ReceiptNews, context: Context) -> Delivery | Non
     if ours is not None and ours.delivery in by_id:
         return by_id[ours.delivery]
     return by_message.get(original)
+
+
+def _sent_to(site: Site, arrival: Arrival, news: ReceiptNews, context: Context) -> Delivery | None:
+    """The copy that a report speaks of without naming it: what we sent under the signed address it came back to.
+
+    Of several, only a failure is taken for the latest letter: people look then.
+    """
+    for named in tokens_of(site, arrival.document):
+        view = next((v for v in context.threads if v.thread.id == named.thread), None)
+        copies = [
+            copy
+            for copy in (view.deliveries if view else ())
+            if copy.state in LEFT
+            and (ours := site.tokens.read_message_id(copy.message_id or "")) is not None
+            and ours.participant == named.participant
+        ]
+        if len(copies) == 1:
+            return copies[0]
+        if copies and news.status in ("failed", "error"):
+            letters = [copy for copy in copies if copy.purpose is Purpose.LETTER]
+            return max(letters or copies, key=lambda copy: copy.created_at)
+    return None
 
 
 def _doubted(site: Site, arrival: Arrival, delivery: Delivery, context: Context) -> Why | None:
