@@ -452,8 +452,9 @@ class Intake:
         What still cannot be sent keeps the reply for a person beside the letter.
         """
         try:
+            held = await self.store.hold(correction.hold)
+            shown = (await self.store.envelope(held.envelope))["reference"]
             if correction.reject:
-                held = await self.store.hold(correction.hold)
                 plan = planning.plan_reject(site, held, correction.by, "", now)
                 (problem,) = await self.store.record([plan])
                 if problem is not None:
@@ -461,6 +462,7 @@ class Intake:
                 reference = None
             else:
                 reference = await self.release(correction)
+            reference = reference or (str(shown) if shown else None)
         except RelaisError as refusal:
             log.get().warning(
                 "correction_refused", envelope=arrival.envelope.id, error=type(refusal).__name__

@@ -767,3 +767,63 @@ def test_a_bounce_that_names_no_message_is_known_by_the_address_it_comes_back_to
         site, view, letters.dsn(original_message_id="<stripped@x>", action="failed", status="5.1.1")
     )
     assert stranger.why is Why.NO_SUCH_DELIVERY
+
+
+async def test_a_held_letter_taken_back_leaves_everything_accounted_for(house: House) -> None:
+    await house.take(without_gp("S-1"))
+    await answered(house, await hold_note_of(house), "ANNULER")
+    assert not await house.store.holds()
+    assert [
+        state for state in await house.store.invariants() if (await house.store.invariants())[state]
+    ] == []
+    await house.leave()
+    assert not [each for each in mails(house) if each.purpose == "letter"]
+
+
+async def test_everything_at_once_keeps_every_promise(house: House) -> None:
+    """A day of one ward: every kind of answer, in one life, with every invariant looked at after each."""
+
+    async def kept() -> None:
+        found = await house.store.invariants()
+        assert not any(found.values()), found
+
+    await house.take(
+        letter(),
+        without_gp("S-1"),
+        b"\x00garbage",
+        letters.mail("Bonjour", sender="x@ailleurs.fr", to="y@z.fr"),
+    )
+    await kept()
+    await house.leave()
+    await kept()
+    mail = next(each for each in mails(house) if each.purpose == "letter")
+    to = headers(mail)["Reply-To"].strip("<>")
+    message_id = headers(mail)["Message-ID"]
+    for number, words in enumerate(
+        ("Quel traitement ?", "OK", "RAPPEL", "ERREUR", "OK", "Encore une question")
+    ):
+        raw = letters.reply(words, to_message_id=message_id, to=to, headers={"X-Number": str(number)})
+        await house.take(raw, adapter="retours")
+        await kept()
+        await house.leave()
+        await kept()
+    for action in ("delayed", "delivered", "failed"):
+        await house.take(
+            letters.dsn(original_message_id=message_id, envid=mail.id, action=action, to=to),
+            adapter="retours",
+        )
+        await kept()
+    await house.take(letters.mdn(original_message_id=message_id), adapter="retours")
+    await house.take(letters.automatic(to_message_id=message_id), adapter="retours")
+    await kept()
+    for _ in range(40):
+        house.clock.turn(hours=7)
+        while await house.schedule.turn():
+            pass
+        await house.leave()
+        await kept()
+    await house.take(letter(message_id="<autre@chr-exemple.mssante.fr>"))
+    await kept()
+    status = await house.store.status()
+    assert status["open"] == 0
+    assert status["balance"] == 0
