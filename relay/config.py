@@ -23,7 +23,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from relay.errors import ConfigurationError
 
 SECRET_KEYS = frozenset({"password", "token", "secret", "access_token", "key_password"})
-PATH_KEYS = frozenset({"ca", "client_cert", "client_key", "path"})
+PATH_KEYS = frozenset({"ca", "cert", "key", "client_cert", "client_key", "path"})
 ROUTING_KEYS = frozenset({"ward", "role", "senders", "receipts", "mode", "from", "reply", "authserv_id"})
 """Keys of an adapter's table that the relay reads itself; the adapter need not know them."""
 
