@@ -17,7 +17,7 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from relay import formats, identity
-from relay.formats import cda, receipts, replies, xdm
+from relay.formats import cda, fhir, hl7v2, pdf, receipts, replies, xdm
 from relay.formats import text as letters
 from relay.model import LocalId, Notice, Outcome, Patient, Person, Problem, Recognised, Stay, Why
 from relay.reading import Document, Part, never_raises
@@ -35,7 +35,10 @@ def _is_cda(part: Part, head: bytes) -> bool:
 # One line for each format of attachments: whether a part looks like it, by its first bytes, and its reader.
 _READERS: Final[tuple[tuple[Callable[[Part, bytes], bool], Reader], ...]] = (
     (lambda _, head: xdm.looks_like_zip(head), xdm.read),
+    (lambda _, head: hl7v2.looks_like(head), hl7v2.read),
     (_is_cda, cda.read),
+    (lambda _, head: fhir.looks_like_fhir(head), fhir.read),
+    (lambda _, head: pdf.looks_like_pdf(head), pdf.read),
 )
 
 _FORWARD = re.compile(r"^\s*(?:\[[^\]]{0,40}\]\s*)?(?:fwd?|tr|wg|i|rv|transf(?:ert|ere)?)\s*:", re.IGNORECASE)
@@ -84,6 +87,9 @@ def _recognised(document: Document, is_ours: Callable[[str], bool], zone: ZoneIn
         receipt = receipts.read_receipt(document)
         if receipt is not None:
             return Recognised(Outcome.RECEIPT, receipt=receipt, why=Why.RECEIPT)
+    parts = document.attachments if document.is_mail else document.parts
+    if len(parts) == 1 and (receipt := hl7v2.read_receipt(parts[0].content())) is not None:
+        return Recognised(Outcome.RECEIPT, receipt=receipt, why=Why.RECEIPT)
     answers = _answers(document, is_ours)
     if (document.from_ or "").endswith(_CITIZENS):
         return (
@@ -172,7 +178,7 @@ def _held(notice: Notice, why: Why) -> Recognised:
 def _judged(document: Document, pieces: list[tuple[Part, Notice]], letter: letters.Letter) -> Recognised:
     """Notice, unclear or other, from all that was read."""
     spoken = letter if letter.has_patient or letter.is_discharge else None
-    notice = _merged(document, pieces, spoken.notice if spoken else None)
+    notice = _merged(document, pieces, spoken.notice if spoken else None, leads=letter.has_patient)
     codes = {problem.code for problem in notice.problems}
     if "two_patients" in codes:
         return _held(notice, Why.TWO_PATIENTS)
@@ -183,9 +189,11 @@ def _judged(document: Document, pieces: list[tuple[Part, Notice]], letter: lette
     if "many_from" in document.flaws and (pieces or spoken):
         return _held(notice, Why.UNKNOWN_SENDER)
     named = notice.patient is not None and notice.patient != Patient()
-    if pieces and named and notice.event:
+    # A PDF that names nobody, a scan for instance, neither makes a notice nor unmakes the mail's own.
+    naming = any(piece.format != "pdf" or piece.patient is not None for _, piece in pieces)
+    if naming and named and notice.event:
         return Recognised(Outcome.NOTICE, notice)
-    if not pieces and letter.has_patient and notice.event:
+    if not naming and letter.has_patient and notice.event:
         if _announces_package(document):  # the package it speaks of is not there, or not readable
             return _held(notice, Why.ATTACHMENT_UNREAD)
         return Recognised(Outcome.NOTICE, notice)
@@ -210,24 +218,41 @@ def _announces_package(document: Document) -> bool:
 # ---------------------------------------------------------------------------------------------------------- merging
 
 
-def _merged(document: Document, pieces: list[tuple[Part, Notice]], spoken: Notice | None) -> Notice:
-    """One notice: the package's or document's, completed by the mail's labelled lines where it is silent."""
-    if not pieces:
-        return _checked(spoken or Notice())
+def _merged(
+    document: Document, pieces: list[tuple[Part, Notice]], spoken: Notice | None, *, leads: bool = False
+) -> Notice:
+    """One notice: the package's or document's, completed by the mail's labelled lines where it is silent.
+
+    A PDF beside either is a rendition of it: it may contradict, it never overrides. `leads`: the mail's lines
+    name a patient, so they go before a PDF alone.
+    """
     ranked = sorted((notice for _, notice in pieces), key=lambda one: one.event not in ("discharge", "death"))
+    printed = [one for one in ranked if one.format == "pdf"]
+    written = [one for one in ranked if one.format != "pdf"]
+    if printed and not written and leads and spoken is not None and spoken.event:
+        written, spoken = [spoken], printed[0] if printed[0].patient is not None else None
+    elif pieces and document.is_mail:
+        written, printed = _by_mail(written), _by_mail(printed)
+    ranked = [*written, *printed]
+    if not ranked:
+        return _checked(spoken or Notice())
     chief = ranked[0]
-    problems = tuple(problem for notice in ranked for problem in notice.problems)
+    problems = tuple(problem for notice in written or printed for problem in notice.problems)
+    problems += tuple(one for notice in printed for one in notice.problems if one.code == "two_patients")
     people = [one.patient for one in ranked if one.patient is not None]
     if spoken is not None and spoken.patient is not None:
         people.append(spoken.patient)
         problems += tuple(one for one in spoken.problems if one.code == "two_patients")
     if any(_contradict(people[0], other) for other in people[1:]):
         problems += (formats.TWO_PATIENTS,)
-    if chief.package is None and document.is_mail:
-        chief = replace(chief, package="mime")
     if spoken is not None:
         chief = _completed(chief, spoken)
     return _checked(replace(chief, problems=tuple(dict.fromkeys(problems))))
+
+
+def _by_mail(notices: list[Notice]) -> list[Notice]:
+    """Documents that hang on a mail without a package of their own."""
+    return [replace(one, package=one.package or "mime") for one in notices]
 
 
 def _contradict(one: Patient, other: Patient) -> bool:

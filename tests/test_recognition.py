@@ -252,7 +252,10 @@ def test_in_doubt_a_person_decides(raw: bytes, why: Why):
 def test_a_pdf_alone_is_nothing_known_but_hangs_there():
     document = read(
         letters.mail(
-            "Voir.", sender=WARD, to="x@y.fr", attachments=[("a.pdf", letters.pdf(), "application/pdf")]
+            "Voir.",
+            sender=WARD,
+            to="x@y.fr",
+            attachments=[("a.pdf", letters.pdf("Plan du parking"), "application/pdf")],
         )
     )
     assert recognise(document).outcome is Outcome.OTHER
