@@ -49,12 +49,13 @@ class Schedule:
         site, now = self.site(), self.clock.now()
         plans = []
         for ward in site.settings.wards.values():
-            if ward.receipts != "daily" or site.settings.mode == "observe":
+            boxes = [t for t in site.settings.adapters.values() if t.ward and t.ward.slug == ward.slug]
+            observed = site.settings.mode == "observe" or all(box.mode == "observe" for box in boxes)
+            if ward.receipts != "daily" or observed:
                 continue
-            adapters = [
-                t.name for t in site.settings.adapters.values() if t.ward and t.ward.slug == ward.slug
-            ]
-            views, holds = await self.store.letters_of(ward.slug, adapters, now - timedelta(days=1))
+            views, holds = await self.store.letters_of(
+                ward.slug, [box.name for box in boxes], now - timedelta(days=1)
+            )
             plan = planning.plan_daily(site, ward, views, holds, now)
             if plan is not None:
                 plans.append(plan)

@@ -827,3 +827,38 @@ async def test_everything_at_once_keeps_every_promise(house: House) -> None:
     status = await house.store.status()
     assert status["open"] == 0
     assert status["balance"] == 0
+
+
+def test_a_letter_withdrawn_while_it_was_held_is_not_called_released() -> None:
+    site = make_site()
+    arrival = arrive(site, document())
+    (own, *_) = planning.plan_notice(site, arrival, LINKED, AT).document_keys
+    held = planning.plan_hold(site, arrival, LINKED, Why.UNCLEAR, AT)
+    assert held.hold is not None
+    released = replace(arrival, released=Correction("desk:sorties", held.hold.id, gp=MARTIN.rpps))
+    with pytest.raises(Refused, match="withdrew"):
+        planning.plan_release(
+            site, released, replace(LINKED, documents={f"void-{own}": "another"}), held.hold, LATER
+        )
+
+
+def test_an_alert_that_comes_back_untaken_is_not_shown_once_somebody_took_the_letter() -> None:
+    site = make_site()
+    first, view = opened(site)
+    ping, mail = one(first, Purpose.ALERT), one(first, Purpose.LETTER)
+    assert planning.no_longer(view, ping) is None
+    taken = after(view, replied(site, view, mail, "OK"))
+    assert planning.no_longer(taken, ping) is Why.ANSWERED
+    assert planning.no_longer(taken, mail) is None
+
+
+async def test_a_ward_whose_mailbox_is_only_observed_gets_no_daily_list(house: House) -> None:
+    tables = {
+        name: replace(table, mode="observe") if table.ward else table
+        for name, table in house.site.settings.adapters.items()
+    }
+    house.site = replace(house.site, settings=replace(house.site.settings, adapters=tables))
+    await house.take(without_gp("S-1"))
+    await house.schedule.daily_lists()
+    await house.leave()
+    assert not mails(house)

@@ -231,7 +231,8 @@ def no_longer(view: ThreadView | None, delivery: Delivery) -> Why | None:
         return Why(view.thread.closed_reason)
     if any(part.key == delivery.to and part.revoked for part in view.thread.participants):
         return Why.NOT_MY_PATIENT
-    return None
+    taken = view.thread.state in (ThreadState.ACKNOWLEDGED, ThreadState.CLOSED)
+    return Why.ANSWERED if taken and delivery.purpose in (Purpose.ALERT, Purpose.REMINDER) else None
 
 
 def _is_chat(site: Site, delivery: Delivery) -> bool:

@@ -535,6 +535,8 @@ def plan_release(site: Site, arrival: Arrival, context: Context, hold: Hold, at:
     if made.state is EnvelopeState.HELD:
         why = made.why or Why.UNDECIDED
         raise Refused(f"still held ({why.value}): {site.words.why(why)}")
+    if made.why is Why.SUPERSEDED:
+        raise Refused("the hospital withdrew or replaced this document meanwhile: reject the hold")
     return replace(made, audit=(*made.audit, AuditEvent(by, "released", hold.envelope, Why.BY_PERSON)))
 
 
