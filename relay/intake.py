@@ -56,6 +56,8 @@ SLOW = 256 * 1024
 _NO_LINE_MENDS = frozenset({Why.TWO_PATIENTS, Why.BROKEN_PACKAGE, Why.AUTHENTICATION_FAILED})
 TRIES = 5
 """How often a decision is made again when somebody changed its thread meanwhile."""
+_PDF_MAY_BE_INSIDE = (b"%PDF-", b"JVBERi0", b"json", b"JSON")
+"""As it stands, in base64, or within FHIR: a hostile page may keep the reader busy, so it waits elsewhere."""
 
 
 @dataclass(slots=True)
@@ -164,7 +166,7 @@ class Intake:
             if self.opener is not None:
                 opened = await self.opener.open(raw)
                 raw, letter.signed = opened.raw, opened.signed
-            if len(raw) > SLOW:
+            if len(raw) > SLOW or any(mark in raw for mark in _PDF_MAY_BE_INSIDE):
                 await asyncio.to_thread(self._understand, letter, raw)
             else:
                 self._understand(letter, raw)
