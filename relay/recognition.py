@@ -17,7 +17,7 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from relay import formats, identity
-from relay.formats import cda, fhir, hl7v2, pdf, receipts, replies, xdm
+from relay.formats import cda, fhir, hl7v2, hprim, pdf, receipts, replies, xdm
 from relay.formats import text as letters
 from relay.model import LocalId, Notice, Outcome, Patient, Person, Problem, Recognised, Stay, Why
 from relay.reading import Document, Part, never_raises
@@ -39,6 +39,7 @@ _READERS: Final[tuple[tuple[Callable[[Part, bytes], bool], Reader], ...]] = (
     (_is_cda, cda.read),
     (lambda _, head: fhir.looks_like_fhir(head), fhir.read),
     (lambda _, head: pdf.looks_like_pdf(head), pdf.read),
+    (lambda _, head: hprim.looks_like(head), hprim.read),
 )
 
 _FORWARD = re.compile(r"^\s*(?:\[[^\]]{0,40}\]\s*)?(?:fwd?|tr|wg|i|rv|transf(?:ert|ere)?)\s*:", re.IGNORECASE)
@@ -88,8 +89,10 @@ def _recognised(document: Document, is_ours: Callable[[str], bool], zone: ZoneIn
         if receipt is not None:
             return Recognised(Outcome.RECEIPT, receipt=receipt, why=Why.RECEIPT)
     parts = document.attachments if document.is_mail else document.parts
-    if len(parts) == 1 and (receipt := hl7v2.read_receipt(parts[0].content())) is not None:
-        return Recognised(Outcome.RECEIPT, receipt=receipt, why=Why.RECEIPT)
+    if len(parts) == 1 and hl7v2.looks_like(parts[0].content(4096)):
+        receipt = hl7v2.read_receipt(parts[0].content())
+        if receipt is not None:
+            return Recognised(Outcome.RECEIPT, receipt=receipt, why=Why.RECEIPT)
     answers = _answers(document, is_ours)
     if (document.from_ or "").endswith(_CITIZENS):
         return (
@@ -146,7 +149,7 @@ def _answers(document: Document, is_ours: Callable[[str], bool]) -> bool:
 def _documents(document: Document) -> Iterator[tuple[Part, Notice]]:
     """What the formats understood of the attachments."""
     for part in document.parts:
-        if (part.is_text and document.is_mail) or part.is_message or part.size < 20:
+        if part.is_message or part.size < 20 or (part.is_text and document.is_mail and not _is_hprim(part)):
             continue
         head = part.content(64 * 1024) if part.size > 128 * 1024 else part.content()
         for looks_like, read in _READERS:
@@ -155,6 +158,13 @@ def _documents(document: Document) -> Iterator[tuple[Part, Notice]]:
                 if notice is not None:
                     yield part, notice
                 break
+
+
+def _is_hprim(part: Part) -> bool:
+    """Old secure mail writes HPRIM into the body itself; its end mark tells it from words to read."""
+    if part.encoding == "base64":
+        return b"****FIN" in part.content()
+    return part.raw.find(b"****FIN", part.body, part.end) >= 0
 
 
 def _own_text(document: Document, *, forward: bool) -> str:
