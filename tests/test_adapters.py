@@ -22,7 +22,7 @@ from adapters.memory import Memory
 from relay.errors import Deferred, Rejected, Uncertain, Verdict
 from relay.model import Batch, Envelope, Receipt, envelope_id
 from relay.ports import Inbox, Sender
-from tests.trials import imap_trial, memory_trial, smtp_trial, telegram_trial
+from tests.trials import folder_trial, imap_trial, memory_trial, mllp_trial, smtp_trial, telegram_trial
 
 if TYPE_CHECKING:
     from tests.trials import InboxTrial, SenderTrial
@@ -42,8 +42,10 @@ class Line:
 
 
 CONTRACT: dict[str, Line] = {
+    "folder": Line(inbox=folder_trial),
     "imap": Line(inbox=imap_trial),
     "memory": Line(inbox=memory_trial, sender=memory_trial),
+    "mllp": Line(inbox=mllp_trial),
     "smtp": Line(sender=smtp_trial),
     "telegram": Line(inbox=telegram_trial, sender=telegram_trial),
     # Its wire is a browser: the page and the contract are tried together there.

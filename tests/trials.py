@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from pydantic import SecretStr
 
-from adapters import imap, memory, smtp, telegram
+from adapters import folder as folders
+from adapters import imap, memory, mllp, smtp, telegram
 from relay.clock import SystemClock
 from relay.errors import Deferred, Rejected, Uncertain
 from relay.model import (
@@ -33,6 +35,7 @@ from relay.model import (
 )
 from relay.ports import Adapter, Clock, Inbox, Sender, Tools
 from tests.conftest import GP, PASSWORD, RELAY
+from tests.servers import LOOPBACK, free_port
 from tests.servers.postfix import DEFERRING_DOMAIN
 from tests.servers.proxy import Proxy
 
@@ -392,6 +395,168 @@ async def telegram_trial(request: pytest.FixtureRequest, folder: Path) -> AsyncI
     server: Telegram = request.getfixturevalue("telegram")
     async with Proxy(server.port).running() as proxy:
         yield TelegramTrial(server, proxy, folder)
+
+
+# --------------------------------------------------------------------------------------------------- mllp
+
+
+class Hospital:
+    """A system that sends HL7: it keeps each message until AA, one connection for each, in the order given."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.outbox: list[str] = []
+        self._on_the_wire: dict[str, asyncio.Task[None]] = {}
+        self._lost = False
+        self._news = asyncio.Event()
+
+    def send(self, *marks: str) -> None:
+        self.outbox += marks
+        self._news.set()
+
+    async def run(self) -> None:
+        while True:
+            self._news.clear()
+            if self._lost:
+                # Whoever hung up hangs up on all: they are sent again in their order.
+                await asyncio.gather(*self._on_the_wire.values())
+                self._lost = False
+            for mark in [mark for mark in self.outbox if mark not in self._on_the_wire]:
+                if len(self._on_the_wire) >= 32 or self._lost:
+                    break
+                reader, writer = await self._connected()
+                writer.write(b"\x0b" + hl7(mark) + b"\x1c\r")
+                self._on_the_wire[mark] = asyncio.create_task(self._answered(mark, reader, writer))
+            await self._news.wait()
+
+    async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        while True:
+            try:
+                return await asyncio.open_connection(LOOPBACK, self.port)
+            except OSError:
+                await asyncio.sleep(0.01)
+
+    async def _answered(self, mark: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            answer = await reader.readuntil(b"\x1c\r")
+            assert f"MSA|AA|{control(mark)}\r".encode() in answer
+            self.outbox.remove(mark)
+        except (asyncio.IncompleteReadError, OSError):
+            self._lost = True
+        finally:
+            writer.transport.abort()
+            del self._on_the_wire[mark]
+            self._news.set()
+
+    async def hang_up(self) -> None:
+        tasks = list(self._on_the_wire.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class MllpTrial:
+    """The listener, and a hospital system on loopback. When it breaks off, its address is given up."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, free_port()
+        self.hospital = Hospital(self.port)
+        self.adapter = self.again()
+        self.other: asyncio.Server | None = None
+
+    def again(self) -> mllp.Mllp:
+        return mllp.connect("his", mllp.Settings(listen=f"{LOOPBACK}:{self.port}"), tools(self.folder))
+
+    async def cut(self) -> None:
+        await self.adapter.close()
+
+    async def go_away(self) -> None:
+        self.other = await asyncio.start_server(lambda *_: None, LOOPBACK, self.port)
+
+    async def arrive(self, *marks: str) -> None:
+        self.hospital.send(*marks)
+
+    def mark(self, envelope: Envelope) -> str:
+        return envelope.raw.decode().split("\rZZZ|")[1].rstrip("\r")
+
+    async def waits(self) -> None:
+        return  # it listens for as long as the watch
+
+
+def control(mark: str) -> str:
+    """The control id of the message with this mark."""
+    return mark.encode().hex()[:20]
+
+
+def hl7(mark: str, body: str = "", charset: str = "UNICODE UTF-8") -> bytes:
+    """A small discharge message (ADT^A03) with the mark in a segment of its own."""
+    return (
+        f"MSH|^~\\&|DPI|CHR|RELAIS|CHR|20261120090000+0100||ADT^A03^ADT_A03|{control(mark)}|P|2.5^FRA^2.11"
+        f"||||||{charset}\rEVN||20261120090000\r{body}ZZZ|{mark}\r"
+    ).encode()
+
+
+@contextlib.asynccontextmanager
+async def mllp_trial(_request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[MllpTrial]:
+    trial = MllpTrial(folder)
+    sending = asyncio.create_task(trial.hospital.run())
+    try:
+        yield trial
+    finally:
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+        await trial.hospital.hang_up()
+        if trial.other is not None:
+            trial.other.close()
+
+
+# ------------------------------------------------------------------------------------------------- folder
+
+
+class FolderTrial:
+    """A folder on disk, which can be taken away. Time passes as fast as it is looked at."""
+
+    def __init__(self, place: Path) -> None:
+        self.place, self.drop = place, place / "share" / "depot"
+        self.drop.mkdir(parents=True)
+        self.adapter = self.again()
+        self.written = 0
+
+    def again(self, **changed: object) -> folders.Folder:
+        settings = folders.Settings.model_validate({"path": str(self.drop)} | changed)
+        return folders.connect("depot", settings, tools(self.place, TurnedClock()))
+
+    async def cut(self) -> None:
+        (self.place / "share").rename(self.place / "away")
+
+    async def go_away(self) -> None:
+        await self.cut()
+
+    async def arrive(self, *marks: str) -> None:
+        if (self.place / "away").exists():
+            (self.place / "away").rename(self.place / "share")
+        for mark in marks:
+            self.put(f"{mark}.eml", letter(mark))
+
+    def put(self, name: str, content: bytes) -> Path:
+        """Write a file as a careful program does, each a second later than the one before."""
+        self.written += 1
+        hidden, file = self.drop / f".{self.written}", self.drop / name
+        hidden.write_bytes(content)
+        os.utime(hidden, (1_800_000_000 + self.written,) * 2)
+        hidden.rename(file)
+        return file
+
+    def mark(self, envelope: Envelope) -> str:
+        return subject(envelope.raw)
+
+    async def waits(self) -> None:
+        return  # it looks for as long as the watch
+
+
+@contextlib.asynccontextmanager
+async def folder_trial(_request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[FolderTrial]:
+    yield FolderTrial(folder)
 
 
 def subject(raw: bytes) -> str:
