@@ -387,20 +387,13 @@ def test_a_read_receipt_of_somebody_else_closes_nothing() -> None:
     assert plan.state is EnvelopeState.DECIDED
 
 
-@pytest.mark.parametrize("action", ["delivered"])
-def test_a_report_that_proves_nothing_signed_moves_nothing_forward(action: str) -> None:
-    site = make_site(rules=RULES.replace("await: ack", "await: delivered"))
+def test_a_read_receipt_that_the_operator_calls_forged_closes_nothing() -> None:
+    site = make_site(rules=SEEN)
     first, view = opened(site)
-    mail = one(first, Purpose.LETTER)
-    raw = letters.dsn(original_message_id="<guessed@x>", envid=mail.id, action=action)
-    plan = report(site, view, raw)
-    assert after(view, plan).thread.state is ThreadState.AWAITING_ACK
-    # The reply address it comes to is signed, and enough.
-    to = headers(mail)["Reply-To"].strip("<>")
-    good = report(
-        site, view, letters.dsn(original_message_id="<guessed@x>", envid=mail.id, action=action, to=to)
-    )
-    assert after(view, good).thread.state is ThreadState.CLOSED
+    raw = letters.mdn(original_message_id=one(first, Purpose.LETTER).message_id or "")
+    forged = b"Authentication-Results: operateur.mssante.fr; spf=fail\r\n" + raw
+    assert after(view, report(site, view, forged)).thread.state is ThreadState.AWAITING_ACK
+    assert after(view, report(site, view, raw)).thread.state is ThreadState.CLOSED
 
 
 def test_a_failure_without_proof_is_told_to_people_all_the_same() -> None:
@@ -862,3 +855,15 @@ async def test_a_ward_whose_mailbox_is_only_observed_gets_no_daily_list(house: H
     await house.schedule.daily_lists()
     await house.leave()
     assert not mails(house)
+
+
+async def test_a_stay_that_another_facility_has_gives_a_follow_up_of_its_own(house: House) -> None:
+    await house.take(letter())
+    (row,) = await house.store.threads()
+    view = await house.store.view(str(row["id"]))
+    moved = replace(view.thread, facility="750000018", ward="ailleurs", version=view.thread.version + 1)
+    assert await house.store.record([Plan(at=house.clock.now(), thread=moved)]) == [None]
+    await house.take(letter(message_id="<encore@chr-exemple.mssante.fr>", subject="Rectificatif"))
+    assert [each["state"] for each in await house.store.envelopes()] == ["decided", "decided"]
+    assert len(await house.store.threads()) == 2
+    assert not any((await house.store.invariants()).values())

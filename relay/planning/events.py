@@ -124,23 +124,13 @@ def _sent_to(site: Site, arrival: Arrival, news: ReceiptNews, context: Context) 
 
 
 def _doubted(site: Site, arrival: Arrival, delivery: Delivery, context: Context) -> Why | None:
-    """Why a good report proves nothing. A bad one needs no proof: it leads to people.
+    """Why good news proves nothing. Bad news needs no proof: it leads to people.
 
-    Good news must name our signed Message-ID or come to our signed address, and « lu » from the mailbox we wrote to,
-    or another of the same doctor: a colleague to whom the letter was passed on is not the GP.
+    Whoever reports knows the envelope id, the signed Message-ID or the signed address, which only the recipient's
+    side ever saw. « Lu » must also come from the mailbox we wrote to, or another of the same doctor: a colleague to
+    whom the letter was passed on is not the GP.
     """
     news, sender = arrival.recognised.receipt, arrival.document.from_ or ""
-    ours = site.tokens.read_message_id(delivery.message_id or "")
-    named = site.tokens.read_message_id((news.original_message_id if news else "") or "")
-    signed = ours is not None and (
-        named == ours
-        or any(
-            (each.thread, each.participant) == (ours.thread, ours.participant)
-            for each in tokens_of(site, arrival.document)
-        )
-    )
-    if not signed:
-        return Why.TOKEN_MISMATCH
     if news is None or news.kind != "mdn":
         return None
     if not authentic(site, arrival):
