@@ -18,9 +18,9 @@ from tests.servers.postfix import Postfix
 from tests.servers.postgres import Postgres
 from tests.servers.telegram import Telegram
 from tests.site import Site
-from tests.stores import empty_sqlite, place, store
+from tests.stores import empty_sqlite, first_keys, place, store
 
-__all__ = ["empty_sqlite", "place", "store"]  # fixtures that live beside what they make
+__all__ = ["empty_sqlite", "first_keys", "place", "store"]  # fixtures that live beside what they make
 
 Server = TypeVar("Server", Dovecot, Postfix, Postgres, Telegram)
 

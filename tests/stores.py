@@ -103,18 +103,27 @@ async def _prepare(url: str, vault: Vault) -> None:
 
 
 @pytest.fixture(scope="session")
-def empty_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def first_keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The key ring that the templates are made with; a database opens with no other, so tests copy it."""
+    file = tmp_path_factory.mktemp("keys") / "keys.json"
+    FileKeyRing.create(file)
+    return file
+
+
+@pytest.fixture(scope="session")
+def empty_sqlite(tmp_path_factory: pytest.TempPathFactory, first_keys: Path) -> Path:
     """A new SQLite file with its tables; tests copy it."""
     folder = tmp_path_factory.mktemp("sqlite")
-    vault = Vault(FileKeyRing.create(folder / "keys.json"))
+    vault = Vault(FileKeyRing(first_keys))
     in_another_loop(_prepare(f"sqlite:///{folder}/relay.db", vault))
     return folder / "relay.db"
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+def place(request: pytest.FixtureRequest, tmp_path: Path, first_keys: Path) -> Iterator[Place]:
     """An empty database of its own for each test."""
-    vault = Vault(FileKeyRing.create(tmp_path / "keys.json"))
+    shutil.copy(first_keys, tmp_path / "keys.json")
+    vault = Vault(FileKeyRing(tmp_path / "keys.json"))
     if request.param == "sqlite":
         shutil.copy(request.getfixturevalue("empty_sqlite"), tmp_path / "relay.db")
         yield Place("sqlite", f"sqlite:///{tmp_path}/relay.db", vault)

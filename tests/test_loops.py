@@ -32,7 +32,7 @@ from relay.schedule import Schedule
 from relay.store import Store
 from tests import letters
 from tests.letters import DUPONT, MARTIN, ODETTE
-from tests.stores import HandClock, Place, empty_sqlite, place, store  # noqa: F401
+from tests.stores import HandClock, Place
 from tests.test_planning import RULES, _secret, make_site  # noqa: F401 - fixtures
 from tests.trials import tools
 
@@ -79,7 +79,7 @@ class House:
 
 
 @pytest.fixture
-async def house(place: Place, store: Store, tmp_path: Path) -> House:  # noqa: F811 - fixtures
+async def house(place: Place, store: Store, tmp_path: Path) -> House:
     await store.import_registrations(
         [
             Registration(

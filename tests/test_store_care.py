@@ -10,11 +10,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from relay.errors import NotFound
+from relay.errors import ConfigurationError, NotFound
 from relay.model import (
     Ask,
     Attempt,
     AuditEvent,
+    Batch,
     DeliveryState,
     EnvelopeState,
     Link,
@@ -24,6 +25,7 @@ from relay.model import (
     Why,
 )
 from relay.store import Store
+from relay.vault import FileKeyRing, Vault
 from tests.stores import GP, NOON, Place, batch, chat, decided, envelope, held, letter, mail, thread
 
 
@@ -357,3 +359,14 @@ async def test_no_word_of_a_letter_and_no_address_stands_in_the_database(
     assert b"sortie" in stored, "the search sees the rows"
     for word in secrets:
         assert word.encode() not in stored, word
+
+
+async def test_another_key_ring_is_refused_before_anything_is_taken_for_damaged(
+    place: Place, store: Store, tmp_path: Path
+) -> None:
+    await store.accept(Batch("imap/cardiologie", (envelope(1),), "1"))
+    stranger = Vault(FileKeyRing.create(tmp_path / "other-keys.json"))
+    with pytest.raises(ConfigurationError, match=r"restore the keys\.json"):
+        await Store.open(place.url, stranger, clock=place.clock, node="n2")
+    async with place.opened() as again:
+        assert (await again.stored(envelope(1).id)).raw == envelope(1).raw

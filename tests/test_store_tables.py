@@ -128,7 +128,7 @@ async def test_sqlite_is_set_to_keep_what_it_promised(tmp_path: Path) -> None:
 
 
 def test_opening_a_database_that_is_up_to_date_loads_no_migrations(
-    empty_sqlite: Path, tmp_path: Path
+    empty_sqlite: Path, first_keys: Path
 ) -> None:
     script = f"""
 import asyncio, json, sys
@@ -137,7 +137,7 @@ from relay.clock import SystemClock
 from relay.store import Store
 from relay.vault import FileKeyRing, Vault
 async def main():
-    vault = Vault(FileKeyRing.create(Path({str(tmp_path / "keys.json")!r})))
+    vault = Vault(FileKeyRing(Path({str(first_keys)!r})))
     store = await Store.open({f"sqlite:///{empty_sqlite}"!r}, vault, clock=SystemClock(), node="n")
     await store.status()
     await store.close()

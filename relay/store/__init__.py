@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from relay.errors import Refused, RelaisError
+from relay.errors import ConfigurationError, Refused, RelaisError
 from relay.model import AuditEvent, DeliveryNews, DeliveryState, Plan, Why
 from relay.store import arrivals, asking, care, database, lists, people, recording, sending, trail
 from relay.store.care import ActiveRules
@@ -47,6 +47,10 @@ Answer = TypeVar("Answer")
 __all__ = ["ActiveRules", "ImportCount", "Store"]
 
 
+KEY_RING = "relay/key-ring"
+"""The cursor row that says which key ring the database was made with."""
+
+
 class Store:
     """One open database. Make it with `Store.open`; close it."""
 
@@ -63,7 +67,24 @@ class Store:
 
         `url` is sqlite:///FILE or postgresql://USER@HOST/NAME. Raises ConfigurationError, Unavailable.
         """
-        return cls(await database.connect(url, password), vault, clock, node)
+        store = cls(await database.connect(url, password), vault, clock, node)
+        try:
+            await store._check_keys()
+        except BaseException:
+            await store.close()
+            raise
+        return store
+
+    async def _check_keys(self) -> None:
+        """With another ring nothing could be opened, and every waiting arrival would be taken for damaged."""
+        mark = self.vault.index("key-ring", "relay")
+        known = await self._read(lambda connection: arrivals.cursor(connection, KEY_RING))
+        if known is None:
+            await self._write(lambda work: arrivals.set_cursor(work, KEY_RING, mark), quiet=True)
+        elif known != mark:
+            raise ConfigurationError(
+                "these are not the keys of this database: restore the keys.json that was made with it"
+            )
 
     async def close(self) -> None:
         """Let what is being written end, then let go."""

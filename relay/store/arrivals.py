@@ -30,6 +30,18 @@ def cursor(connection: Connection, account: str) -> str | None:
     return position
 
 
+def set_cursor(work: Transaction, account: str, position: str) -> None:
+    """Enter how far the account was read."""
+    statement = work.database.insert(tables.cursor)
+    work.run(
+        statement.on_conflict_do_update(
+            index_elements=["account"],
+            set_={"position": statement.excluded.position, "at": statement.excluded.at},
+        ),
+        {"account": account, "position": position, "at": work.at},
+    )
+
+
 def accept(work: Transaction, batch: Batch) -> tuple[Envelope, ...]:
     """Store what is new of the batch, and the cursor."""
     # One at a time: `seq` then grows in the order of the commits, and who reads after a seq misses nothing.
@@ -44,14 +56,7 @@ def accept(work: Transaction, batch: Batch) -> tuple[Envelope, ...]:
             new.setdefault(envelope.id, envelope)
     work.add(_envelope, [_row(envelope, work.at) for envelope in new.values()])
     work.add(_content, [_sealed(envelope, work) for envelope in new.values()])
-    statement = work.database.insert(tables.cursor)
-    work.run(
-        statement.on_conflict_do_update(
-            index_elements=["account"],
-            set_={"position": statement.excluded.position, "at": statement.excluded.at},
-        ),
-        {"account": batch.account, "position": batch.cursor, "at": work.at},
-    )
+    set_cursor(work, batch.account, batch.cursor)
     work.counts["envelope.received"] += len(new)
     work.counts["envelope.open"] += len(new)
     work.trail += [AuditEvent("relay", "received", envelope.id, envelope.flaw) for envelope in new.values()]
