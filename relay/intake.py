@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from relay import crash, log, metrics, planning, reading, recognition, resolution
-from relay.errors import NotFound, Refused, RelaisError, Stale
+from relay.errors import NotFound, Refused, RelaisError, Stale, Unavailable
 from relay.formats import replies
 from relay.model import (
     Ask,
@@ -119,6 +119,11 @@ class Intake:
                     await acknowledging
                 try:
                     await self.decide(fresh)
+                except RelaisError:
+                    raise
+                except Exception as error:  # noqa: BLE001 - a defect of ours, told apart from one of the adapter
+                    log.failure("arrivals_not_decided", error, adapter=name, count=len(fresh))
+                    raise Unavailable("arrivals could not be decided; the next start decides them") from None
                 finally:
                     # What was accepted is decided whatever becomes of the connection.
                     await acknowledging

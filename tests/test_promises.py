@@ -16,7 +16,7 @@ import pytest
 from adapters import memory, telegram
 from relay import planning
 from relay.dispatch import Dispatch
-from relay.errors import Deferred, NotFound, Refused, Rejected, Stale
+from relay.errors import Deferred, NotFound, Refused, Rejected, Stale, Unavailable
 from relay.health import Health
 from relay.model import (
     Ask,
@@ -867,3 +867,23 @@ async def test_a_stay_that_another_facility_has_gives_a_follow_up_of_its_own(hou
     assert [each["state"] for each in await house.store.envelopes()] == ["decided", "decided"]
     assert len(await house.store.threads()) == 2
     assert not any((await house.store.invariants()).values())
+
+
+async def test_a_defect_while_deciding_ends_the_relay_so_that_its_next_start_decides(
+    house: House, tmp_path: Any
+) -> None:
+    inbox = memory.connect("cardiologie", memory.Settings(), tools(tmp_path, house.clock))
+    house.intake.inboxes = {"cardiologie": inbox}
+    inbox.arrive(letter())
+    site = house.site
+
+    def failing() -> Any:
+        raise RuntimeError("nobody expected this")
+
+    house.intake.site = failing
+    with pytest.raises(Unavailable):
+        await house.intake.watch("cardiologie")
+    assert (await state_of(house))[0] == "open"
+    house.intake.site = lambda: site
+    await house.intake.catch_up()
+    assert (await state_of(house))[0] == "decided"
