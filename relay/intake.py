@@ -295,7 +295,7 @@ class Intake:
         stay, found = letter.arrival.stay, letter.resolution
         if stay is not None and found is not None:
             people = (found.professional.rpps,) if found.professional else ()
-            ask = replace(ask, stays=stay.asked, people=people)
+            ask = replace(ask, stays=stay.asked, people=people, patient=planning.patient_ins(letter.arrival))
         return planning.ask_of_notice(recognised.notice, stay, ask)
 
     # ----------------------------------------------------------------------------------------------- settling

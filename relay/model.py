@@ -33,6 +33,7 @@ class Why(StrEnum):
     # held whatever the rules say
     UNLISTED_SENDER = "unlisted_sender"
     TWO_PATIENTS = "two_patients"
+    STAY_OF_ANOTHER = "stay_of_another"
     BROKEN_PACKAGE = "broken_package"
     UNCLEAR = "unclear"
     ATTACHMENT_UNREAD = "attachment_unread"
@@ -896,6 +897,7 @@ class Ask:
     account: tuple[str, str] | None = None  # (chat kind, account id)
     people: tuple[str, ...] = ()  # RPPS whose links and absences are wanted
     addresses: tuple[str, ...] = ()  # mailboxes: which professionals own them
+    patient: str | None = None  # INS: whose threads are somebody else's
 
 
 @dataclass(frozen=True, slots=True)
@@ -912,6 +914,7 @@ class Context:
     links: tuple[Link, ...] = ()
     absences: tuple[Absence, ...] = ()
     owners: Mapping[str, str] = field(default_factory=dict)  # mailbox address → RPPS
+    strangers: frozenset[str] = frozenset()  # threads that are known to be about another patient than asked
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,7 @@ REASONS: Final[Mapping[Why, str]] = {
     Why.NO_RULES: N_("aucune règle valide n'est en vigueur"),
     Why.UNLISTED_SENDER: N_("l'expéditeur n'est pas sur la liste de cette boîte"),
     Why.TWO_PATIENTS: N_("le message concerne deux patients"),
+    Why.STAY_OF_ANOTHER: N_("ce numéro de séjour est déjà celui d'un autre patient"),
     Why.BROKEN_PACKAGE: N_("la pièce jointe est abîmée"),
     Why.UNCLEAR: N_("le contenu n'a pas été compris avec certitude"),
     Why.ATTACHMENT_UNREAD: N_("une pièce jointe n'a pas pu être lue"),

@@ -27,7 +27,7 @@ from relay.model import (
     Why,
     envelope_id,
 )
-from relay.planning import Site
+from relay.planning import Correction, Site
 from relay.schedule import Schedule
 from relay.store import Store
 from tests import letters
@@ -347,3 +347,27 @@ async def test_deciding_a_letter_again_never_takes_it_for_its_own_duplicate(hous
     (after,) = await house.store.envelopes()
     assert after["state"] == "decided"
     assert await house.copies() == before
+
+
+async def test_a_stay_number_that_is_another_patients_is_held_and_joins_nobody(house: House) -> None:
+    other = letters.patient("BOISGARD", "Rémi", born=date(1951, 4, 2), sex="M", order=11)
+    on_list = Professional(
+        DUPONT.rpps or "", "Dupont", "Alix", mailboxes=(Mailbox(DUPONT.mss_address or ""),)
+    )
+    await house.store.import_professionals([on_list], str.upper)
+    await house.take(letter(stay="S-77"))
+    await house.take(letters.text_mail(gp=DUPONT, patient=other, stay="S-77", sender=SENDER))
+    (held,) = await house.store.holds()
+    assert held["why"] == "stay_of_another"
+    await house.leave()
+    assert not [each for each in mails(house) if each.address == DUPONT.mss_address]
+    (thread,) = await house.store.threads()
+    notes = [each for each in mails(house) if each.purpose == "hold_note"]
+    assert notes
+    assert all(each.reference != thread["reference"] for each in notes)
+    # A person who looked may let it go: it then has a follow-up of its own.
+    await house.intake.release(Correction(by="desk:sorties", hold=str(held["id"])))
+    await house.leave()
+    assert [each for each in mails(house) if each.address == DUPONT.mss_address]
+    assert len(await house.store.threads()) == 2
+    assert not any((await house.store.invariants()).values())

@@ -19,7 +19,8 @@ from datetime import datetime
 from typing import Final, Literal
 
 from relay import formats
-from relay.formats import cda, xdm
+from relay.formats import cda, pdf, xdm
+from relay.formats import text as letters
 from relay.model import LocalId, Notice, Patient, Person, Problem, ReceiptNews, Stay
 from relay.reading import decode, never_raises
 
@@ -51,6 +52,11 @@ _TELLING: Final = ("discharge", "death", "er_visit")
 _MDM: Final = {"T04": "delete", "T06": "append", "T08": "replace", "T10": "replace", "T11": "delete"}
 _OBX_ACTIONS: Final = {"D": "delete", "W": "delete", "C": "replace"}
 _DRAFTS: Final = frozenset({"P", "R", "S", "I"})
+_KINDS: Final = (
+    (b"%PDF-", "application/pdf", "pdf"),
+    (b"PK\x03\x04", "application/zip", "zip"),
+    (b"<", "text/xml", "xml"),
+)
 _TXA_DRAFTS: Final = frozenset({"DI", "DO", "IN", "IP", "PA"})
 
 _FLAGS: Final = "MetaDMPMSS"
@@ -63,6 +69,7 @@ _FORBIDDEN: Final = (  # both "Y": one forbids what the other asks
     ("MASQUE_PS", "INVISIBLE_PATIENT"),
     ("INVISIBLE_PATIENT", "DESTMSSANTEPAT"),
 )
+_LOINC = re.compile(r"\d{1,6}-\d")
 _CITIZENS: Final = "@patient.mssante.fr"
 
 # PID-32 (table 0445): nobody checked who this is / it may be two people, nobody, or somebody else.
@@ -130,6 +137,25 @@ def read_receipt(content: bytes) -> ReceiptNews | None:
     if len(messages) != 1 or messages[0].kind != "ZAM":
         return None
     return _acknowledgement(messages[0])
+
+
+@never_raises(())
+def documents(content: bytes) -> tuple[tuple[str, str, bytes], ...]:
+    """(file name, media type, bytes) of each document enclosed, as it was before it was put into the message.
+
+    A practice opens a CDA or a PDF; nobody opens HL7. Never raises; what cannot be decoded is left out.
+    """
+    found: list[tuple[str, str, bytes]] = []
+    for message in _messages(content) if looks_like(content[:4096]) else ():
+        for segment in message.all("OBX"):
+            enclosed = _enclosed(segment, message) if _is_document(segment, message) else None
+            if enclosed is not None:
+                media_type, ending = next(
+                    ((kind, end) for mark, kind, end in _KINDS if mark in enclosed[0][:1024]),
+                    ("application/octet-stream", "bin"),
+                )
+                found.append((f"document{len(found) + 1}.{ending}", media_type, enclosed[0]))
+    return tuple(found)
 
 
 # --------------------------------------------------------------------------------------------------------- segments
@@ -366,11 +392,11 @@ class _Reading:
             return replace(notice, event=event, document="other")
         if back:
             return replace(notice, event=event, document="retraction", retracts=number)
+        document = "advance_notice" if event in _TELLING else "other"
         if action == "UPDATE":
             control = message.part(message.header, 10)
-            return replace(notice, event=event, document="replacement", replaces=number,
-                           document_id=f"msg-{control}" if control else None)  # fmt: skip
-        document = "advance_notice" if event in _TELLING else "other"
+            own = f"msg-{control}" if control else None
+            return replace(notice, event=event, document=document, replaces=number, document_id=own)
         return replace(notice, event=event, document=document, document_id=number)
 
     def _shift(self) -> tuple[int, str]:
@@ -392,12 +418,13 @@ class _Reading:
         status = message.part(txa, 17).upper()
         draft = status in _TXA_DRAFTS
         code, system, title = (message.part(txa, 2, place) for place in (1, 3, 2))
-        if not code or not re.fullmatch(r"\d{1,6}-\d", code):
+        if not code or not _LOINC.fullmatch(code):
             code, system, title = (message.part(message.first("OBR"), 4, place) for place in (1, 3, 2))
         read: list[Notice] = []
+        printed: list[Notice] = []
         named = False
         for segment in message.all("OBX"):
-            if message.part(segment, 2) not in ("ED", "RP") or self._is_mail_text(segment):
+            if not _is_document(segment, message):
                 continue
             if not named:
                 named = True
@@ -413,24 +440,32 @@ class _Reading:
             action = action or said
             one = self.embedded(segment)
             if one is not None:
-                read.append(one)
+                (printed if one.format == "pdf" else read).append(one)
         number = _document_number(message.repeated(txa, 12), message)
         parent = _document_number(message.repeated(txa, 13), message)
+        event: str | None
+        document: str | None
         event, document = cda.CODES.get(code, ("other", "other"))
-        if not named or not self.french() or system not in ("LN", ""):
+        if code and not _LOINC.fullmatch(code):  # the hospital's own codes: their words say what it is
+            said_so = [letters.read("", subject=title).notice, *printed]
+            event, document = next(
+                ((one.event, one.document) for one in said_so if one.event), (event, document)
+            )
+        elif not named or not self.french() or system not in ("LN", ""):
             # The same codes name other letters abroad.
             event, document = "other", "other"
         notice = replace(
             notice,
             event=event if message.header else None,
             document=document if message.header else None,
-            code=code if named or re.fullmatch(r"\d{1,6}-\d", code) else None,
+            code=code if named or _LOINC.fullmatch(code) else None,
             title=title or None,
             document_id=number,
             status="draft" if draft else "final" if named else None,
         )
         if read:
             notice = self.with_letter(notice, read)
+        notice = self.with_print(notice, printed, alone=not read)
         author = self.person(message.repeated(txa, 9) or message.repeated(txa, 5), None)
         notice = replace(notice, author=author if notice.author is None and author else notice.author)
         if action == "delete":
@@ -442,11 +477,6 @@ class _Reading:
         if action == "append" and notice.document == "letter":
             return replace(notice, document="addendum")
         return notice
-
-    def _is_mail_text(self, segment: Segment) -> bool:
-        return self.message.part(segment, 3, 3) == _FLAGS or self.message.part(segment, 3).startswith(
-            "CORPSMAIL"
-        )
 
     def french(self) -> bool:
         """Whether the message says it is made after the French volets."""
@@ -464,24 +494,23 @@ class _Reading:
     def embedded(self, segment: Segment) -> Notice | None:
         """The document of one OBX, where it is a CDA or a package. What says it is one and is none is a problem."""
         message = self.message
-        value = segment[5] if len(segment) > 5 else ""
         if message.part(segment, 2) == "RP":
             self.problems.append(Problem("document_elsewhere", "le document n'est pas dans le message"))
             return None
-        head, _, payload = value.rpartition(message.component)
-        words = {one.strip().lower() for one in head.split(message.component)}
-        content = _payload(payload, words, message)
-        if content is None:
+        enclosed = _enclosed(segment, message)
+        if enclosed is None:
             self.problems.append(Problem("unreadable_document", "le document joint ne peut pas être décodé"))
             return None
+        content, words = enclosed
         start = content[:512].replace(b"\x00", b"").lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n")
         notice = None
         if xdm.looks_like_zip(content):
             notice = xdm.read(content)
         elif start[:1] == b"<":
             notice = cda.read(content)
-        elif start[:5] == b"%PDF-" or "pdf" in words:
-            return None  # its words are nobody's word about the patient: PID speaks
+        elif pdf.looks_like_pdf(content):
+            notice = pdf.read(content)
+            return replace(notice, problems=()) if notice is not None else None  # a scan: PID speaks for it
         if notice is None and ("xml" in words or "zip" in words):
             self.problems.append(Problem("unreadable_document", "le document joint n'est pas un CDA lisible"))
         return notice
@@ -503,6 +532,7 @@ class _Reading:
         stay, around = letter.stay or Stay(), notice.stay or Stay()
         if stay.number and around.number and stay.number != around.number:
             problems += (Problem("stay_differs", "le message et le document portent deux numéros de séjour"),)
+        listed = {one.rpps for one in letter.recipients}
         stay = replace(
             _filled(stay, around),
             discharged_exact=(stay if stay.discharged else around).discharged_exact,
@@ -525,7 +555,10 @@ class _Reading:
             stay=stay if stay != Stay() else None,
             author=letter.author or notice.author,
             registered_gp=gp or said,
-            recipients=tuple(dict.fromkeys((*letter.recipients, *notice.recipients))),
+            recipients=(
+                *letter.recipients,
+                *(one for one in notice.recipients if not one.rpps or one.rpps not in listed),
+            ),
             follow_up=letter.follow_up,
             awaited_results=letter.awaited_results,
             consent="masked" if "masked" in (letter.consent, notice.consent) else letter.consent,
@@ -533,6 +566,32 @@ class _Reading:
             unknown=tuple(unknown),
             problems=problems,
         )
+
+    def with_print(self, notice: Notice, printed: list[Notice], *, alone: bool) -> Notice:
+        """A PDF may contradict the message; where it is the whole letter, its labelled lines fill what is missing."""
+        for one in printed:
+            if one.patient is None or notice.patient is None:
+                continue
+            if xdm.differ(notice.patient, one.patient):
+                self.problems.append(formats.TWO_PATIENTS)
+                return notice
+            gp, said = notice.registered_gp, one.registered_gp
+            if gp is not None and said is not None and gp.rpps and said.rpps and gp.rpps != said.rpps:
+                self.unknown.append("registered_gp")
+            notice = replace(
+                notice, consent=one.consent if one.consent == "opposed" else notice.consent or one.consent
+            )
+            if alone:
+                if gp is None:
+                    self.unknown += [name for name in one.unknown if name.startswith("registered_gp")]
+                notice = replace(
+                    notice,
+                    registered_gp=gp or said,
+                    follow_up=notice.follow_up or one.follow_up,
+                    awaited_results=notice.awaited_results or one.awaited_results,
+                    urgency=notice.urgency or one.urgency,
+                )
+        return notice
 
     # ------------------------------------------------------------------------------------------------ the patient
 
@@ -858,17 +917,33 @@ class _Reading:
 # ------------------------------------------------------------------------------------------------------------ pieces
 
 
-def _payload(payload: str, words: set[str], message: _Message) -> bytes | None:
-    """The bytes of an ED (encodings of table 0299); None for damage. A guide's wrapped lines leave spaces."""
-    bare = "".join(payload.split()) if re.search(r"\s", payload) else payload
+def _is_document(segment: Segment, message: _Message) -> bool:
+    """OBX with a document: not the flags beside it, nor the words of the mail that a platform is to write."""
+    return (
+        message.part(segment, 2) in ("ED", "RP")
+        and message.part(segment, 3, 3) != _FLAGS
+        and not message.part(segment, 3).startswith("CORPSMAIL")
+    )
+
+
+def _enclosed(segment: Segment, message: _Message) -> tuple[bytes, set[str]] | None:
+    """The bytes of an ED and its words (type, subtype, encoding of table 0299); None for damage.
+
+    How many components stand before the payload differs by sender, even in the guide's own examples.
+    """
+    head, _, payload = (segment[5] if len(segment) > 5 else "").rpartition(message.component)
+    words = {one.strip().lower() for one in head.split(message.component)}
     try:
         if "base64" in words:
-            return binascii.a2b_base64(bare.rstrip("=") + "=" * (-len(bare.rstrip("=")) % 4)) or None
-        if "hex" in words:
-            return bytes.fromhex(bare) or None
+            bare = ("".join(payload.split()) if re.search(r"\s", payload) else payload).rstrip("=")
+            content = binascii.a2b_base64(bare + "=" * (-len(bare) % 4), strict_mode=True)
+        elif "hex" in words:
+            content = bytes.fromhex(payload)
+        else:
+            content = message.plain(payload).encode("utf-8", "replace")
     except ValueError:
         return None
-    return message.plain(payload).encode("utf-8", "replace") or None
+    return (content, words) if content else None
 
 
 def _document_number(repeated: list[list[str]], message: _Message, prefix: str = "") -> str | None:

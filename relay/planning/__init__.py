@@ -35,7 +35,7 @@ from relay.planning.notices import (
     plan_release,
 )
 from relay.planning.replies import ask_of_mail, authentic, plan_reply
-from relay.planning.site import Arrival, Correction, Site, SiteSource, people_meant
+from relay.planning.site import Arrival, Correction, Site, SiteSource, patient_ins, people_meant
 from relay.tokens import Tokens
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "ask_of_notice",
     "authentic",
     "no_longer",
+    "patient_ins",
     "people_meant",
     "plan_admin",
     "plan_corrupt",

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 
 from relay import threads
 from relay.errors import Refused
-from relay.identity import ins_of
 from relay.model import (
     Ask,
     AuditEvent,
@@ -49,7 +48,9 @@ from relay.planning.site import (
     joined,
     name_of,
     own_stay,
+    patient_ins,
     recipients,
+    stay_of_another,
     thread_id,
 )
 from relay.resolution import document_keys as own_documents
@@ -216,6 +217,8 @@ def plan_notice(
         return plan_hold(
             site, arrival, context, Why(decision.why), at, reason=decision.reason, desk=_desk(site, decision)
         )
+    if stay_of_another(arrival, context) and not ends:
+        return plan_hold(site, arrival, context, Why.STAY_OF_ANOTHER, at)
     if decision.action == "file" or _withdrawn(arrival, context):
         why = Why(decision.why) if decision.action == "file" else Why.SUPERSEDED
         return _filed(site, arrival, view, why, at, ends, by)
@@ -286,18 +289,8 @@ def _seen(site: Site | None, arrival: Arrival, at: datetime) -> Plan:
         message_id=arrival.document.message_id,
         fingerprint=arrival.fingerprint,
         decision=record(site, arrival, at) if site else None,
-        patient=_ins(arrival),
+        patient=patient_ins(arrival),
     )
-
-
-def _ins(arrival: Arrival) -> str | None:
-    """The patient's INS without spaces; the registry's, which has its key, before the letter's."""
-    registered = arrival.resolution.registration if arrival.resolution else None
-    for person in (registered, arrival.notice.patient):
-        found = ins_of(person) if person else None
-        if found is not None:
-            return found.value
-    return None
 
 
 def plan_ignore(arrival: Arrival, why: Why, at: datetime) -> Plan:

@@ -10,6 +10,7 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
+from relay.identity import ins_of
 from relay.model import (
     Absence,
     Context,
@@ -197,6 +198,16 @@ def one_line(text: str) -> str:
 # ------------------------------------------------------------------------------------------------------- stays
 
 
+def patient_ins(arrival: Arrival) -> str | None:
+    """The patient's INS without spaces; the registry's, which has its key, before the letter's."""
+    registered = arrival.resolution.registration if arrival.resolution else None
+    for person in (registered, arrival.notice.patient):
+        found = ins_of(person) if person else None
+        if found is not None:
+            return found.value
+    return None
+
+
 def joined(arrival: Arrival, context: Context) -> ThreadView | None:
     """The thread this arrival's stay has already; None when it has none, or only one of another facility."""
     if arrival.stay is None:
@@ -207,7 +218,14 @@ def joined(arrival: Arrival, context: Context) -> ThreadView | None:
     ours = arrival.ward.facility if arrival.ward else ""
     if found is not None and ours and found.thread.facility not in ("", ours):
         return None
-    return found
+    return None if found is not None and found.thread.id in context.strangers else found
+
+
+def stay_of_another(arrival: Arrival, context: Context) -> bool:
+    """Whether the stay this arrival names is already that of another patient: one of the two numbers is wrong."""
+    if arrival.stay is None:
+        return False
+    return any(context.stays.get(key) in context.strangers for key in arrival.stay.asked)
 
 
 def own_stay(arrival: Arrival, context: Context, thread: str) -> str:

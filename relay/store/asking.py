@@ -248,8 +248,17 @@ def contexts(connection: Connection, vault: Vault, asks: Sequence[Ask], now: dat
     for row in among(connection, open_holds, hold.c.envelope, spoken):
         holds[row.envelope].append(rows.hold_of(row, vault))
 
+    about = {
+        row.id: row.patient
+        for row in among(
+            connection, select(_thread.c.id, _thread.c.patient), _thread.c.id,
+            (name for ask, group in zip(asks, threads, strict=True) if ask.patient for name in group),
+        )
+    }  # fmt: skip
+
     answers = []
     for ask, mine, group in zip(asks, copies, threads, strict=True):
+        asked = patient_index(ask.patient, vault) if ask.patient else None
         account = accounts.get(ask.account, []) if ask.account else []
         wanted = dict.fromkeys((*ask.people, *(link.rpps for link in account)))
         answers.append(
@@ -275,6 +284,7 @@ def contexts(connection: Connection, vault: Vault, asks: Sequence[Ask], now: dat
                     # A mailbox of several people names nobody.
                     if len(owners.get(plain := addresses[address], ())) == 1
                 },
+                strangers=frozenset(name for name in group if asked and about.get(name) not in (None, asked)),
             )
         )
     return answers
