@@ -531,6 +531,7 @@ class Thread:
     closed_reason: str | None = None
     participants: tuple[Participant, ...] = ()
     version: int = 0
+    about: str = ""  # the patient as the ward's own people read it; sealed at rest, for hospital mail only
     acknowledged_by: str | None = None  # the words: « Dr Ambre », « par le secrétariat du Dr Ambre »
     acknowledged_at: datetime | None = None
 

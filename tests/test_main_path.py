@@ -124,6 +124,9 @@ def test_a_question_goes_to_the_ward_and_its_answer_comes_back(make_site: MakeSi
         (question,) = dovecot.wait_messages(WARD_REPLIES)
         assert "Le bisoprolol est-il maintenu ?" in body(parsed(question))
         assert ours in body(parsed(question))
+        # The ward must know which patient is meant; no subject ever says it.
+        assert "Patient : CORMERAIS Odette" in body(parsed(question))
+        assert "CORMERAIS" not in str(parsed(question)["Subject"])
         assert GP not in question.decode()
         dovecot.deliver(
             RELAY, answer(parsed(question), "Oui, à 2,5 mg.", sender=WARD_REPLIES), sender=WARD_REPLIES

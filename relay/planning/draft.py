@@ -139,7 +139,7 @@ class Draft:
             self.site,
             To(part.key, part.address, voice),
             purpose,
-            words,
+            self.naming(part, words),
             self.at,
             seed=self.seed,
             thread=thread.id,
@@ -155,6 +155,16 @@ class Draft:
         )
         if made is not None:
             self.deliveries.append(made)
+
+    def naming(self, part: Participant, words: Mail) -> Mail:
+        """The hospital's people read which patient it is beneath the reference, where they may; nobody else does."""
+        about = self.current.about
+        ward = part.key == self.ward_key
+        desk = self.site.settings.desks.get(part.key.removeprefix("desk:"))
+        if not about or not (ward or (part.key.startswith("desk:") and desk and desk.sees == "document")):
+            return words
+        first, line, rest = words.text.partition("\n")
+        return replace(words, text=f"{first}\n{about}{line}{rest}")
 
     def tell_ward(self, words: Mail, *, answers: str | None = None, ordinal: int = 0) -> None:
         """A note to the sending ward."""

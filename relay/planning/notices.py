@@ -688,7 +688,9 @@ class _Writer:
         )
         if view is None:
             made = thread_id(arrival.envelope.id)
+            patient = self.arrival.notice.patient
             thread = Thread(
+                about=self.site.words.patient(patient) if patient and patient.birth_name else "",
                 id=made,
                 reference=site.tokens.reference(made, arrival.draw),
                 state=ThreadState.AWAITING_ACK,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import date
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -132,9 +133,17 @@ def delivery_of(row: Any, vault: Vault, *, recipe: bool) -> Delivery:
 # ----------------------------------------------------------------------------------------------------- threads
 
 
+@dataclass(frozen=True, slots=True)
+class _Sealed:
+    """What of a thread names people."""
+
+    participants: tuple[Participant, ...] = ()
+    about: str = ""
+
+
 def thread_row(thread: Thread, vault: Vault, day: str) -> Record:
     """All columns but `patient`."""
-    people = json_of(tuple[Participant, ...]).dump_json(thread.participants)
+    sealed = json_of(_Sealed).dump_json(_Sealed(thread.participants, thread.about))
     return {
         "id": thread.id,
         "reference": thread.reference,
@@ -159,7 +168,7 @@ def thread_row(thread: Thread, vault: Vault, day: str) -> Record:
         "acknowledged_by": thread.acknowledged_by,
         "acknowledged_at": stamp_or_none(thread.acknowledged_at),
         "version": thread.version,
-        "sealed": vault.seal(people, day=day, aad=f"thread:{thread.id}"),
+        "sealed": vault.seal(sealed, day=day, aad=f"thread:{thread.id}"),
     }
 
 
@@ -168,9 +177,9 @@ def thread_of(row: Any, vault: Vault) -> Thread:
     try:
         plain = vault.open(row.sealed, f"thread:{row.id}")
     except NotFound:
-        participants: tuple[Participant, ...] = ()
+        inside = _Sealed()
     else:
-        participants = json_of(tuple[Participant, ...]).validate_json(plain)
+        inside = json_of(_Sealed).validate_json(plain)
     return Thread(
         id=row.id,
         reference=row.reference,
@@ -192,7 +201,8 @@ def thread_of(row: Any, vault: Vault) -> Thread:
         followup=None if row.followup is None else json_of(Pinned).validate_json(row.followup),
         closed_at=moment_or_none(row.closed_at),
         closed_reason=row.closed_reason,
-        participants=participants,
+        participants=inside.participants,
+        about=inside.about,
         version=row.version,
         acknowledged_by=row.acknowledged_by,
         acknowledged_at=moment_or_none(row.acknowledged_at),
