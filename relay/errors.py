@@ -46,7 +46,14 @@ class NotFound(RelaisError):
 
 
 class Refused(RelaisError):
-    """Understood, and not done: a floor, a right or the state of the row forbids it."""
+    """Understood, and not done: a floor, a right or the state of the row forbids it.
+
+    `reason`: why, in the words that the site's people read; "" where there are none.
+    """
+
+    def __init__(self, text: str, *, reason: str = "") -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 class Stale(RelaisError):

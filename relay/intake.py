@@ -456,25 +456,27 @@ class Intake:
     ) -> Plan:
         """A ward filled in the lines, or took its letter back: settle the hold; the reply itself is then decided.
 
-        What still cannot be sent keeps the reply for a person beside the letter.
+        A ward whose lines were not enough is told why; what else went wrong keeps the reply for a person.
         """
+        held, shown = None, ""
         try:
             held = await self.store.hold(correction.hold)
-            shown = (await self.store.envelope(held.envelope))["reference"]
+            shown = str((await self.store.envelope(held.envelope))["reference"] or "")
             if correction.reject:
                 plan = planning.plan_reject(site, held, correction.by, "", now)
                 (problem,) = await self.store.record([plan])
                 if problem is not None:
                     raise problem
-                reference = None
+                reference = shown
             else:
-                reference = await self.release(correction)
-            reference = reference or (str(shown) if shown else None)
+                reference = await self.release(correction) or shown
         except RelaisError as refusal:
             log.get().warning(
                 "correction_refused", envelope=arrival.envelope.id, error=type(refusal).__name__
             )
-            return planning.plan_hold(site, arrival, context, Why.UNCLEAR, now, tell_ward=False)
+            if held is None or not isinstance(refusal, Refused) or not correction.by.startswith("ward:"):
+                return planning.plan_hold(site, arrival, context, Why.UNCLEAR, now, tell_ward=False)
+            return planning.plan_still_held(site, arrival, held, shown, correction.by, refusal.reason, now)
         return Plan(
             at=now,
             envelope=arrival.envelope.id,
@@ -483,7 +485,7 @@ class Intake:
             kind=arrival.recognised.outcome.value,
             message_id=arrival.document.message_id,
             fingerprint=arrival.fingerprint,
-            reference=reference,
+            reference=reference or None,
             audit=(AuditEvent(correction.by, "corrected", arrival.envelope.id, Why.REPLY),),
         )
 
@@ -519,7 +521,7 @@ class Intake:
             arrival = replace(self._decided(site, letter, context, now), draw=draw)
             if arrival.decision is None or arrival.decision.action != "send":
                 reason = arrival.decision.reason if arrival.decision else "no rules are in force"
-                raise Refused(f"it still cannot be sent: {reason}")
+                raise Refused(f"it still cannot be sent: {reason}", reason=reason)
             plan = planning.plan_release(site, arrival, context, hold, now)
             (problem,) = await self.store.record([plan])
             if problem is None:

@@ -181,6 +181,7 @@ class ThreadRow(Row, table=True):
         _when("ix_thread_alone", "id", where=f"desk IS NULL AND {OPEN_THREAD}"),
         _when("ix_thread_desk", "id", where=f"desk IS NOT NULL AND {OPEN_THREAD}"),
         _when("ix_thread_stay", "facility", "stay", where=f"stay <> '' AND {OPEN_THREAD}"),
+        _when("ix_thread_gp", "gp", where=f"gp <> '' AND {OPEN_THREAD}"),
         _when("ix_thread_patient", "patient", where="patient IS NOT NULL"),
         Index("ix_thread_opened", "opened_at"),
         Index("ix_thread_ward", "ward", "facility"),
@@ -467,7 +468,9 @@ class AuditCheckpointRow(Row, table=True):
     at: int = Field(sa_type=_BIG)
     hash: bytes = Field(sa_type=_BYTES)
     seal: bytes = Field(sa_type=_BYTES)
-    cut: bytes | None = Field(default=None, sa_type=_BYTES)  # proof that a purge of ours begins the chain here
+    cut: bytes | None = Field(
+        default=None, sa_type=_BYTES
+    )  # proof that a purge of ours begins the chain here
 
 
 class CounterRow(Row, table=True):

@@ -569,6 +569,22 @@ class Words:
             self._body([line for line in lines if line], ask, form),
         )
 
+    def still_held(self, reference: str, reason: str) -> Mail:
+        """To a ward whose answer did not mend its letter: why not, and the lines once more."""
+        form = "\n".join(f"{self.say(label)} :" for label in (*FIELDS_GP, *FIELDS_IDENTITY))
+        return Mail(
+            self.say("Lettre toujours retenue – Réf. {reference}", reference=reference),
+            self._body(
+                [
+                    self.ref(reference),
+                    self.say("Votre réponse n'a pas suffi : rien n'a été envoyé."),
+                    self.say("Motif : {reason}.", reason=reason.rstrip(". ")),
+                ],
+                self.say("Pour la corriger et la faire partir, répondez à ce message en complétant :"),
+                form,
+            ),
+        )
+
     def daily(self, lines: Sequence[tuple[str, datetime, str]], day: date) -> Mail:
         """The ward's list of one day: (reference, arrival, what became of it)."""
         rows = [f"{self.ref(ref)} – {self.moment(at)} – {words}" for ref, at, words in lines]

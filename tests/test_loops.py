@@ -17,9 +17,11 @@ from relay.errors import Deferred, Rejected, Uncertain
 from relay.identity import keys_of
 from relay.intake import Intake
 from relay.model import (
+    Ask,
     Batch,
     Delivery,
     Envelope,
+    Link,
     Mailbox,
     MailMessage,
     Professional,
@@ -32,6 +34,7 @@ from relay.schedule import Schedule
 from relay.store import Store
 from tests import letters
 from tests.letters import DUPONT, MARTIN, ODETTE
+from tests.site import answer
 from tests.stores import HandClock, Place
 from tests.test_planning import RULES, _secret, make_site  # noqa: F401 - fixtures
 from tests.trials import tools
@@ -371,3 +374,38 @@ async def test_a_stay_number_that_is_another_patients_is_held_and_joins_nobody(h
     assert [each for each in mails(house) if each.address == DUPONT.mss_address]
     assert len(await house.store.threads()) == 2
     assert not any((await house.store.invariants()).values())
+
+
+async def test_a_ward_whose_lines_were_not_enough_is_told_why_and_may_answer_again(house: House) -> None:
+    await house.take(without_gp("S-5"))
+    await house.leave()
+    (note,) = [each for each in mails(house) if each.to == "ward:cardiologie"]
+
+    def filled(to: Delivery, lines: str) -> bytes:
+        assert isinstance(to.message, MailMessage)
+        seen = message_from_bytes(to.message.content, policy=policy.default)
+        return answer(seen, lines, sender=note.address)  # type: ignore[arg-type]
+
+    await house.take(filled(note, "RPPS : 10999999999"), adapter="retours")
+    await house.leave()
+    assert len(await house.store.holds()) == 1
+    again = [each for each in mails(house) if each.to == "ward:cardiologie"][-1]
+    assert again.id != note.id
+    assert isinstance(again.message, MailMessage)
+    body = message_from_bytes(again.message.content, policy=policy.default).get_body().get_content()
+    assert "n'a pas suffi" in body
+    assert "RPPS :" in body
+    await house.take(filled(again, f"RPPS : {MARTIN.rpps}"), adapter="retours")
+    await house.leave()
+    assert await house.store.holds() == []
+    assert [each.address for each in mails(house) if each.purpose == "letter"] == [MARTIN.mss_address]
+
+
+async def test_somebody_who_asks_for_their_letters_gets_the_open_references(house: House) -> None:
+    await house.take(letter())
+    (thread,) = await house.store.threads()
+    await house.store.link([Link(MARTIN.rpps or "", "telegram", "9", "9")])
+    (context,) = await house.store.contexts([Ask(account=("telegram", "9"))])
+    assert [view.thread.reference for view in context.threads] == [thread["reference"]]
+    (pressed,) = await house.store.contexts([Ask(account=("telegram", "8"))])
+    assert pressed.threads == ()

@@ -354,7 +354,7 @@ async def test_a_number_that_belongs_to_another_doctor_than_the_name_beside_it_s
     )
     await house.leave()
     assert not [each for each in mails(house) if each.purpose == "letter"]
-    assert len(await house.store.holds()) == 2
+    assert len(await house.store.holds()) == 1  # the letter; the ward is told why, and may answer again
     await answered(
         house, note, f"Bonjour,\nMédecin traitant : Dr Alix Dupont\nRPPS du médecin traitant : {DUPONT.rpps}"
     )

@@ -29,7 +29,7 @@ MAX_SEGMENTS = 20_000
 _FORMAT: Final = "hl7v2"
 _UNREADABLE: Final = Problem("unreadable_document", "le message HL7 ne peut pas être lu")
 
-_FRAMING = dict.fromkeys(map(ord, "\x0b\x1c\ufeff"))  # MLLP's bytes, and a byte order mark
+_FRAMING = ("\x0b", "\x1c", "\ufeff")  # MLLP's bytes, and a byte order mark
 _HEADER = re.compile(rb"(?:MSH|FHS|BHS)[^\w\s]")
 _CUT_OUT = re.compile(
     rb"(?:OBX|PID|EVN|PV1|TXA|OBR)\|[^\r\n]*[\r\n]+(?:[^\r\n]*[\r\n]+){0,3}?(?:[A-Z][A-Z0-9]{2})\|"
@@ -255,7 +255,9 @@ class _Message:
 
 def _messages(content: bytes) -> list[_Message]:
     """The messages of a batch (FHS, BHS and their ends say nothing themselves) or of one frame."""
-    text = _decoded(content).translate(_FRAMING).replace("\r\n", "\n").replace("\r", "\n")
+    text = _decoded(content).replace("\r\n", "\n").replace("\r", "\n")
+    for sign in _FRAMING:
+        text = text.replace(sign, "")
     messages: list[_Message] = []
     segments: list[Segment] = []
     open_line: list[str] = []
@@ -935,7 +937,7 @@ def _enclosed(segment: Segment, message: _Message) -> tuple[bytes, set[str]] | N
     words = {one.strip().lower() for one in head.split(message.component)}
     try:
         if "base64" in words:
-            bare = ("".join(payload.split()) if re.search(r"\s", payload) else payload).rstrip("=")
+            bare = "".join(payload.split()).rstrip("=")
             content = binascii.a2b_base64(bare + "=" * (-len(bare) % 4), strict_mode=True)
         elif "hex" in words:
             content = bytes.fromhex(payload)

@@ -41,6 +41,9 @@ _STAYED = re.compile(
     rf"\b(?:hospitalis|sejour)[^.\n]{{0,120}}?\bdu\s+({_WHEN})\s+(?:au|jusqu'au)\s+({_WHEN})"
 )
 _LEFT = re.compile(rf"\bsort(?:i|ie|ante?)\s+(?:du service |de l'hopital |a domicile )?(?:le|ce)\s+({_WHEN})")
+_HEADLINE = re.compile(
+    r"\b(?:compte|lettre|courrier|objet|resultats?|bilan|consultation|concerne|chere?|service)\b"
+)
 _HOSPITAL = re.compile(r"\bch[ru]?u?\b|\bhopital|\bclinique|\bcentre hospitalier")
 
 
@@ -157,6 +160,8 @@ def _layout(lines: Sequence[str]) -> int | None:
             continue
         birth, number, written = (lines[born + n].strip() for n in (0, 1, 3))
         name = lines[1].strip()
+        if not lines[0].strip() and formats.fold(name).strip(" .") in _TITLES:
+            continue  # a blank line before the first, not a line more
         if (
             _DAY.fullmatch(written)
             and (not birth or _DAY.fullmatch(birth))
@@ -190,7 +195,11 @@ def _named(value: str) -> Person | None:
     words = value.split()
     code = words[0] if words and _CODE.fullmatch(words[0]) else ""
     name = value[len(code) :].strip() if code else value
-    if len(words) > 8 or name.endswith((",", ".", ":", ";", "!", "?")):
+    if (
+        len(words) > 8
+        or name.endswith((",", ".", ":", ";", "!", "?"))
+        or _HEADLINE.search(formats.fold(name))
+    ):
         return None
     titled = re.match(r"(?:dr|docteur|pr|professeur)\b", formats.fold(name))
     if not (code or titled or name.isupper() or (len(words) < 4 and name.istitle())):
@@ -211,7 +220,7 @@ def _notice(block: _Block) -> Notice:
     problems = list(letter.problems)
     patient = _patient(block.head, unknown)
     if letter.patient is not None:
-        if xdm.differ(patient, letter.patient):
+        if xdm.differ(patient, _beside(letter.patient, patient)):
             problems.append(formats.TWO_PATIENTS)
         else:
             patient = _completed(patient, letter.patient)
@@ -255,6 +264,17 @@ def _patient(head: Sequence[str], unknown: list[str]) -> Patient:
         local_ids=(LocalId("", code),) if title is None and _CODE.fullmatch(code) else (),
         postcode=formats.postcode(head[5][:5]),
     )
+
+
+def _beside(said: Patient, patient: Patient) -> Patient:
+    """What can be compared: a birth name alone, beside a used name in line 2, shares no word with it."""
+    if (
+        said.name_kind == "birth"
+        and not said.given_names
+        and said.birth_date == patient.birth_date is not None
+    ):
+        return replace(said, birth_name=None, used_name=None)
+    return said
 
 
 def _completed(patient: Patient, said: Patient) -> Patient:

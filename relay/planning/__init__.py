@@ -33,6 +33,7 @@ from relay.planning.notices import (
     plan_notice,
     plan_reject,
     plan_release,
+    plan_still_held,
 )
 from relay.planning.replies import ask_of_mail, authentic, plan_reply
 from relay.planning.site import Arrival, Correction, Site, SiteSource, patient_ins, people_meant
@@ -66,6 +67,7 @@ __all__ = [
     "plan_release",
     "plan_reply",
     "plan_sent",
+    "plan_still_held",
     "plan_timer",
     "plan_typed",
     "plan_verb",

@@ -36,7 +36,7 @@ from relay.model import (
     derived_id,
 )
 from relay.planning.copies import To, alert, earlier, fields, mail
-from relay.planning.draft import Draft
+from relay.planning.draft import Draft, unless_observing
 from relay.planning.site import (
     CHAT_KINDS,
     Arrival,
@@ -511,6 +511,34 @@ def plan_hold(
     )
 
 
+def plan_still_held(
+    site: Site, reply: Arrival, held: Hold, reference: str, to: str, reason: str, at: datetime
+) -> Plan:
+    """A ward's lines did not release its letter: it is told why, with the lines once more. The hold stays."""
+    ward = site.settings.wards.get(to.removeprefix("ward:"))
+    note = ward and mail(
+        site,
+        To(to, ward.reply_to),
+        Purpose.HOLD_NOTE,
+        site.words.still_held(reference, reason or held.reason),
+        at,
+        seed=reply.envelope.id,
+        thread=thread_id(held.envelope),
+        reference=reference,
+        tracked=False,
+        envelope=held.envelope,
+        answers=reply.document.message_id,
+    )
+    return replace(
+        _seen(None, reply, at),
+        state=EnvelopeState.DECIDED,
+        why=Why.REPLY,
+        reference=reference,
+        deliveries=(unless_observing(site, note),) if note else (),
+        audit=(AuditEvent(to, "correction_refused", held.envelope, held.why),),
+    )
+
+
 def _size(arrival: Arrival) -> int:
     """Bytes the letter will have on the wire, at most."""
     raw = len(arrival.envelope.raw)
@@ -527,7 +555,7 @@ def plan_release(site: Site, arrival: Arrival, context: Context, hold: Hold, at:
     made = plan_notice(site, arrival, context, at, ends=(hold.id,))
     if made.state is EnvelopeState.HELD:
         why = made.why or Why.UNDECIDED
-        raise Refused(f"still held ({why.value}): {site.words.why(why)}")
+        raise Refused(f"still held ({why.value}): {site.words.why(why)}", reason=site.words.why(why))
     if made.why is Why.SUPERSEDED:
         raise Refused("the hospital withdrew or replaced this document meanwhile: reject the hold")
     return replace(made, audit=(*made.audit, AuditEvent(by, "released", hold.envelope, Why.BY_PERSON)))

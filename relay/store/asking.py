@@ -226,6 +226,20 @@ def contexts(connection: Connection, vault: Vault, asks: Sequence[Ask], now: dat
     people |= {link.rpps for group in accounts.values() for link in group}
     links, absences = links_of(connection, people), absences_of(connection, people, today)
 
+    # Somebody typed: what they may ask for are the open letters they answer for.
+    typists = {
+        f"rpps:{link.rpps}"
+        for ask in asks
+        if ask.account and ask.nonce is None
+        for link in accounts.get(ask.account, ())
+    }
+    owed: defaultdict[str, list[str]] = defaultdict(list)
+    query = select(_thread.c.gp, _thread.c.id).where(_thread.c.gp != "", text(tables.OPEN_THREAD))
+    for gp, name in among(
+        connection, query.order_by(_thread.c.opened_at.desc()).limit(20), _thread.c.gp, typists
+    ):
+        owed[gp].append(name)
+
     copies = [_of(ask, by_message, by_id) for ask in asks]
     threads = [
         list(
@@ -236,6 +250,11 @@ def contexts(connection: Connection, vault: Vault, asks: Sequence[Ask], now: dat
                     *(stays[each] for each in ask.stays if each in stays),
                     *(copy.thread for copy in mine if copy.thread),
                     *((grants[ask.nonce].thread,) if ask.nonce in grants else ()),
+                    *(
+                        name
+                        for link in (accounts.get(ask.account, ()) if ask.account else ())
+                        for name in owed.get(f"rpps:{link.rpps}", ())
+                    ),
                 )
             )
         )

@@ -413,6 +413,17 @@ def upgrade() -> None:
     )
     op.create_index("ix_thread_opened", "thread", ["opened_at"])
     op.create_index(
+        "ix_thread_gp",
+        "thread",
+        ["gp"],
+        sqlite_where=sa.text(
+            "gp <> '' AND state IN ('awaiting_ack', 'acknowledged', 'awaiting_ward', 'awaiting_gp', 'with_desk')"
+        ),
+        postgresql_where=sa.text(
+            "gp <> '' AND state IN ('awaiting_ack', 'acknowledged', 'awaiting_ward', 'awaiting_gp', 'with_desk')"
+        ),
+    )
+    op.create_index(
         "ix_thread_patient",
         "thread",
         ["patient"],
