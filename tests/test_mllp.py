@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from adapters import mllp
-from relay.errors import Deferred
+from relay import checking, config, daemon
+from relay.errors import ConfigurationError, Deferred
 from relay.model import Batch, Why
 from tests import letters
 from tests.conftest import GP
@@ -505,6 +506,23 @@ def test_settings_that_cannot_be_meant_are_refused(changed: dict[str, object], w
 def test_plain_text_is_for_this_machine(listen: str) -> None:
     assert mllp.Settings(listen=listen).security == "none"
     assert mllp.Settings(listen="10.1.2.3:2575", security="tls", cert="x.pem").place == ("10.1.2.3", 2575)
+
+
+def test_a_mistake_in_the_file_is_named_with_its_line_and_paths_count_from_the_files_folder(
+    tmp_path: Path,
+) -> None:
+    text = '[adapters.his]\nkind = "mllp"\nlisten = "10.1.2.3:2575"\n'
+    settings = config.parse(text, tmp_path / "config.toml")
+    with pytest.raises(ConfigurationError, match=r"config\.toml:1: adapters\.his: anybody in the network"):
+        daemon.check_adapter(settings, settings.adapters["his"])
+    settings = config.parse(
+        text + 'security = "tls"\ncert = "his.pem"\nkey = "his.key"\n', tmp_path / "config.toml"
+    )
+    checked = daemon.check_adapter(settings, settings.adapters["his"])
+    assert isinstance(checked, mllp.Settings)
+    assert (checked.cert, checked.key) == (str(tmp_path / "his.pem"), str(tmp_path / "his.key"))
+    (flow, *_) = checking.flow_matrix(settings)
+    assert (flow["from"], flow["to"], flow["port"]) == ("hospital", "10.1.2.3", 2575)
 
 
 def protected(pki: Pki, **changed: object) -> dict[str, object]:
