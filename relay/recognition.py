@@ -236,7 +236,10 @@ def _merged(
     A PDF beside either is a rendition of it: it may contradict, it never overrides. `leads`: the mail's lines
     name a patient, so they go before a PDF alone.
     """
-    ranked = sorted((notice for _, notice in pieces), key=lambda one: one.event not in ("discharge", "death"))
+    ranked = sorted(
+        (notice for _, notice in pieces),
+        key=lambda one: (one.event not in ("discharge", "death"), one.document == "advance_notice"),
+    )
     printed = [one for one in ranked if one.format == "pdf"]
     written = [one for one in ranked if one.format != "pdf"]
     if printed and not written and leads and spoken is not None and spoken.event:
@@ -257,7 +260,22 @@ def _merged(
         problems += (formats.TWO_PATIENTS,)
     if spoken is not None:
         chief = _completed(chief, spoken)
+    for other in ranked[1:]:
+        chief = _beside(chief, other)
     return _checked(replace(chief, problems=tuple(dict.fromkeys(problems))))
+
+
+def _beside(chief: Notice, other: Notice) -> Notice:
+    """What a second document forbids is forbidden, and a second registered GP leaves none certain."""
+    unknown = [name for name in other.unknown if name == "consent"]
+    gp, said = chief.registered_gp, other.registered_gp
+    if gp is not None and said is not None and gp.rpps and said.rpps and gp.rpps != said.rpps:
+        unknown.append("registered_gp")
+    return replace(
+        chief,
+        consent=identity.strictest(chief.consent, other.consent) or None,
+        unknown=tuple(dict.fromkeys((*chief.unknown, *unknown))),
+    )
 
 
 def _by_mail(notices: list[Notice]) -> list[Notice]:

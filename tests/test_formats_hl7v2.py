@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from relay.formats import hl7v2
 from relay.model import LocalId, Notice, Outcome, Why
+from relay.reading import read as read_mail
 from relay.reading import read_file
 from relay.recognition import recognise
 from tests import letters
@@ -468,6 +469,27 @@ def test_masked_and_addressed_to_a_doctor_contradicts():
 
 def test_a_document_not_meant_for_professionals_is_for_a_person_to_decide():
     assert "consent" in read(mdm(flags={**hl7.FLAGS, "DESTMSSANTEPS": "N"})).unknown
+
+
+def beside(cda: bytes, message: bytes) -> Notice:
+    """One mail with both."""
+    files = (("lettre.xml", cda, "text/xml"), ("message.hl7", message, "application/octet-stream"))
+    raw = letters.mail("Ci-joint.", sender=letters.WARD, to=letters.RELAY_IN, attachments=files)
+    return recognise(read_mail(raw)).notice
+
+
+def test_what_a_message_beside_a_letter_forbids_is_forbidden():
+    flags = {"MASQUE_PS": "Y", "DESTMSSANTEPS": "N"}
+    notice = beside(letters.cda(), mdm(flags=flags, recipients=()))
+    assert (notice.format, notice.consent) == ("cda", "masked")
+    assert beside(letters.cda(), adt()).consent is None
+
+
+def test_a_letter_goes_before_the_movement_beside_it_and_two_gps_are_none():
+    notice = beside(letters.cda(), adt(gp=DURAND))
+    assert (notice.format, notice.document) == ("cda", "letter")
+    assert "registered_gp" in notice.unknown
+    assert "registered_gp" not in beside(letters.cda(), adt()).unknown
 
 
 # --------------------------------------------------------------------------------------------------------- receipts

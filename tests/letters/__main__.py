@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from tests import letters
+from tests.letters import hl7, hprim
 
 FILES = {
     "xdm_n3.eml": letters.xdm_mail(),
@@ -20,6 +21,7 @@ FILES = {
     "dsn.eml": letters.dsn(original_message_id="<v1.a.b.c.d@relais45.mssante.fr>"),
     "mdn.eml": letters.mdn(original_message_id="<v1.a.b.c.d@relais45.mssante.fr>"),
     "ko_902.eml": letters.ko(original=letters.xdm()),
+    **{name: letter.content for name, letter in (hl7.LETTERS | hprim.LETTERS).items()},
 }
 
 folder = Path(sys.argv[1])
