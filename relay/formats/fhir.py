@@ -592,27 +592,39 @@ class _Letter:
         people = [who for _, who in found]
         if any(_apart(first, other) for n, first in enumerate(people) for other in people[:n]):
             self.problems.append(formats.TWO_PATIENTS)
-        subject = _one(chief.get("subject") or chief.get("patient"))
-        if not subject:
-            for extension in _extensions(chief, "subject"):
-                subject = _one(extension.get("valueReference"))
-        resource = self.resolve(subject, chief)
-        named = _patient({"identifier": _all(subject.get("identifier"))}, self.unknown, self.problems)
-        if resource is not None and _kind(resource) == "Patient":
-            who = next(who for known, who in found if known == resource)
-            if _apart(who, named) and named.ins:
+        own: Patient | None = None
+        for source in (chief, self.encounter(chief)):
+            subject = self.subject(source)
+            if not subject:
+                continue
+            resource = self.resolve(subject, source)
+            named = _patient({"identifier": _all(subject.get("identifier"))}, self.unknown, self.problems)
+            if resource is not None and _kind(resource) == "Patient":
+                who = next(who for known, who in found if known == resource)
+                if named.ins and _apart(who, named):
+                    self.problems.append(formats.TWO_PATIENTS)
+                own = own or who
+            elif not found:
+                own = own or (named if named != Patient() else None)
+                if own is None:
+                    self.unknown.append("patient")
+            elif (_text(subject.get("reference")) or named != Patient()) and not any(
+                (named.ins and named.ins == one.ins) or set(named.local_ids) & set(one.local_ids)
+                for one in people
+            ):
+                # It speaks of a person who is not in the file: whoever is there may be somebody else.
                 self.problems.append(formats.TWO_PATIENTS)
-            return who
-        if not found:
-            if subject and named == Patient():
-                self.unknown.append("patient")
-            return named if named != Patient() else None
-        same = bool(named.ins) and named.ins == people[0].ins
-        same = same or bool(set(named.local_ids) & set(people[0].local_ids))
-        if (_text(subject.get("reference")) or named != Patient()) and not same:
-            # It speaks of a person who is not in the file: whoever is there may be somebody else.
-            self.problems.append(formats.TWO_PATIENTS)
+        if own is not None or not people:
+            return own
         return max(people, key=lambda who: sum(bool(getattr(who, one.name)) for one in fields_of(Patient)))
+
+    @staticmethod
+    def subject(resource: Json) -> Json:
+        """The reference to the patient, under the names that resources give it."""
+        stated = _one(resource.get("subject") or resource.get("patient"))
+        return stated or next(
+            (_one(one.get("valueReference")) for one in _extensions(resource, "subject")), {}
+        )
 
     # ---------------------------------------------------------------------------------------------- the people
 
@@ -940,6 +952,8 @@ class _Letter:
                 gp = None
                 unknown.append("registered_gp")
             unknown += letter.unknown
+            # Whether it is a French letter, the letter itself knows better than what is around it.
+            problems = [one for one in problems if one.code != "foreign_letter" or one in letter.problems]
             kept = notice
             if letter.event is not None:
                 document = (

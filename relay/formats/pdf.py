@@ -231,7 +231,7 @@ def _values_joined(row: list[_Cell]) -> list[_Cell]:
         before = joined[-1] if joined else None
         bare = before is not None and (
             before.words.endswith((":", "："))
-            or (letters.label_of(before.words) and not _labelled(cell.words))
+            or (letters.label_of(before.words) and letters.label_of(cell.words) is None)
         )
         if before is not None and bare and not _labelled(cell.words):
             colon = "" if before.words.endswith((":", "：")) else " :"
