@@ -99,11 +99,15 @@ def watched(settings: Settings) -> Iterator[Found]:
         )  # fmt: skip
 
 
+_OURS = ("client_cert", "client_key", "cert", "key")
+"""What we show as a client, and what a listener of ours shows."""
+
+
 def _certificates(settings: Settings) -> Iterator[Found]:
     """Files of each TLS connection: there, readable, a pair, not about to expire."""
     for name, table in settings.adapters.items():
         title = f"certificate {name}"
-        for key in ("ca", "client_cert", "client_key"):
+        for key in ("ca", *_OURS):
             file = table.raw.get(key)
             if not isinstance(file, str):
                 continue
@@ -113,14 +117,16 @@ def _certificates(settings: Settings) -> Iterator[Found]:
                 raise settings.error(
                     ("adapters", name, key), f"{file} cannot be read ({type(error).__name__})"
                 ) from None
-            if key == "client_key":
+            if key in ("client_key", "key"):
                 continue
             try:
                 held = x509.load_pem_x509_certificates(content)
             except ValueError:
                 raise settings.error(("adapters", name, key), f"{file} holds no certificate") from None
-            yield _lasting(title, held[0] if key == "client_cert" else max(held, key=_ends))
-        certificate, secret = table.raw.get("client_cert"), table.raw.get("client_key")
+            yield _lasting(title, held[0] if key != "ca" else max(held, key=_ends))
+        listens = "cert" in table.raw
+        certificate = table.raw.get("cert" if listens else "client_cert")
+        secret = table.raw.get("key" if listens else "client_key")
         if isinstance(certificate, str):
             try:
                 ssl.create_default_context().load_cert_chain(

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from relay import config, daemon
+from relay import checking, config, daemon
 from relay.errors import ConfigurationError
+from tests.servers.pki import Pki
 
 ROOT = Path(__file__).resolve().parent.parent
 SECRETS = ("CARDIO_PASSWORD", "MSS_PASSWORD", "TELEGRAM_TOKEN")
@@ -103,3 +104,15 @@ def test_two_wards_may_not_share_a_slug(tmp_path: Path) -> None:
 def test_secrets_do_not_show_when_settings_are_printed(secrets: None) -> None:
     settings = config.read(ROOT / "config.example.toml")
     assert "mss_password" not in repr(settings)
+
+
+def test_a_listeners_expired_certificate_is_found_like_a_clients(tmp_path: Path, pki: Pki) -> None:
+    text = (
+        f'[adapters.his]\nkind = "mllp"\nlisten = "127.0.0.1:0"\nsecurity = "tls"\n'
+        f'cert = "{pki.server_expired.cert}"\nkey = "{pki.server_expired.key}"\n'
+        'ward = { name = "Tous", slug = "his", reply_to = "dim@chr-exemple.mssante.fr" }\n'
+    )
+    settings = config.parse(text, tmp_path / "config.toml")
+    found = [each for each in checking._certificates(settings) if each.wrong]
+    assert [each.name for each in found] == ["certificate his"]
+    assert "expired" in found[0].text
