@@ -257,6 +257,20 @@ def test_scripts_links_and_attached_files_are_never_opened(monkeypatch: pytest.M
     assert not target.exists()
 
 
+@pytest.mark.parametrize(
+    "content",
+    [printed.bomb(b" " * (200 * 2**20)), printed.bomb(b"0 0 m 9 9 l S " * 8_000_000),
+     printed.bomb(b"BT /F1 1 Tf " + b"(AAAAAAAAAAAAAAAA) Tj 1 1 Td " * 2_000_000 + b"ET"), printed.nested_forms()],
+    ids=["blanks", "paths", "words", "nested forms"],
+)  # fmt: skip
+def test_a_page_that_asks_for_everything_gets_little_and_the_next_letter_is_read(content: bytes):
+    started = time.perf_counter()
+    assert len(content) < 600_000
+    assert codes(read(content)) == ["no_text"]
+    assert time.perf_counter() - started < 10
+    assert read(printed.letter()).patient is not None
+
+
 def test_no_hostile_pdf_raises_or_takes_long():
     files = [
         file

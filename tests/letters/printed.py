@@ -126,6 +126,36 @@ def scan() -> bytes:
     ])  # fmt: skip
 
 
+def bomb(commands: bytes) -> bytes:
+    """A small file whose one page is `commands` once it is unpacked."""
+    packed = zlib.compress(commands, 9)
+    return assembled([
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 595 842]/Contents 4 0 R/Resources<</Font<</F1 5 0 R>>>>>>",
+        b"<</Filter/FlateDecode/Length %d>>stream\n%s\nendstream" % (len(packed), packed),
+        b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
+    ])  # fmt: skip
+
+
+def nested_forms(levels: int = 7, times: int = 200) -> bytes:
+    """A page that draws a form, which draws another so many times, and so on: `times` to the power of `levels` words."""
+    objects = [
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 595 842]/Contents 4 0 R/Resources<</XObject<</X 5 0 R>>>>>>",
+        b"<</Length 6>>stream\n/X Do \nendstream",
+    ]
+    for level in range(levels):
+        shown = b"/X Do " * times if level < levels - 1 else b"BT (A) Tj ET"
+        inner = b"/Resources<</XObject<</X %d 0 R>>>>" % (len(objects) + 2)
+        objects.append(
+            b"<</Type/XObject/Subtype/Form/BBox[0 0 9 9]%s/Length %d>>stream\n%s\nendstream"
+            % (inner, len(shown), shown)
+        )
+    return assembled(objects)
+
+
 def _rc4(key: bytes, content: bytes) -> bytes:
     state, j, out = list(range(256)), 0, bytearray()
     for i in range(256):
