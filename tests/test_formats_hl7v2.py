@@ -616,6 +616,25 @@ def test_a_200_kb_document_is_read_in_3_ms(raw: bytes):
     assert best < 0.003
 
 
+HOSTILE = [
+    b"OBX|" + b"\n\n" * 200_000,
+    b"MSH|^~\\&|" + b"\\A" * 300_000,
+    b"MSH|^~\\&|\r" * 50_000,
+    b"MSH|^~\\&|\rPID|||" + b"1^^^a&1.2&ISO^PI~" * 40_000,
+    b"MSH|^~\\&|\r" + b"ROL||UC|ODRP|1^A^B\r" * 30_000,
+    b"MSH|^~\\&|||||||ZAM^Z02\rOBX|1|ST|DESTINATAIRE_MSS||" + b"a." * 200_000,
+]
+
+
+@pytest.mark.parametrize("raw", HOSTILE, ids=range(len(HOSTILE)))
+def test_no_repetition_takes_long(raw: bytes):
+    began = time.process_time()
+    hl7v2.read(raw)
+    hl7v2.read_receipt(raw)
+    hl7v2.documents(raw)
+    assert time.process_time() - began < 2
+
+
 def test_the_day_of_birth_is_the_written_one_whatever_the_time_behind_it():
     notice = read(adt().replace(b"|19480317|", b"|19480317000000|"))
     assert notice.patient is not None

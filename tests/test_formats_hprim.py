@@ -318,6 +318,23 @@ def test_no_bytes_raise(raw: bytes):
     reader.read(hprim()[:120] + raw)
 
 
+def test_an_end_among_the_twelve_lines_is_a_broken_letter():
+    raw = hprim().replace(b"12 rue des Lilas", b"****FIN****")
+    assert codes(read(raw)) >= {"broken_package"}
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"\n" * 1_000_000, hprim(body="a\n" * 300_000), hprim(body=f"{END}\n" * 100_000), hprim() * 2000,
+     hprim(body="hospitalise du " * 50_000), hprim(sender="1 DR " + "a." * 100_000)],
+    ids=range(6),
+)  # fmt: skip
+def test_no_repetition_takes_long(raw: bytes):
+    began = time.process_time()
+    reader.read(raw)
+    assert time.process_time() - began < 2
+
+
 def test_a_long_letter_is_read_fast():
     raw = hprim(body=LETTER * 200)
     began = time.process_time()

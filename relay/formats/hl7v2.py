@@ -31,9 +31,8 @@ _UNREADABLE: Final = Problem("unreadable_document", "le message HL7 ne peut pas 
 
 _FRAMING = ("\x0b", "\x1c", "\ufeff")  # MLLP's bytes, and a byte order mark
 _HEADER = re.compile(rb"(?:MSH|FHS|BHS)[^\w\s]")
-_CUT_OUT = re.compile(
-    rb"(?:OBX|PID|EVN|PV1|TXA|OBR)\|[^\r\n]*[\r\n]+(?:[^\r\n]*[\r\n]+){0,3}?(?:[A-Z][A-Z0-9]{2})\|"
-)
+_CUT_OUT = (b"OBX|", b"PID|", b"EVN|", b"PV1|", b"TXA|", b"OBR|")
+_SEGMENT = re.compile(rb"[A-Z][A-Z0-9]{2}\|")
 
 # (event, whether it takes back) by trigger. A04, A05, A08, A16 (foreseen discharge), merges…: other.
 _TRIGGERS: Final[dict[str, tuple[str, bool]]] = {
@@ -104,7 +103,10 @@ Segment = list[str]
 def looks_like(head: bytes) -> bool:
     """Whether bytes begin like HL7 v2, or like lines cut out of it."""
     bare = head[:4096].replace(b"\x00", b"").lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n\x0b")
-    return bool(_HEADER.match(bare) or _CUT_OUT.match(bare))
+    if _HEADER.match(bare):
+        return True
+    # Lines cut out of a message: a second segment soon follows the first.
+    return bare.startswith(_CUT_OUT) and any(_SEGMENT.match(line) for line in re.split(rb"[\r\n]+", bare)[1:])
 
 
 @never_raises(Notice(format=_FORMAT, problems=(_UNREADABLE,)))
@@ -449,7 +451,7 @@ class _Reading:
         document: str | None
         event, document = cda.CODES.get(code, ("other", "other"))
         if code and not _LOINC.fullmatch(code):  # the hospital's own codes: their words say what it is
-            said_so = [letters.read("", subject=title).notice, *printed]
+            said_so = [letters.read("", subject=title[:200]).notice, *printed]
             event, document = next(
                 ((one.event, one.document) for one in said_so if one.event), (event, document)
             )
@@ -1017,7 +1019,10 @@ def _acknowledgement(message: _Message) -> ReceiptNews:
         original = original or message.part(segment, 4) or None
         value = " ".join(message.text(one, n) for one in message.repeated(segment, 5) for n in (1, 2)).strip()
         if fact.startswith(("DESTINATAIRE", "LECTEUR")):
-            if found := re.search(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+", segment[5] if len(segment) > 5 else ""):
+            told = (
+                segment[5][:500] if len(segment) > 5 else ""
+            )  # long runs of dots would make the search quadratic
+            if found := re.search(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+", told):
                 recipient = recipient or found[0].lower()
         elif fact.startswith("ACK_"):
             fates.append(_fate(fact, value))

@@ -85,6 +85,8 @@ def read(content: bytes) -> Notice | None:
             break
     if not closed:
         problems.append(Problem("no_end_mark", "le message HPRIM n'a pas de marque de fin"))
+    if not blocks:
+        return Notice(format=_FORMAT, problems=(formats.broken_package("le message HPRIM est coupé"),))
     notices = [_notice(block) for block in blocks]
     return _joined(notices, problems)
 
@@ -144,9 +146,17 @@ def _lines(content: bytes) -> list[str]:
     """Empty lines count: a value's place is its name."""
     text = _decoded(content).replace("\r\r\n", "\n").replace("\r\n", "\n").replace("\r", "\n")
     lines = text.split("\n")
-    while len(lines) > 12 and not lines[0].strip() and _layout(lines) is None:
-        del lines[0]
-    return lines
+    return _from_first(lines)
+
+
+def _from_first(lines: list[str]) -> list[str]:
+    """Without the few blank lines that editors and mail leave before the first."""
+    start = 0
+    while (
+        start < min(5, len(lines)) and not lines[start].strip() and _layout(lines[start : start + 16]) is None
+    ):
+        start += 1
+    return lines[start:]
 
 
 def _head(lines: Sequence[str]) -> int | None:
@@ -176,8 +186,7 @@ def _layout(lines: Sequence[str]) -> int | None:
 
 
 def _block(lines: list[str]) -> _Block | None:
-    while lines and not lines[0].strip() and _layout(lines) is None:
-        lines = lines[1:]
+    lines = _from_first(lines)
     born = _layout(lines)
     if born is None:
         return None
