@@ -388,12 +388,12 @@ def _gp(
     certain = who.registration if who.status in ("qualified", "validated") else None
     registered = _gps_of(certain) if certain else ()
     unreadable = bool({"registered_gp", "registered_gp.rpps", "gp"} & set(notice.unknown))
-    if stated and (rpps := normal_rpps(stated.rpps)):
-        found = _named_by_rpps(stated, rpps, registered, directory, domains)
-    elif unreadable or (stated and stated.rpps):
-        # An RPPS stands there that nobody has, or that nobody can read: it may contradict the registry.
+    if unreadable or (stated and stated.rpps and normal_rpps(stated.rpps) is None):
+        # A number that nobody can read, or two GPs in one letter: it may contradict the registry, and nobody picks.
         living = _living(registered, directory)
         found = _Gp("conflict" if living else "none", candidates=living, notes=("gp_unreadable",))
+    elif stated and (rpps := normal_rpps(stated.rpps)):
+        found = _named_by_rpps(stated, rpps, registered, directory, domains)
     elif stated and is_named(stated):
         found = _named_by_name(stated, registered, directory, domains)
     else:

@@ -409,3 +409,15 @@ async def test_somebody_who_asks_for_their_letters_gets_the_open_references(hous
     assert [view.thread.reference for view in context.threads] == [thread["reference"]]
     (pressed,) = await house.store.contexts([Ask(account=("telegram", "8"))])
     assert pressed.threads == ()
+
+
+async def test_a_package_and_a_mail_that_name_two_gps_are_nobodys_to_choose_from(house: House) -> None:
+    lines = f"Médecin traitant : Dr Alix Dupont\nRPPS : {DUPONT.rpps}\n"
+    on_list = Professional(
+        DUPONT.rpps or "", "Dupont", "Alix", mailboxes=(Mailbox(DUPONT.mss_address or ""),)
+    )
+    await house.store.import_professionals([on_list], str.upper)
+    await house.take(letters.xdm_mail(gp=MARTIN, body=lines, sender=SENDER))
+    await house.leave()
+    assert not [each for each in mails(house) if each.purpose == "letter"]
+    assert len(await house.store.holds()) == 1
