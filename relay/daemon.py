@@ -13,7 +13,7 @@ import hashlib
 import importlib
 import signal
 import socket
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
@@ -227,8 +227,10 @@ class Daemon:
         clock: Clock | None = None,
         only: Role | None = None,
         pages: Sequence[BaseRoute] = (),
+        opened: Callable[[], None] | None = None,
     ) -> None:
-        self.settings, self.only, self.pages = settings, only, pages
+        """`opened` is called once, when everything is open and nothing is served yet."""
+        self.settings, self.only, self.pages, self._opened = settings, only, pages, opened
         self.clock: Clock = clock or SystemClock()
         self.ready = asyncio.Event()
         self.readiness = console.Readiness()
@@ -248,6 +250,8 @@ class Daemon:
         self.store = await open_store(self.settings, self.clock)
         try:
             await self._open()
+            if self._opened is not None:
+                self._opened()
             await self._serve()
         finally:
             await self.store.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import sys
 from datetime import date
@@ -18,6 +19,10 @@ from relay.errors import UsageError
 if TYPE_CHECKING:
     from relay.config import Settings
     from relay.starter import Answers
+
+
+GARBAGE_EVERY = 10_000
+"""Objects more than before after which the youngest are looked through; a batch of letters makes about as many."""
 
 
 def register(app: typer.Typer) -> None:
@@ -128,6 +133,9 @@ def run(
     """Run the relay until SIGTERM."""
     if only not in (None, "intake", "dispatch", "console"):
         raise UsageError(f"--only is intake, dispatch or console, not « {only} »")
+    # Starting makes some hundred thousand objects that stay for life: looking through them time and again for
+    # garbage cost a tenth of the start, and of every letter after it.
+    gc.disable()
     from relay import checking, log
     from relay.daemon import Daemon, check_adapter
 
@@ -137,8 +145,15 @@ def run(
     for finding in checking.watched(site):
         if finding.severity != "ok":
             log.get().warning("check", step=finding.name, why=finding.text)
-    asyncio.run(Daemon(site, only=only).run())  # type: ignore[arg-type]
+    asyncio.run(Daemon(site, only=only, opened=_forget_the_start).run())  # type: ignore[arg-type]
     return 0
+
+
+def _forget_the_start() -> None:
+    """From here on garbage is looked for again, among what came since."""
+    gc.freeze()
+    gc.set_threshold(GARBAGE_EVERY)
+    gc.enable()
 
 
 def demo(
