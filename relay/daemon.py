@@ -162,7 +162,7 @@ async def rules_in_force(settings: Settings, store: Store, by: str = "relay") ->
 
 
 async def rules_standing(settings: Settings, store: Store) -> dict[str, object]:
-    """The set in force, and whether the file on disk is that set (`status`, contract §6)."""
+    """The set in force, and whether the file on disk is that set (`status`, docs/interface.md, States)."""
     active = await store.rules_active()
     text = await asyncio.to_thread(_text, settings.rules)
     digest = hashlib.sha256(text.encode()).hexdigest() if text is not None else None

@@ -84,7 +84,7 @@ class Ins:
 
 
 def ins_of(person: Patient | Registration) -> Ins | None:
-    """The pair, or None without a well-formed value. No OID: taken as NIR (contract §4)."""
+    """The pair, or None without a well-formed value. No OID: taken as NIR (docs/interface.md, People)."""
     value = normal_ins(person.ins) if person.ins else None
     return Ins((person.ins_oid or "").strip() or NIR, value) if value else None
 
@@ -205,7 +205,7 @@ class Comparison:
 
 
 def compare(stated: Patient, known: Registration) -> Comparison:
-    """A letter's patient against a registered one, trait by trait (contract §4).
+    """A letter's patient against a registered one, trait by trait (docs/interface.md, People).
 
     A family name not labelled birth or used is compared with both, in either order when all of it is in
     capitals; a stated used name agrees when it equals the registered one.

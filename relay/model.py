@@ -412,7 +412,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """Patient and registered GP: certain, or the reason they are not. Values of contract §4."""
+    """Patient and registered GP: certain, or the reason they are not. Values of docs/interface.md, People."""
 
     identity: Literal["qualified", "validated", "provisional", "doubtful", "test"]
     gp: Literal["found", "none", "many", "conflict", "left", "no_mailbox"]
@@ -433,7 +433,7 @@ FactValue = object  # a value, a set of names, or rules.language.UNKNOWN
 
 @dataclass(frozen=True, slots=True)
 class DecisionRecord:
-    """What is kept of a decision: enough to rebuild its trace. Facts hold no content (rules.md §2)."""
+    """What is kept of a decision: enough to rebuild its trace. Facts hold no content (docs/rules.md)."""
 
     ruleset: str  # digest
     rule: str
@@ -453,7 +453,7 @@ class DecisionRecord:
 
 
 class ThreadState(StrEnum):
-    """Who carries the responsibility (threads.md)."""
+    """Who carries the responsibility (docs/threads.md)."""
 
     AWAITING_ACK = "awaiting_ack"
     ACKNOWLEDGED = "acknowledged"
@@ -590,7 +590,7 @@ class Purpose(StrEnum):
 
 
 class DeliveryState(StrEnum):
-    """Where one copy on one transport stands (threads.md)."""
+    """Where one copy on one transport stands (docs/threads.md)."""
 
     QUEUED = "queued"
     SENDING = "sending"
@@ -920,7 +920,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of a `list` command: the names of contract §2, ready for JSON."""
+    """One line of a `list` command: the names of docs/interface.md, Commands, ready for JSON."""
 
     values: Mapping[str, object]
 

@@ -192,7 +192,7 @@ async def show_thread(settings: Settings, store: Store, ref: str) -> dict[str, o
 async def thread_verb(
     settings: Settings, store: Store, verb: str, ref: str, *, by: str, text: str | None
 ) -> dict[str, object]:
-    """One verb of threads.md on one follow-up. Raises UsageError where words are missing, Refused, NotFound."""
+    """One verb of docs/threads.md on one follow-up. Raises UsageError where words are missing, Refused, NotFound."""
     if verb == Verb.ANSWER and not (text or "").strip():
         raise UsageError("an answer needs its words: --text")
     site = await _site(settings, store)

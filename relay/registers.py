@@ -219,7 +219,7 @@ def _check_header(
 
 
 def patients(lines: Lines, name: str = "patients.csv") -> Iterator[Registration | BadLine]:
-    """Registrations of `patients.csv` (contract §4). Missing columns are empty; an INS without OID is a NIR.
+    """Registrations of `patients.csv` (docs/interface.md, People). Missing columns are empty; an INS without OID is a NIR.
 
     At least one of the columns that name a patient must be there.
 
@@ -484,7 +484,7 @@ _WEBCHAT = re.compile(r"webchat:([A-Za-z0-9._-]{1,64})")
 
 
 def channel(text: str) -> tuple[Literal["telegram", "matrix", "webchat"], str, str]:
-    """(kind, chat, account) of `telegram:CHAT_ID[:USER_ID]`, `matrix:@USER:SERVER` or `webchat:NAME` (contract §2).
+    """(kind, chat, account) of `telegram:CHAT_ID[:USER_ID]`, `matrix:@USER:SERVER` or `webchat:NAME` (docs/interface.md, Commands).
 
     Without a user id a Telegram chat is private, where both are equal; a group (negative) needs one.
     Raises UsageError.

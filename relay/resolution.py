@@ -1,6 +1,6 @@
 """Patient × registry × directory → who this is and who the registered GP is, or precisely why not.
 
-Pure, and never guesses: whatever is not certain has a name (contract §4), and a person decides. The order:
+Pure, and never guesses: whatever is not certain has a name (docs/interface.md, People), and a person decides. The order:
 
     search_keys(letter) → registrations ─identify→ one patient, or a doubt
     professional_asks(letter, registrations) → professionals ─resolve→ one GP and one mailbox, or a reason
@@ -117,7 +117,7 @@ def identify(
     test_ins: Literal["hold", "accept"] = "hold",
     facility: str = "",
 ) -> Identity:
-    """The patient's identity as contract §4 defines it; `registrations` is all that shares a key with the letter.
+    """The patient's identity as docs/interface.md, People defines it; `registrations` is all that shares a key with the letter.
 
     A stated fact that contradicts outweighs any that agrees; who can't be ruled out counts as a candidate;
     a local id never makes an identity, it can only contradict one.
@@ -755,7 +755,7 @@ def facts(
     gp_away: bool = False,
     mentions: frozenset[str] = frozenset(),
 ) -> dict[str, object]:
-    """What the rules match on (rules.md §2). A key that is missing is absent; `unknown` marks what can't be read.
+    """What the rules match on (docs/rules.md). A key that is missing is absent; `unknown` marks what can't be read.
 
     `mailbox`: the adapter's name. `ward_…` and `facility`: of the mailbox that received it, as configured;
     `wards`: every configured ward, so that a mailbox or an MLLP listener that serves several is told apart
@@ -919,7 +919,7 @@ class StayKeys:
     """The names of one stay: by its number, and by patient and day. Hashes: no number and no person in clear.
 
     Same stay = same facility and number; only where one side has no number, same certain patient,
-    facility and discharge date (threads.md). Two letters with different numbers share a `day` key and are
+    facility and discharge date (docs/threads.md). Two letters with different numbers share a `day` key and are
     still two stays: `same_stay` tells by the stay key that the thread carries.
     """
 

@@ -48,7 +48,7 @@ class CaseResult:
     finding: Finding | None = None
 
     def as_json(self) -> dict[str, object]:
-        """The shape of `relay rules test --json` (contract §2)."""
+        """The shape of `relay rules test --json` (docs/interface.md, Commands)."""
         return {"name": self.name, "ok": self.ok, "expected": dict(self.expected), "got": dict(self.got)}
 
 

@@ -68,7 +68,7 @@ class Decision:
     line: int = 0
 
     def as_json(self) -> dict[str, object]:
-        """The decision's part of `relay rules explain --json` (contract §2)."""
+        """The decision's part of `relay rules explain --json` (docs/interface.md, Commands)."""
         return {
             "rule": self.rule,
             "action": self.action,
@@ -445,7 +445,7 @@ def not_before(rules: RuleSet, target: str | Target, at: datetime, *, urgent: bo
 
 
 def explain(rules: RuleSet, facts: Facts, at: datetime) -> dict[str, object]:
-    """The decision with the whole trace: `relay rules explain --json` (contract §2).
+    """The decision with the whole trace: `relay rules explain --json` (docs/interface.md, Commands).
 
     `trace` has one entry per rule and copy in file order: `id`, `kind`, `file`, `line`, `mode`, `result`
     (yes, no, unknown, off, not_in_force), `decides`, and `matchers` as expected, found, result and place.

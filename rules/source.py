@@ -61,7 +61,7 @@ class Finding:
         return "\n".join(said)
 
     def as_json(self) -> dict[str, str | int]:
-        """The shape of `relay rules check --json` (contract §2)."""
+        """The shape of `relay rules check --json` (docs/interface.md, Commands)."""
         return {
             "code": self.code,
             "severity": self.severity,

@@ -242,7 +242,7 @@ def _status_page(document: dict[str, object]) -> None:
     print("  ".join(f"{name} {document[name]}" for name in counts))
     for title in ("deliveries", "threads", "adapters", "rules", "invariants"):
         rows = document[title]
-        assert isinstance(rows, dict)  # noqa: S101 - contract §6
+        assert isinstance(rows, dict)  # noqa: S101 - docs/interface.md, States
         shown = []
         for name, value in rows.items():
             if isinstance(value, dict):

@@ -370,7 +370,7 @@ class Store:
     async def envelopes(
         self, state: str | None = None, since: datetime | None = None, limit: int = 100
     ) -> list[Line]:
-        """What arrived, the latest first, under the names of contract §2."""
+        """What arrived, the latest first, under the names of docs/interface.md, Commands."""
         return await self._read(lambda connection: lists.envelopes(connection, state, since, limit))
 
     async def envelope(self, envelope: str) -> Line:
