@@ -35,6 +35,13 @@ bench: dev
 	scripts/test-servers
 	$(BIN)/python -m bench
 
+chaos: dev
+	scripts/test-servers
+	RELAIS_CHAOS=$(or $(SEEDS),20) $(BIN)/pytest -n 2 --timeout 600 tests/test_crash.py
+
+fuzz: dev
+	RELAIS_FUZZ=$(or $(TIMES),50) $(BIN)/pytest -n 2 --timeout 3600 -m hypothesis
+
 lock: .venv/.python
 	scripts/lock
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import pytest
 
-from tests import servers
+from tests import campaign, servers
 from tests.servers.dovecot import Dovecot
 from tests.servers.pki import Pki, build
 from tests.servers.postfix import Postfix
@@ -20,7 +20,13 @@ from tests.servers.telegram import Telegram
 from tests.site import Site
 from tests.stores import empty_sqlite, first_keys, place, store
 
-__all__ = ["empty_sqlite", "first_keys", "place", "store"]  # fixtures that live beside what they make
+__all__ = [
+    "campaign",
+    "empty_sqlite",
+    "first_keys",
+    "place",
+    "store",
+]  # fixtures that live beside what they make
 
 Server = TypeVar("Server", Dovecot, Postfix, Postgres, Telegram)
 

@@ -178,7 +178,7 @@ INSTANTS = st.datetimes(datetime(2025, 1, 1), datetime(2028, 1, 1)).map(lambda a
 SPANS = st.builds(Duration, st.integers(1, 60), st.sampled_from("smhd"))
 
 
-@settings(derandomize=True, deadline=None)
+@settings(deadline=None)
 @given(INSTANTS, SPANS)
 def test_what_is_due_lies_ahead_and_office_hours_are_never_quicker_than_hours_on_the_clock(at, span):
     due = add(at, span, hours())
@@ -188,7 +188,7 @@ def test_what_is_due_lies_ahead_and_office_hours_are_never_quicker_than_hours_on
         assert hours().open_at(due - timedelta(microseconds=1))
 
 
-@settings(derandomize=True, deadline=None)
+@settings(deadline=None)
 @given(INSTANTS, st.integers(1, 40))
 def test_open_hours_add_up(at, count):
     clock = hours()
@@ -198,7 +198,7 @@ def test_open_hours_add_up(at, count):
     assert one == add(at, Duration(count, "h"), clock)
 
 
-@settings(derandomize=True, deadline=None)
+@settings(deadline=None)
 @given(INSTANTS, st.sampled_from(["20:00-08:00", "02:00-03:00", "00:00-24:00", "23:30-00:30"]))
 def test_inside_a_window_it_closes_later_and_outside_it_does_not_close(at, window):
     clock = every_day(window)

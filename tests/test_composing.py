@@ -16,6 +16,7 @@ from relay.composing import compose
 from relay.model import MailRecipe
 from relay.reading import fingerprint, read
 from tests import letters
+from tests.campaign import many
 
 TEXT = "Réf. 7F3Q-K2M9 — Répondez par un mot : OK (bien reçu), RAPPEL (rappelez-moi), ERREUR (pas mon patient).\n"
 HEADERS = (
@@ -165,7 +166,7 @@ def test_bare_line_feeds_become_line_ends_without_touching_the_document():
     assert documents(compose(recipe(), original)) == documents(ORIGINALS["XDM"])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=many(150), deadline=None)
 @given(st.text(max_size=200), st.sampled_from(["Subject", "From", "To", "X-MSS-NIL", "References"]))
 def test_no_value_can_add_a_header_or_a_line(value: str, name: str):
     written = compose(
@@ -177,7 +178,7 @@ def test_no_value_can_add_a_header_or_a_line(value: str, name: str):
     assert fields == [b"Date", name.encode(), b"MIME-Version", b"Content-Type", b"Content-Transfer-Encoding"]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=many(100), deadline=None)
 @given(
     st.text(alphabet=st.characters(codec="utf-8", exclude_categories=("Cs", "Cc", "Zl", "Zp")), max_size=150)
 )
@@ -186,7 +187,7 @@ def test_a_subject_comes_back_as_it_was(subject: str):
     assert " ".join((read(written).subject or "").split()) == " ".join(subject.split())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=many(100), deadline=None)
 @given(st.text(alphabet=st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), max_size=3000))
 def test_text_comes_back_as_it_was(text: str):
     written = compose(recipe("none", text=text), None)

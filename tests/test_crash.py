@@ -22,6 +22,7 @@ import pytest
 
 from relay import crash
 from tests import letters
+from tests.campaign import CHAOS
 from tests.conftest import GP, WARD
 from tests.letters import DUPONT, MARTIN, ODETTE
 from tests.outside import TRACE, Books, Mail, books, count, extra_copies, posted, shown
@@ -390,10 +391,10 @@ def test_a_timer_that_fell_due_at_the_crash_reminds_once_after_it(
 # ------------------------------------------------------------------------------------------------ blind kills
 
 
+@pytest.mark.parametrize("seed", range(20261201, 20261201 + CHAOS))
 def test_killed_at_any_moment_thirty_letters_all_arrive(
-    ready: MakeSite, dovecot: Dovecot, telegram: Telegram
+    ready: MakeSite, dovecot: Dovecot, telegram: Telegram, seed: int
 ) -> None:
-    seed = 20261201
     chance = random.Random(seed)
     site = ready()
     stays = [f"S-2026-{number:06d}" for number in range(30)]

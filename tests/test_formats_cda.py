@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from relay.formats import cda
 from relay.model import FollowUp
 from tests import letters
+from tests.campaign import many
 
 SAMPLES = Path(__file__).parents[2] / "shared" / "samples"
 
@@ -218,7 +219,7 @@ def test_no_hostile_xml_raises_or_takes_long():
             assert time.process_time() - began < 2, path.name
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=many(150), deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_no_mutation_raises(data: st.DataObject):
     raw = bytearray(letters.cda())

@@ -22,6 +22,7 @@ from relay.reading import read as read_mail
 from relay.reading import read_file
 from relay.recognition import recognise
 from tests import letters
+from tests.campaign import many
 from tests.letters import DUPONT, MARTIN, ODETTE
 from tests.letters import fhir as build
 
@@ -636,7 +637,7 @@ _SEEDS = [
 ]
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=many(150), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(raw=st.sampled_from(_SEEDS), data=st.data())
 def test_no_mutation_raises(raw: bytes, data: st.DataObject):
     place = data.draw(st.integers(0, len(raw) - 1))
@@ -657,7 +658,7 @@ _VALUES = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=many(150), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(kind=st.sampled_from([build.document, build.message, build.stay]), data=st.data())
 def test_no_value_in_any_place_raises_or_makes_the_reading_fail(
     kind: Callable[[], Json], data: st.DataObject

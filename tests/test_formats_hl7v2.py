@@ -18,6 +18,7 @@ from relay.reading import read as read_mail
 from relay.reading import read_file
 from relay.recognition import recognise
 from tests import letters
+from tests.campaign import many
 from tests.letters import DUPONT, DURAND, MARTIN, ODETTE, hl7
 from tests.letters.hl7 import adt, mdm
 
@@ -577,7 +578,7 @@ def test_no_torture_file_raises_or_takes_long():
             assert codes(notice) <= {"two_patients"}, path.name
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=many(200), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.sampled_from([adt(), adt("A13"), mdm(), mdm(document=letters.pdf(), subtype="PDF"), hl7.zam()]),
     st.data(),
@@ -594,7 +595,7 @@ def test_no_mutation_raises_or_finds_another_gp(raw: bytes, data: st.DataObject)
         assert notice.registered_gp.rpps not in (letters.AUTHOR.rpps, DURAND.rpps)  # those of PV1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=many(200), deadline=None)
 @given(
     st.binary(max_size=200),
     st.sampled_from([b"MSH|^~\\&|", b"PID|", b"MSH|", b"FHS|^~\\&|\rMSH|^~\\&|", b"\x0bMSH||||"]),

@@ -18,6 +18,7 @@ from relay.reading import read as read_mail
 from relay.reading import read_file
 from relay.recognition import recognise
 from tests import letters
+from tests.campaign import many
 from tests.letters import AUTHOR, DURAND, MARTIN, ODETTE
 from tests.letters import hprim as written
 from tests.letters.hl7 import Written
@@ -300,7 +301,7 @@ def test_no_torture_file_is_taken_for_hprim_or_raises():
         assert time.process_time() - began < 2, path.name
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=many(200), deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from([hprim(), hprim(encoding="utf-16"), hprim() + hprim(PAUL)]), st.data())
 def test_no_mutation_raises_or_makes_the_addressee_the_gp(raw: bytes, data: st.DataObject):
     spoilt = bytearray(raw)
@@ -311,7 +312,7 @@ def test_no_mutation_raises_or_makes_the_addressee_the_gp(raw: bytes, data: st.D
     assert notice is None or notice.registered_gp is None
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=many(100), deadline=None)
 @given(st.binary(max_size=400))
 def test_no_bytes_raise(raw: bytes):
     reader.read(raw)

@@ -20,6 +20,7 @@ from relay.reading import read as read_mail
 from relay.reading import read_file
 from relay.recognition import recognise
 from tests import letters
+from tests.campaign import many
 from tests.letters import AUTHOR, DUPONT, MARTIN, ODETTE, RELAY_IN, WARD, printed
 from tests.letters import fhir as build
 
@@ -307,7 +308,7 @@ def test_words_of_samples_come_out_in_order():
     assert re.sub(r"\s+", " ", words).strip()
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=many(200), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     raw=st.sampled_from([printed.letter(), printed.scan(), printed.locked(), printed.columns()]),
     data=st.data(),

@@ -14,6 +14,7 @@ from relay.formats.replies import applied, corrections, new_text, reply_text
 from relay.model import Notice
 from relay.reading import read
 from tests import letters
+from tests.campaign import many
 
 SAMPLES = Path(__file__).parents[2] / "shared" / "samples"
 OLD = "Réf. 7F3Q-K2M9 — Répondez par un mot\nPatient : VALBRUNE Odette\n"
@@ -148,7 +149,7 @@ def test_french_clients_answers_are_trimmed_as_the_corpus_says(name: str):
     assert new_text(written).text.split() == expected.split()
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=many(200), deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.one_of(st.sampled_from(["OK", QUOTED, "Le 1 déc. a écrit :", "De : x", "Envoyé : y", "À : z", "--", "____"]),
                           st.text(max_size=50)), max_size=15).map("\n".join))  # fmt: skip
 def test_no_text_raises(text: str):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from relay.formats import text
 from relay.formats.text import person, split_name
 from tests import letters
+from tests.campaign import many
 
 GP, AUTHOR = letters.MARTIN.rpps, letters.AUTHOR.rpps
 HEAD = "Patient : VALBRUNE Odette\nNé(e) le : 17/03/1948\nDate de sortie : 01/12/2026\n"
@@ -286,7 +287,7 @@ def test_a_civility_and_a_time_of_day_may_stand_on_lines_of_their_own():
     )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=many(300), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(
         st.one_of(st.sampled_from(FRENCH.split("\n") + ENGLISH.split("\n")), st.text(max_size=40)),

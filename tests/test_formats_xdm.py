@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from relay.formats import xdm
 from tests import letters
+from tests.campaign import many
 from tests.letters import ODETTE
 
 SAMPLES = Path(__file__).parents[2] / "shared" / "samples"
@@ -216,7 +217,7 @@ def test_no_odd_zip_raises():
         assert time.process_time() - began < 5, path.name
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=many(150), deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_no_mutation_raises(data: st.DataObject):
     raw = bytearray(letters.xdm())

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from relay import identity
 from relay.identity import INS_TEST, NIA, NIR, Fit, Ins, compare, compare_given, fold
 from relay.model import LocalId, Patient, Person, Registration
+from tests.campaign import many
 from tests.population import Population
 
 NAMES = Path(__file__).parents[2] / "shared" / "samples" / "torture" / "names-fr-faker"
@@ -334,7 +335,7 @@ def test_a_letter_without_ins_finds_the_row_by_used_name_turned_round_and_local_
     assert set(identity.keys_of(nearly_nothing)) & set(identity.search_keys(STATED))
 
 
-@settings(max_examples=60)
+@settings(max_examples=many(60))
 @given(st.text(max_size=300), st.lists(st.text(max_size=60), max_size=8), st.booleans())
 def test_no_name_breaks_comparing_or_multiplies_keys(name: str, given_names: list[str], unsure: bool) -> None:
     stated = Patient(

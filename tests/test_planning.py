@@ -45,6 +45,7 @@ from relay.planning import Arrival, Correction, Site
 from relay.tokens import Tokens
 from rules import engine, language
 from tests import letters
+from tests.campaign import many
 from tests.letters import DUPONT, MARTIN, ODETTE
 
 GP = "dr.martin@medecin.mssante.fr"
@@ -1426,7 +1427,7 @@ def act(site: Site, first: Plan, view: ThreadView, what: str) -> Plan | None:
         return None
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=many(80), deadline=None)
 @given(st.sampled_from(["ack", "seen", "delivered"]), st.lists(st.sampled_from(ACTS), max_size=9))
 def test_whatever_they_do_nobody_sees_the_others_address_and_no_chat_names_anybody(
     awaits: str, acts: list[str]

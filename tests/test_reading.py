@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from relay import reading
 from relay.reading import Document, decode_words, fingerprint, html_text, parse_addresses, read, read_file
 from tests import letters
+from tests.campaign import many
 
 SAMPLES = Path(__file__).parents[2] / "shared" / "samples"
 
@@ -205,7 +206,7 @@ _ATOMS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=many(300), deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.one_of(_ATOMS, st.binary(max_size=30)), max_size=30).map(b"".join))
 def test_no_bytes_raise(raw: bytes):
     everything(read(raw))

@@ -19,6 +19,7 @@ from relay.model import Outcome, Recognised, Why
 from relay.reading import read, read_file
 from relay.recognition import has_attachment, recognise, to_json
 from tests import letters
+from tests.campaign import many
 from tests.letters import DURAND, MARTIN, ODETTE, WARD
 
 SAMPLES = Path(__file__).parents[2] / "shared" / "samples"
@@ -360,7 +361,7 @@ def test_no_ordinary_mail_of_the_corpora_is_taken_for_a_letter():
     assert wrong == 0
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=many(120), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.sampled_from(
         [letters.xdm_mail(), letters.text_mail(), letters.mdn(original_message_id=OURS), letters.cda_mail()]

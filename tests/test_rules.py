@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from relay.calendar import Duration
 from rules import cases
 from rules.language import Finding, RulesError, RuleSet, Site, load, mentioned
+from tests.campaign import many
 
 SETS = Path(__file__).parent.parent / "rules" / "sets"
 
@@ -589,7 +590,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=many(300), deadline=None)
 @given(st.integers(0, len(WHOLE)), st.integers(0, 40), st.lists(PIECES, max_size=4))
 def test_however_a_file_is_damaged_reading_it_ends_in_rules_or_in_errors_at_places_that_exist(
     start, cut, pieces
@@ -605,7 +606,7 @@ def test_however_a_file_is_damaged_reading_it_ends_in_rules_or_in_errors_at_plac
         assert finding.fix
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=many(200), deadline=None)
 @given(st.one_of(st.binary(max_size=200), st.text(max_size=200)))
 def test_any_bytes_and_any_text_are_refused_without_a_crash(raw):
     rules, findings = load(raw, "routes.yaml")

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from rules.engine import ack_due, decide, explain, ladder, not_before
 from rules.language import FIELDS, NEEDS_SOMEBODY, UNKNOWN, RuleSet, facts_as_json, facts_from_json, load
+from tests.campaign import many
 
 PARIS = ZoneInfo("Europe/Paris")
 NOW = datetime(2026, 12, 4, 18, 45, tzinfo=PARIS)
@@ -479,7 +480,7 @@ def written(rules: list[dict[str, object]]) -> str:
     return HEAD + "rules: " + json.dumps([{"id": f"r{n}", **each} for n, each in enumerate(rules)])
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=many(300), deadline=None)
 @given(st.lists(RULE, max_size=6), st.lists(SOME_FACTS, min_size=1, max_size=8))
 def test_no_rule_set_however_written_makes_a_notice_disappear_and_each_decision_is_kleenes(
     listed, many_facts
@@ -504,7 +505,7 @@ def test_no_rule_set_however_written_makes_a_notice_disappear_and_each_decision_
             assert decision.reason
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=many(60), deadline=None)
 @given(st.lists(RULE, max_size=4), SOME_FACTS, st.randoms(use_true_random=False))
 def test_a_decision_does_not_depend_on_the_order_of_the_facts(listed, facts, random):
     loaded, _ = load(written([each for each in listed if "file" not in each]), "routes.yaml")
@@ -514,7 +515,7 @@ def test_a_decision_does_not_depend_on_the_order_of_the_facts(listed, facts, ran
     assert decide(loaded, dict(items), NOW) == decide(loaded, facts, NOW)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=many(60), deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from([*FIELDS, "x"]),

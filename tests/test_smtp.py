@@ -20,6 +20,7 @@ from pydantic import SecretStr, ValidationError
 from adapters import smtp
 from relay.errors import Deferred, Rejected, Uncertain, Verdict
 from relay.model import Delivery, MailMessage, Receipt, Why
+from tests.campaign import many
 from tests.conftest import GP, PASSWORD, RELAY
 from tests.servers.proxy import Proxy
 from tests.servers.sink import HANG_UP, SILENCE, Sink
@@ -317,7 +318,7 @@ async def test_a_letter_that_is_too_large_is_rejected_before_it_leaves(
     assert not any(command.startswith("MAIL") for command in sink.commands)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=many(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     body=st.lists(st.sampled_from([b".", b"..", b"\r\n", b"x", b"\xe9", b".\r\n", b"\r\n.\r\n", b" "])).map(
         b"".join

@@ -16,6 +16,7 @@ from relay import threads
 from relay.calendar import Holidays, Hours, Window
 from relay.model import LadderStep, Participant, Pinned, Thread, ThreadState, Timer, Verb, Why
 from relay.threads import Do, Event, Happening, Step
+from tests.campaign import many
 
 AT = datetime(2026, 12, 1, 16, 0, tzinfo=UTC)
 GP, OTHER, WARD, DESK = "rpps:10009990019", "rpps:10009990027", "ward:cardiologie", "desk:sorties"
@@ -360,7 +361,7 @@ class AnyLife(RuleBasedStateMachine):
 
 
 TestAnyLife = AnyLife.TestCase
-TestAnyLife.settings = settings(max_examples=150, stateful_step_count=40, deadline=None, derandomize=True)
+TestAnyLife.settings = settings(max_examples=many(150), stateful_step_count=40, deadline=None)
 
 
 def test_the_id_of_a_timer_is_its_promise():

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from relay.errors import ConfigurationError, NotFound
 from relay.vault import FileKeyRing, Vault
+from tests.campaign import many
 
 DAY = "2026-11-20"
 
@@ -120,7 +121,7 @@ def test_a_missing_ring_says_how_to_make_one(file: Path) -> None:
         FileKeyRing(file)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=many(60), deadline=None)
 @given(st.one_of(st.binary(max_size=3000), st.text(max_size=3000).map(str.encode)))
 def test_what_was_sealed_opens_again(shared: Vault, plain: bytes) -> None:
     sealed = shared.seal(plain, day=DAY, aad="content:1")
