@@ -232,6 +232,11 @@ def compose(text: str, report: Report) -> Node | None:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        lines = text.splitlines()
+        if line > len(lines):
+            # libyaml misses something at the end and points behind it, where an editor shows nothing.
+            line = max(1, len(lines))
+            column = len(lines[-1]) + 1 if lines else 1
         problem = error.problem or "syntax"
     except yaml.YAMLError as error:
         line, column, problem = 1, 1, str(error).splitlines()[0]

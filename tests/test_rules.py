@@ -612,3 +612,11 @@ def test_any_bytes_and_any_text_are_refused_without_a_crash(raw):
     rules, findings = load(raw, "routes.yaml")
     assert rules is None
     assert findings
+
+
+def test_a_file_that_stops_in_the_middle_of_something_is_told_on_its_last_line() -> None:
+    text = "version: 1\nhours: { nuit: [\n"
+    rules, (finding, *_) = load(text, "routes.yaml")
+    assert rules is None
+    assert finding.line <= len(text.splitlines())
+    assert finding.source_line
