@@ -10,7 +10,7 @@ import logging
 import sys
 import threading
 import traceback
-from collections.abc import Mapping, MutableMapping
+from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -116,6 +116,3 @@ def get() -> Any:  # structlog's bound loggers are built at run time
 def failure(event: str, error: BaseException, **fields: object) -> None:
     """Log an error that was caught at an edge: its type and places, none of its words."""
     get().error(event, error=type(error).__name__, where=frames(error), **fields)
-
-
-Fields = Mapping[str, object]

@@ -428,8 +428,6 @@ class Resolution:
 
 # ------------------------------------------------------------------------------------------------- decisions
 
-FactValue = object  # a value, a set of names, or rules.language.UNKNOWN
-
 
 @dataclass(frozen=True, slots=True)
 class DecisionRecord:
@@ -916,13 +914,6 @@ class Context:
     absences: tuple[Absence, ...] = ()
     owners: Mapping[str, str] = field(default_factory=dict)  # mailbox address → RPPS
     strangers: frozenset[str] = frozenset()  # threads that are known to be about another patient than asked
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of a `list` command: the names of docs/interface.md, Commands, ready for JSON."""
-
-    values: Mapping[str, object]
 
 
 CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"

@@ -7,7 +7,7 @@ library's errors to the three verdicts of `relay.errors`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -160,6 +160,3 @@ class KeyRing(Protocol):
 
     def destroy_before(self, day: str) -> int:
         """Forget every day key older than `day`; answers how many."""
-
-
-Waiter = Callable[[], Awaitable[None]]

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -185,8 +185,3 @@ def since(text: str | None, zone: str = "UTC") -> datetime | None:
     except ValueError:
         raise UsageError(f"--since « {text} » is no date, time or duration (2026-11-21, 7d)") from None
     return at.replace(tzinfo=ZoneInfo(zone)) if at.tzinfo is None else at
-
-
-def ago(days: float) -> datetime:
-    """That many days before now."""
-    return datetime.now(UTC) - timedelta(days=days)
