@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 USUAL_INSTANT: Final = "2026-01-06T10:00"
 """When a case without `at` happens, in the rule set's time zone: a Tuesday morning, no holiday near."""
 
-_EXPECTED: Final = (
+EXPECTED: Final = (
     "rule",
     "action",
     "send",
@@ -34,7 +34,7 @@ _EXPECTED: Final = (
 )
 _FILE: Final = ("le fichier de tests", "the test file")
 _CASE: Final = ("un cas", "a case")
-_WHYS: Final = ("rule", "default", "undecided", "floor_identity", "floor_consent", "floor_gp")
+WHYS: Final = ("rule", "default", "undecided", "floor_identity", "floor_consent", "floor_gp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def _reached(decision: Decision) -> set[str]:
 
 
 def _uncovered(rules: RuleSet, covered: set[str], lang: str) -> tuple[Finding, ...]:
-    report = Report(rules.file, "", lang)
+    report = Report(rules.file, rules.text, lang)
     places: list[tuple[str, int, int, Rule | Copy | None]] = [
         (entry.id, entry.line, entry.column, entry) for entry in rules.every() if entry.mode != "off"
     ]
@@ -375,7 +375,7 @@ class _Cases(Reader):
             "hold": [*rules.targets, "none"],
             "followup": [*rules.followups, "none"],
         }
-        for name, (_, value) in (self.table(node, "expect", _EXPECTED) or {}).items():
+        for name, (_, value) in (self.table(node, "expect", EXPECTED) or {}).items():
             if name in ("send", "copy", "observed"):
                 if isinstance(value, Listing) and not value.items:
                     expected[name] = []
@@ -394,7 +394,7 @@ class _Cases(Reader):
             if name in names and one.text not in names[name]:
                 self._undefined(name, one, names[name])
             elif name in ("action", "why"):
-                self.one_of(value, name, ("send", "hold", "file") if name == "action" else _WHYS)
+                self.one_of(value, name, ("send", "hold", "file") if name == "action" else WHYS)
             elif name == "file" and one.text in ("yes", "true"):
                 expected[name] = True
             elif name == "ack_due" and one.text != "none":

@@ -62,6 +62,6 @@ def load(
     if root is None:
         return None, report.findings
     raw = text if isinstance(text, bytes) else text.encode("utf-8")
-    rules = FileReader(report, site).rule_set(root, file, hashlib.sha256(raw).hexdigest())
+    rules = FileReader(report, site).rule_set(root, file, hashlib.sha256(raw).hexdigest(), content)
     fatal = [f for f in report.findings if f.severity == "error" and not (explaining and f.code[1] == "2")]
     return (None if fatal else rules), report.findings

@@ -41,19 +41,22 @@ Entries: TypeAlias = Mapping[str, tuple[Scalar, Node]]
 Place: TypeAlias = str | tuple[str, str]
 """Where something stands, in words: a key, or (French, English)."""
 
-_RULE_KEYS: Final = (
+RULE_KEYS: Final = (
     *("id", "was", "when", "send", "followup", "hold", "reason", "file"),
     *("from", "until", "mode", "grace", "if_unknown"),
 )
-_COPY_KEYS: Final = ("id", "was", "when", "copy", "from", "until", "mode")
-_SECTIONS: Final = (
+COPY_KEYS: Final = ("id", "was", "when", "copy", "from", "until", "mode")
+SECTIONS: Final = (
     *("version", "timezone", "holidays", "hours", "targets", "followups", "keywords"),
     *("rules", "also", "default"),
 )
-_COMPARISONS: Final = ("gte", "lte", "lt", "gt")
-_NESTED: Final = ("any", "all", "unless")
-_RESERVED: Final = ("none", "real", "default")
-_HOURS_KEYS: Final = (*DAYS, "mon-fri", "every-day", "holidays", "exceptions")
+COMPARISONS: Final = ("gte", "lte", "lt", "gt")
+NESTED: Final = ("any", "all", "unless")
+RESERVED: Final = ("none", "real", "default")
+TARGET_KEYS: Final = ("who", "via", "carries", "quiet", "basis")
+FOLLOWUP_KEYS: Final = ("await", "ack", "ladder", "ack_expires", "close")
+STEP_KEYS: Final = ("after", "clock", "remind", "hand_to")
+HOURS_KEYS: Final = (*DAYS, "mon-fri", "every-day", "holidays", "exceptions")
 _FILE: Final = ("le fichier", "the file")
 _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _PATTERN_SIGNS: Final = re.compile(r"[\\^$|?*+()\[\]{}]")
@@ -210,9 +213,9 @@ class FileReader(Reader):
         self.desks: set[str] = set()
         self.ids: dict[str, int] = {}
 
-    def rule_set(self, root: Node, file: str, digest: str) -> RuleSet | None:
+    def rule_set(self, root: Node, file: str, digest: str, text: str) -> RuleSet | None:
         """The file's rule set; None when too little of it could be read. Errors are in the report."""
-        top = self.table(root, _FILE, _SECTIONS)
+        top = self.table(root, _FILE, SECTIONS)
         if top is None or not self._version(root, top):
             return None
         self.target_names = _names(top, "targets")
@@ -246,6 +249,7 @@ class FileReader(Reader):
             default=default,
             keywords=keywords,
             language="fr" if self.report.french else "en",
+            text=text,
         )
 
     # -- the head of the file
@@ -301,7 +305,7 @@ class FileReader(Reader):
         for name, (key, value) in (self.table(node, section) or {}).items():
             if not name.isprintable() or len(name) > _NAME_LENGTH or name != name.strip() or not name:
                 self.tell("no_word", key, place=("un nom", "a name"))
-            elif name in _RESERVED:
+            elif name in RESERVED:
                 self.tell("reserved", key, word=name)
             elif (result := read(key, value)) is not None:
                 yield name, result
@@ -355,7 +359,7 @@ class FileReader(Reader):
             start = DAYS.index(first)
             length = (DAYS.index(last) - start) % 7 + 1 if dash else 1
             return [(start + number) % 7 for number in range(length)]
-        self.unknown_key(key, "`hours`", _HOURS_KEYS)
+        self.unknown_key(key, "`hours`", HOURS_KEYS)
         return []
 
     def _exception(self, key: Scalar, node: Node, into: dict[date, tuple[Window, ...]]) -> None:
@@ -419,7 +423,7 @@ class FileReader(Reader):
 
     def _target(self, key: Scalar, node: Node) -> Target | None:
         name = shown(key.text)
-        found = self.table(node, f"targets.{name}", ("who", "via", "carries", "quiet", "basis"))
+        found = self.table(node, f"targets.{name}", TARGET_KEYS)
         if found is None:
             return None
         for needed, example in (("who", "registered_gp"), ("via", "[mss]"), ("carries", "pointer")):
@@ -516,7 +520,7 @@ class FileReader(Reader):
 
     def _followup(self, key: Scalar, node: Node, hours: Mapping[str, Hours]) -> Followup | None:
         name = shown(key.text)
-        found = self.table(node, f"followups.{name}", ("await", "ack", "ladder", "ack_expires", "close"))
+        found = self.table(node, f"followups.{name}", FOLLOWUP_KEYS)
         if found is None:
             return None
         awaits = (
@@ -565,7 +569,7 @@ class FileReader(Reader):
         steps: list[Step] = []
         ends_at_desk = False
         for number, item in enumerate(items):
-            found = self.table(item, "ladder", ("after", "clock", "remind", "hand_to"))
+            found = self.table(item, "ladder", STEP_KEYS)
             if found is None:
                 continue
             after, own = self._times(item, found, clock)
@@ -674,7 +678,7 @@ class FileReader(Reader):
         if len(name) > _NAME_LENGTH or not name.isprintable() or name.split() != [name]:
             self.tell("id_words", scalar)
             return None
-        if name in _RESERVED:
+        if name in RESERVED:
             self.tell("reserved", scalar, word=name)
         former = self.words(found["was"][1], "was") if "was" in found else []
         for each in (scalar, *former):
@@ -692,7 +696,7 @@ class FileReader(Reader):
         return start, until, mode or "on"  # type: ignore[return-value]  # out of the three above
 
     def _rule(self, node: Node) -> Rule | None:
-        identified = self._identified(node, _RULE_KEYS, ("une règle", "a rule"))
+        identified = self._identified(node, RULE_KEYS, ("une règle", "a rule"))
         if identified is None:
             return None
         found, key, name = identified
@@ -760,7 +764,7 @@ class FileReader(Reader):
         return scalar.text
 
     def _copy(self, node: Node) -> Copy | None:
-        identified = self._identified(node, _COPY_KEYS, "also")
+        identified = self._identified(node, COPY_KEYS, "also")
         if identified is None:
             return None
         found, key, name = identified
@@ -782,7 +786,7 @@ class FileReader(Reader):
         if (isinstance(node, Scalar) and node.empty) or (isinstance(node, Table) and not node.entries):
             self.tell("when_empty", key)
             return None
-        entries = self.table(node, "when", (*FIELDS, "during", *_NESTED))
+        entries = self.table(node, "when", (*FIELDS, "during", *NESTED))
         if entries is None:
             return None
         tests: list[Test | None] = []
@@ -790,9 +794,9 @@ class FileReader(Reader):
         for name, (place, value) in entries.items():
             if name == "unless":
                 groups[name] = [self._conjunction(value, name)]
-            elif name in _NESTED and isinstance(value, Listing) and value.items:
+            elif name in NESTED and isinstance(value, Listing) and value.items:
                 groups[name] = [self._conjunction(item, name) for item in value.items]
-            elif name in _NESTED:
+            elif name in NESTED:
                 self.tell("no_conditions", value, of=name)
                 groups[name] = [None]
             else:
@@ -807,7 +811,7 @@ class FileReader(Reader):
 
     def _conjunction(self, node: Node, of: str) -> tuple[Test, ...] | None:
         if isinstance(node, Table):
-            deeper = [key for key, _ in node.entries if key.text in _NESTED]
+            deeper = [key for key, _ in node.entries if key.text in NESTED]
             for key in deeper:
                 self.tell("too_nested", key, word=key.text, of=of)
             if not node.entries:
@@ -864,7 +868,7 @@ class FileReader(Reader):
             self.unknown_value(scalar, entry.name, entry.values or ("yes", "no"))
 
     def _compared(self, entry: Field, key: Scalar, node: Table) -> Test | None:
-        signs: tuple[str, ...] = {"number": _COMPARISONS, "text": ("matches",)}.get(entry.kind, ())
+        signs: tuple[str, ...] = {"number": COMPARISONS, "text": ("matches",)}.get(entry.kind, ())
         if not signs:
             self.tell("no_comparison", node, of=entry.name)
             return None

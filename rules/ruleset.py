@@ -210,7 +210,10 @@ class Keyword:
 
 @dataclass(frozen=True, eq=False)
 class RuleSet:
-    """A checked rule file. Immutable; two are never equal, `digest` (SHA-256 of the text) tells them apart."""
+    """A checked rule file. Immutable; two are never equal, `digest` (SHA-256 of the text) tells them apart.
+
+    `text` is the file itself, for findings that are told later to show their line.
+    """
 
     version: int
     file: str
@@ -225,6 +228,7 @@ class RuleSet:
     default: Default
     keywords: Mapping[str, Keyword]
     language: str = "fr"
+    text: str = field(default="", repr=False)
 
     def rule(self, name: str) -> Rule | Copy | None:
         """The rule or copy of that id, a former id (`was`) counting too."""
