@@ -1,9 +1,10 @@
 """Deliveries → wire. One loop for each sender, so that a dead destination never delays another.
 
-    claim (one commit) → compose → a handful: in_flight (one commit) → send → finish (one commit) ┊ → consequences
+    claim (one commit) → a handful: compose → in_flight (one commit, which concludes the handful before) → send
 
 `in_flight` is committed before the final dot or the POST: after a crash such a copy is ambiguous, looked for
-as evidence and sent again at most once, byte for byte the same.
+as evidence and sent again at most once, byte for byte the same. A copy is concluded together with what it
+means for its thread.
 """
 
 from __future__ import annotations
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
 BATCH = 100
 HANDFUL = 8
 """Copies marked as in flight at a time: at most so many of a sender are ambiguous after a kill."""
-TRIES = 5
-"""How often a step is planned again when somebody changed its thread meanwhile."""
 LEASE = 900.0  # seconds; longer than the longest answer a server may take after the final dot (RFC 5321 §4.5.3.2.6)
 SLOW = 2 * 2**20  # composing more than this leaves the event loop
 AMBIGUOUS_WAIT = timedelta(seconds=5)
@@ -175,23 +174,53 @@ class Dispatch:
         if not claimed:
             return 0.0
         crash.point("claimed", name)
-        site = self.site()
         going, spaced = self._spaced(claimed)
-        await self._conclude(name, site, claimed, spaced)
+        await self._conclude(name, claimed, spaced)
         pause: float | None = None
         handful = max(HANDFUL, sender.limits.parallel)
-        for start in range(0, len(going), handful):
-            if self._draining or pause is not None:
-                await self.store.release([delivery.id for delivery in going[start:]])
-                break
-            tried = await self._hand_over(name, sender, going[start : start + handful])
-            away = [a for a in tried if a.state is DeliveryState.DEFERRED and a.why in CONNECTION]
-            if away and len(away) == len(tried):
-                pause = 60.0 if away[0].why in OURS else 1.0
-                await self._tell(name, Deferred(away[0].why or Why.CONNECTION))
-            elif any(a.state is DeliveryState.SENT for a in tried):
-                await self._tell(name, None)
+        tried: list[Attempt] = []  # of the handful before: not entered yet
+        try:
+            for start in range(0, len(going), handful):
+                if self._draining or pause is not None:
+                    await self.store.release([delivery.id for delivery in going[start:]])
+                    break
+                some: Sequence[Delivery] = going[start : start + handful]
+                if any(map(_came_back, some)):
+                    ended, tried = tried, []
+                    await self._conclude(name, claimed, ended)
+                    some = await self._still_wanted(some)
+                # Written here and not for the whole batch: the letters of a handful are all that memory holds.
+                ready, unwritten = await self.compose(self.site(), some)
+                ended, tried = [*tried, *unwritten], []
+                allowed = await self._conclude(name, claimed, ended, [delivery.id for delivery in ready])
+                tried = await self._hand_over(name, sender, ready, allowed)
+                pause = await self._away(name, tried)
+        finally:
+            await self._conclude(name, claimed, tried)
         return pause
+
+    async def _hand_over(
+        self, name: str, sender: Sender, ready: Sequence[Delivery], allowed: frozenset[str]
+    ) -> list[Attempt]:
+        """Send what is marked. Killed or cancelled before it is concluded, just these are ambiguous at the next start."""
+        going = [delivery for delivery in ready if delivery.id in allowed]
+        if len(going) < len(ready):
+            # Stopped or paused since they were claimed: what is only paused must be claimable once it goes on.
+            await self.store.release([delivery.id for delivery in ready if delivery.id not in allowed])
+        crash.point("in_flight", name)
+        answers = await self._sent(sender, going)
+        crash.point("sent", name)
+        return [self.attempt(delivery, answer) for delivery, answer in zip(going, answers, strict=True)]
+
+    async def _away(self, name: str, tried: Sequence[Attempt]) -> float | None:
+        """Seconds to leave the sender alone when it took nothing of a handful and could not be reached."""
+        away = [a for a in tried if a.state is DeliveryState.DEFERRED and a.why in CONNECTION]
+        if away and len(away) == len(tried):
+            await self._tell(name, Deferred(away[0].why or Why.CONNECTION))
+            return 60.0 if away[0].why in OURS else 1.0
+        if any(a.state is DeliveryState.SENT for a in tried):
+            await self._tell(name, None)
+        return None
 
     async def _tell(self, name: str, verdict: Verdict | None) -> None:
         if self._heard is not None:
@@ -220,32 +249,9 @@ class Dispatch:
                 )
         return going, later
 
-    async def _hand_over(self, name: str, sender: Sender, some: Sequence[Delivery]) -> list[Attempt]:
-        """Write, mark, send, finish. Killed or cancelled in between, just these are ambiguous at the next start.
-
-        Written here and not for the whole batch: the letters of a handful are all that memory holds at once.
-        """
-        some = await self._still_wanted(some)
-        ready, unwritten = await self.compose(self.site(), some)
-        allowed = await self.store.in_flight([delivery.id for delivery in ready]) if ready else frozenset()
-        going = [delivery for delivery in ready if delivery.id in allowed]
-        if len(going) < len(ready):
-            # Stopped or paused since they were claimed: what is only paused must be claimable once it goes on.
-            await self.store.release([delivery.id for delivery in ready if delivery.id not in allowed])
-        crash.point("in_flight", name)
-        answers = await self._sent(sender, going)
-        crash.point("sent", name)
-        tried = [self.attempt(delivery, answer) for delivery, answer in zip(going, answers, strict=True)]
-        await self._conclude(name, self.site(), some, [*unwritten, *tried])
-        return tried
-
     async def _still_wanted(self, some: Sequence[Delivery]) -> Sequence[Delivery]:
         """Without those that were on the wire when people stopped the rest, and came back untaken."""
-        again = [
-            each for each in some if each.thread and (each.attempts or each.state is DeliveryState.AMBIGUOUS)
-        ]
-        if not again:
-            return some
+        again = [each for each in some if _came_back(each)]
         contexts = await self.store.contexts([Ask(threads=(each.thread or "",)) for each in again])
         stopped: list[DeliveryNews] = []
         for delivery, context in zip(again, contexts, strict=True):
@@ -336,9 +342,12 @@ class Dispatch:
         raise TypeError("a sender answers with a Receipt or a verdict")
 
     async def _conclude(
-        self, name: str, site: Site, copies: Sequence[Delivery], attempts: Sequence[Attempt]
-    ) -> None:
-        """Enter how tries ended, each together with what it means for its thread as planning decides."""
+        self, name: str, copies: Sequence[Delivery], attempts: Sequence[Attempt], going: Sequence[str] = ()
+    ) -> frozenset[str]:
+        """Enter how tries ended, each together with what it means for its thread as planning decides.
+
+        The same commit marks those `going` on the wire next; answers which of them may.
+        """
         by_id = {delivery.id: delivery for delivery in copies}
         waiting = [(by_id[attempt.delivery], attempt) for attempt in attempts]
         for delivery, attempt in waiting:
@@ -354,17 +363,21 @@ class Dispatch:
                 and delivery.envelope
             ):
                 metrics.alerted((attempt.at - delivery.created_at).total_seconds())
-        for _ in range(TRIES):
-            if not waiting:
-                return
-            waiting = await self._concluded(site, waiting)
-            crash.point("finished", name)
+        if not waiting:
+            return await self.store.in_flight(going) if going else frozenset()
+        waiting, allowed = await self._concluded(waiting, going)
+        crash.point("finished", name)
+        for _ in range(TRIES - 1):
+            if waiting:
+                waiting, _ = await self._concluded(waiting)
         await self._unplanned(waiting)
+        return allowed
 
     async def _concluded(
-        self, site: Site, waiting: Sequence[tuple[Delivery, Attempt]]
-    ) -> list[tuple[Delivery, Attempt]]:
-        """Plan and enter once; answers those whose thread somebody changed meanwhile, or that shared one."""
+        self, waiting: Sequence[tuple[Delivery, Attempt]], going: Sequence[str] = ()
+    ) -> tuple[list[tuple[Delivery, Attempt]], frozenset[str]]:
+        """Plan and enter once; answers those whose thread somebody changed meanwhile or that shared one, and who goes."""
+        site = self.site()
         telling = [(delivery, attempt) for delivery, attempt in waiting if _tells(site, delivery, attempt)]
         asks = [Ask(threads=(delivery.thread,) if delivery.thread else ()) for delivery, _ in telling]
         contexts = await self.store.contexts(asks) if asks else ()
@@ -392,7 +405,7 @@ class Dispatch:
                     seen.add(delivery.thread or delivery.id)
             entered.append((delivery, attempt))
             plans.append(plan)
-        problems = await self.store.conclude([attempt for _, attempt in entered], plans)
+        problems, allowed = await self.store.conclude([attempt for _, attempt in entered], plans, going)
         broken = []
         for cause, problem in zip(entered, problems, strict=True):
             if isinstance(problem, Stale):
@@ -401,7 +414,7 @@ class Dispatch:
                 log.failure("plan_not_recorded", problem, delivery=cause[0].id)
                 broken.append(cause)
         await self._unplanned(broken)
-        return again
+        return again, allowed
 
     async def _unplanned(self, waiting: Sequence[tuple[Delivery, Attempt]]) -> None:
         """Enter tries whose meaning could not be written: that a copy left must be known whatever else fails."""
@@ -410,6 +423,11 @@ class Dispatch:
         for delivery, _ in waiting:
             log.get().error("plan_not_recorded", delivery=delivery.id, reference=delivery.reference)
         await self.store.finish([attempt for _, attempt in waiting])
+
+
+def _came_back(delivery: Delivery) -> bool:
+    """Whether a follow-up's copy was on the wire before: it may have been stopped there, out of reach."""
+    return bool(delivery.thread) and bool(delivery.attempts or delivery.state is DeliveryState.AMBIGUOUS)
 
 
 def _tells(site: Site, delivery: Delivery, attempt: Attempt) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+from relay.errors import Stale
 from relay.model import (
     Ask,
     Attempt,
@@ -301,3 +302,34 @@ async def test_an_attempt_of_nobody_is_passed_over(store: Store) -> None:
     copy = await to_the_wire(store)
     await store.finish([sent("nobody"), sent(copy.id)])
     assert (await line(store, copy.id))["state"] == "sent"
+
+
+async def test_one_commit_concludes_a_handful_and_marks_the_next(store: Store) -> None:
+    await decided(store, 1, 2)
+    first, second = await store.claim(["mss"], 2, 60)
+    await store.in_flight([first.id])
+    before = store.generation
+    assert await store.conclude([sent(first.id)], [None], [second.id]) == ([None], {second.id})
+    assert store.generation == before + 1
+    assert [(await line(store, each.id))["state"] for each in (first, second)] == ["sent", "in_flight"]
+
+
+async def test_what_the_end_of_one_copy_stops_does_not_go_next(store: Store) -> None:
+    await decided(store, 1, 2)
+    first, second = await store.claim(["mss"], 2, 60)
+    await store.in_flight([first.id])
+    stop = Plan(at=NOON, news=(DeliveryNews(second.id, DeliveryState.CANCELLED, Why.RECALLED),))
+    assert await store.conclude([sent(first.id)], [stop], [second.id]) == ([None], frozenset())
+    assert (await line(store, second.id))["state"] == "cancelled"
+
+
+async def test_a_plan_that_cannot_be_written_keeps_its_try_open_and_holds_no_other_back(store: Store) -> None:
+    await decided(store, 1, 2, 3)
+    first, second, third = await store.claim(["mss"], 3, 60)
+    await store.in_flight([first.id, second.id])
+    late = further(1, version=7)
+    problems, going = await store.conclude([sent(first.id), sent(second.id)], [late, None], [third.id])
+    assert [type(problem) for problem in problems] == [Stale, type(None)]
+    assert going == {third.id}
+    states = [(await line(store, each.id))["state"] for each in (first, second, third)]
+    assert states == ["in_flight", "sent", "in_flight"]

@@ -225,33 +225,33 @@ class Store:
         await self._write(lambda work: sending.finish(work, attempts))
 
     async def conclude(
-        self, attempts: Sequence[Attempt], plans: Sequence[Plan | None]
-    ) -> Sequence[RelaisError | None]:
-        """Enter how each try ended together with the plan of what it means (None: nothing), in one commit.
+        self, attempts: Sequence[Attempt], plans: Sequence[Plan | None], going: Sequence[str] = ()
+    ) -> tuple[Sequence[RelaisError | None], frozenset[str]]:
+        """Enter how each try ended with the plan of what it means (None: nothing), and mark those that go next.
 
-        Answers try by try None, or why its plan was not written (see `record`); such a try is not entered
-        either, so that no crash can keep the end of a copy and lose what follows from it.
+        One commit for all. Answers try by try None, or why its plan was not written (see `record`); such a try
+        is not entered either, so that no crash can keep the end of a copy and lose what follows from it. Then
+        which of `going` may go on the wire now, see `in_flight`: what these plans stopped may not.
         """
 
-        def both(work: Transaction) -> list[RelaisError | None]:
+        def both(work: Transaction) -> tuple[list[RelaisError | None], frozenset[str]]:
             answers = iter(recording.record(work, [plan for plan in plans if plan is not None]))
             problems = [None if plan is None else next(answers) for plan in plans]
             sending.finish(
                 work, [each for each, problem in zip(attempts, problems, strict=True) if problem is None]
             )
-            return problems
+            return problems, sending.in_flight(work, going) if going else frozenset()
 
         try:
             return await self._write(both)
         except Inconsistent as refusal:
             if len(attempts) == 1:
-                return [refusal]
+                return [refusal], await self.in_flight(going) if going else frozenset()
         # One plan broke the commit of all: write each on its own to find it.
-        return [
-            answer
-            for attempt, plan in zip(attempts, plans, strict=True)
-            for answer in await self.conclude([attempt], [plan])
-        ]
+        problems: list[RelaisError | None] = []
+        for attempt, plan in zip(attempts, plans, strict=True):
+            problems += (await self.conclude([attempt], [plan]))[0]
+        return problems, await self.in_flight(going) if going else frozenset()
 
     async def recover(self) -> Mapping[str, int]:
         """Begin a new life of this node and put right what the last one left half done. Once, at start."""
