@@ -10,15 +10,16 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from math import isnan
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Generic, Literal, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
 from relay.calendar import Duration, Hours, add
 from rules.facts import FIELDS, UNKNOWN, WHEN_ABSENT, Facts, FactValue, facts_as_json
+from rules.index import Index, within
 from rules.ruleset import Action, Copy, Rule, RuleSet, Step, Target, Test, When
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 Truth: TypeAlias = bool | None
 """Kleene's three: True, False, None for undecided."""
@@ -27,6 +28,7 @@ Why: TypeAlias = Literal["rule", "default", "undecided", "floor_identity", "floo
 
 _Values: TypeAlias = Mapping[str, object]
 _Test: TypeAlias = Callable[[_Values, datetime], Truth]
+_Kind = TypeVar("_Kind", Rule, Copy)
 
 _FLOOR_WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "floor_identity": (
@@ -85,38 +87,57 @@ class Decision:
 
 
 def decide(rules: RuleSet, facts: Facts, at: datetime) -> Decision:
-    """Decide about one notice at one instant (aware). Never raises on any facts: what it can't read is unknown."""
+    """Decide about one notice at one instant (aware). Never raises on any facts: what it can't read is unknown.
+
+    Asks only the rules that the index leaves; `decide_plainly` asks them all and answers the same.
+    """
+    program, values = _program(rules), _readable(facts)
+    return _decision(rules, values, at, program.rules.likely(values), program.copies.likely(values))
+
+
+def decide_plainly(rules: RuleSet, facts: Facts, at: datetime) -> Decision:
+    """The same by the letter of the language: every rule in file order, then every copy. The yardstick for `decide`."""
     program = _program(rules)
-    values = _readable(facts)
-    alive = program.possible(values)
+    return _decision(rules, _readable(facts), at, program.rules.entries, program.copies.entries)
+
+
+def _decision(
+    rules: RuleSet,
+    values: _Values,
+    at: datetime,
+    listed: Iterable[_Entry[Rule]],
+    also: Iterable[_Entry[Copy]],
+) -> Decision:
+    """The first rule that is no sure no decides; then each copy that matches is added."""
+    day = at.astimezone(rules.zone).date()
     observed: list[str] = []
     passed: list[str] = []
     decision: Decision | None = None
-    while alive:
-        low = alive & -alive
-        alive ^= low
-        entry = program.entries[low.bit_length() - 1]
-        truth = entry.truth(values, at, rules)
+    for entry in listed:
+        truth, rule = entry.truth(values, at, day), entry.rule
         if truth is False:
             continue
-        rule = entry.rule
         if rule.mode == "observe":
             (observed if truth else passed).append(rule.id)
-        elif isinstance(rule, Copy):
-            # Copies stand after all rules: the decision is taken.
-            if not truth:
-                passed.append(rule.id)
-            elif _floor(rules, values, (rule.target,)) is None:
-                decision = decision or _by_default(rules)
-                decision = replace(decision, copies=(*decision.copies, (rule.id, rule.target)))
         elif truth is None and rule.skip_unknown:
             passed.append(rule.id)
         else:
             decision = _undecided(rules, rule, values, at) if truth is None else _decided(rules, rule, values)
-            alive &= program.copies
+            break
     decision = decision or _by_default(rules)
-    if observed or passed:
-        decision = replace(decision, observed=tuple(observed), undecided=tuple(passed))
+    copies: list[tuple[str, str]] = []
+    for each in also:
+        truth, copy = each.truth(values, at, day), each.rule
+        if truth is False:
+            continue
+        if copy.mode == "observe":
+            (observed if truth else passed).append(copy.id)
+        elif truth is None:
+            passed.append(copy.id)
+        elif _floor(rules, values, (copy.target,)) is None:
+            copies.append((copy.id, copy.target))
+    if copies or observed or passed:
+        return replace(decision, copies=tuple(copies), observed=tuple(observed), undecided=tuple(passed))
     return decision
 
 
@@ -227,77 +248,43 @@ _VALUES: Final = {entry.name: frozenset(entry.values) for entry in FIELDS.values
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
-    rule: Rule | Copy
+class _Entry(Generic[_Kind]):
+    rule: _Kind
     when: _Test
 
-    def truth(self, values: _Values, at: datetime, rules: RuleSet) -> Truth:
+    def truth(self, values: _Values, at: datetime, day: date) -> Truth:
+        """Whether it matches; `day` is that of `at` in the set's time zone."""
         rule = self.rule
-        if rule.start is not None or rule.until is not None:
-            day = at.astimezone(rules.zone).date()
-            if not (rule.start or day) <= day <= (rule.until or day):
-                return False
+        if (rule.start is not None and day < rule.start) or (rule.until is not None and day > rule.until):
+            return False
         return self.when(values, at)
 
 
-class _Program:
-    """Rules, then copies, as closures, with an index that tells which can't match without calling them.
+class _Listed(Generic[_Kind]):
+    """The rules, or the copies, of a set that are not off, as closures and with their index."""
 
-    Each bit of a mask is one entry. For a field that rules compare with listed values, `tables` tells by
-    value which entries are no sure no because of it.
-    """
+    def __init__(self, listed: Iterable[_Kind], rules: RuleSet) -> None:
+        on = [each for each in listed if each.mode != "off"]
+        self.entries: Final[tuple[_Entry[_Kind], ...]] = tuple(
+            _Entry(each, _conjunction(each.when, rules)) for each in on
+        )
+        self.index: Final = Index([each.when for each in on])
+
+    def likely(self, values: _Values) -> Iterator[_Entry[_Kind]]:
+        """Those that are no sure no by the index, in file order."""
+        alive = self.index.possible(values)
+        while alive:
+            lowest = alive & -alive
+            alive ^= lowest
+            yield self.entries[lowest.bit_length() - 1]
+
+
+class _Program:
+    """A rule set made ready to decide."""
 
     def __init__(self, rules: RuleSet) -> None:
-        entries = [entry for entry in rules.every() if entry.mode != "off"]
-        self.entries = tuple(_Entry(entry, _conjunction(entry.when, rules)) for entry in entries)
-        self.all = (1 << len(entries)) - 1
-        self.copies = sum(1 << number for number, entry in enumerate(entries) if isinstance(entry, Copy))
-        self.tables: tuple[tuple[str, dict[object, int], int, int], ...] = ()
-        listed: dict[str, dict[object, int]] = {}
-        anything: dict[str, int] = {}
-        for number, entry in enumerate(entries):
-            for test in entry.when.tests:
-                if test.during is not None:
-                    continue
-                table = listed.setdefault(test.field, {})
-                anything[test.field] = anything.get(test.field, 0) | 1 << number
-                for value in test.values:
-                    table[value] = table.get(value, 0) | 1 << number
-                if not test.values:
-                    # A comparison or a pattern: any value may match, only absence can't.
-                    table[None] = table.get(None, 0) | 1 << number
-        self.tables = tuple(
-            (
-                name,
-                {
-                    value: mask | table.get(None, 0) | free
-                    for value, mask in table.items()
-                    if value is not None
-                },
-                table.get(None, 0) | free,
-                free,
-            )
-            for name, table in listed.items()
-            for free in (self.all & ~anything[name],)
-        )
-
-    def possible(self, values: _Values) -> int:
-        """The entries worth asking: the others are a sure no."""
-        alive = self.all
-        for name, table, other, absent in self.tables:
-            value = values.get(name)
-            if value is None:
-                alive &= absent
-            elif value is UNKNOWN:
-                continue
-            elif isinstance(value, frozenset):
-                mask = other
-                for each in value:
-                    mask |= table.get(each, other)
-                alive &= mask
-            else:
-                alive &= table.get(value, other)
-        return alive
+        self.rules: Final = _Listed(rules.rules, rules)
+        self.copies: Final = _Listed(rules.also, rules)
 
 
 _PROGRAMS: Final[WeakKeyDictionary[RuleSet, _Program]] = WeakKeyDictionary()
@@ -384,7 +371,7 @@ def _test(test: Test, rules: RuleSet) -> _Test:
         def compares(values: _Values, _: datetime) -> Truth:
             value = values.get(name)
             if isinstance(value, int | float):
-                return all(_within(value, sign, bound) for sign, bound in bounds)
+                return all(within(value, sign, bound) for sign, bound in bounds)
             return None if value is UNKNOWN else False
 
         return compares
@@ -398,14 +385,6 @@ def _test(test: Test, rules: RuleSet) -> _Test:
         return not value.isdisjoint(wanted) if isinstance(value, frozenset) else value in wanted
 
     return is_one_of
-
-
-def _within(value: float, sign: str, bound: float) -> bool:
-    if sign == "gte":
-        return value >= bound
-    if sign == "lte":
-        return value <= bound
-    return value < bound if sign == "lt" else value > bound
 
 
 def _first_unknown(when: When, values: _Values, at: datetime, rules: RuleSet) -> str:
