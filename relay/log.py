@@ -28,7 +28,7 @@ ALLOWED = frozenset(
 )  # fmt: skip
 """`address` is a listening address; `url` is the console's own; `name` is an adapter's or a file's of ours."""
 
-PINNED = ("aioimaplib", "httpx", "httpcore", "telegram", "aiosmtplib", "apscheduler", "sqlalchemy", "asyncio",
+PINNED = ("aiohttp", "aioimaplib", "httpx", "httpcore", "telegram", "aiosmtplib", "apscheduler", "sqlalchemy", "asyncio",
           "uvicorn", "uvicorn.error", "uvicorn.access", "mail.log", "pymap", "alembic")  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,9 +15,11 @@ from pydantic import SecretStr, ValidationError
 from adapters import telegram as adapter_module
 from relay.errors import Deferred, Rejected, Uncertain, Verdict
 from relay.model import Batch, ChatMessage, Press, Receipt, Typed, Why
+from tests.servers import LOOPBACK
 from tests.trials import TurnedClock, alert, telegram_settings, tools
 
 if TYPE_CHECKING:
+    from tests.servers.pki import Pki
     from tests.servers.telegram import Telegram
 
 
@@ -389,3 +392,21 @@ def _keyboard(sent: dict[str, object]) -> list[list[dict[str, str]]]:
     assert isinstance(markup, dict)
     rows: list[list[dict[str, str]]] = markup["inline_keyboard"]
     return rows
+
+
+async def test_a_server_whose_certificate_nobody_vouches_for_hears_nothing(pki: Pki, opened: Opener) -> None:
+    heard: list[bytes] = []
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.read(1))
+        writer.close()
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pki.server.cert, pki.server.key)
+    server = await asyncio.start_server(listen, LOOPBACK, 0, ssl=context)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        verdict = await verdict_of(opened(base_url=f"https://{LOOPBACK}:{port}"))
+    assert isinstance(verdict, Deferred)
+    assert verdict.why is Why.CERTIFICATE
+    assert not any(heard)
