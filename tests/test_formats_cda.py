@@ -144,6 +144,25 @@ def test_the_code_alone_makes_no_lettre_de_liaison():
     assert [problem.code for problem in foreign.problems] == ["foreign_letter"]
 
 
+def test_abroad_a_span_of_care_is_no_stay():
+    bare = re.sub(
+        rb"<encompassingEncounter>.*?</encompassingEncounter>",
+        b"<encompassingEncounter/>",
+        letters.cda(),
+        flags=re.DOTALL,
+    )
+    here = cda.read(bare)
+    assert here is not None
+    assert here.stay is not None
+    assert here.stay.discharged == datetime(2026, 12, 1, 13, 0, tzinfo=UTC)
+    foreign = bare.replace(b'<realmCode code="FR"/>', b'<realmCode code="US"/>')
+    foreign = re.sub(rb"<templateId[^>]*/>", b"", foreign)
+    abroad = cda.read(foreign)
+    assert abroad is not None
+    assert abroad.stay is not None
+    assert (abroad.stay.admitted, abroad.stay.discharged) == (None, None)
+
+
 def test_a_replacement_names_what_it_replaces():
     notice = read(replaces="1.2.3", version="2")
     assert (notice.document, notice.replaces, notice.version) == ("replacement", "1.2.3", "2")

@@ -83,6 +83,26 @@ def test_a_package_that_lies_is_broken():
     assert problems(letters.xdm([PAPER], meta=meta)) == ["broken_package"]
 
 
+def test_metadata_of_the_older_registry_count_no_less():
+    meta = letters.metadata([LETTER]).replace(b"urn:oasis:names:tc:ebxml-regrep:xsd:rim:3.0",
+                                              b"urn:oasis:names:tc:ebxml-regrep:rim:xsd:2.1")  # fmt: skip
+    assert problems(letters.xdm([LETTER], meta=meta)) == []
+    assert problems(letters.xdm([PAPER], meta=meta)) == ["broken_package"]
+    other = letters.metadata([LETTER], patient=PAUL).replace(b"xsd:rim:3.0", b"rim:xsd:2.1")
+    assert "two_patients" in problems(letters.xdm([LETTER], meta=other))
+
+
+def test_the_packages_own_number_for_the_patient_stands_beside_the_letters():
+    meta = letters.metadata([LETTER]).replace(letters.IPP_SYSTEM.encode(), b"1.2.250.1.999.7")
+    notice = xdm.read(letters.xdm([LETTER], meta=meta))
+    assert notice is not None
+    assert notice.patient is not None
+    assert [one.system for one in notice.patient.local_ids] == [letters.IPP_SYSTEM, "1.2.250.1.999.7"]
+    again = xdm.read(letters.xdm([LETTER])).patient  # type: ignore[union-attr]
+    assert again is not None
+    assert len(again.local_ids) == 1
+
+
 def test_two_people_in_a_package_are_two_patients():
     both = [LETTER, ("DOC00002.XML", letters.cda(patient=PAUL, document_id="1.2.3.9"), "text/xml")]
     assert "two_patients" in problems(letters.xdm(both))

@@ -285,7 +285,8 @@ class _Letter:
         encounter = root.find(f"{V3}componentOf/{V3}encompassingEncounter")
         event = root.find(f"{V3}documentationOf/{V3}serviceEvent")
         stay = Stay()
-        for source in (encounter, event):
+        # Abroad the event documented is any span of care, a life long at times; here it is the stay (LDL-SES).
+        for source in (encounter, event) if self.french() else (encounter,):
             times = source.find(f"{V3}effectiveTime") if source is not None else None
             if times is None:
                 continue

@@ -28,7 +28,7 @@ MAX_ENTRIES = 1000
 MAX_RATIO = 100
 _SMALL = 2**20  # below this a high ratio is ordinary: blank forms compress well
 
-_RIM = "{urn:oasis:names:tc:ebxml-regrep:xsd:rim:3.0}"
+_RIM = "{*}"  # ebRIM 3.0; XDS.a senders still write 2.1, whose hashes and patients count no less
 _PATIENT_ID = "urn:uuid:58a6f841-87b3-4a3e-92fd-a8ffeff98427"  # IHE ITI TF-3 §4.2.3.2: XDSDocumentEntry
 _UNIQUE_ID = "urn:uuid:2e82c1f6-a085-4c72-9da3-8640a32e42ab"
 _TYPE_CODE = "urn:uuid:f0306f51-975f-434e-a61c-c59651d33983"
@@ -218,8 +218,9 @@ def _joined(
     if patient is not None and patient.ins is None and len(numbers) == 1:
         oid, value = next(iter(numbers))
         patient = replace(patient, ins=value, ins_oid=oid)
-    if patient is not None and not patient.local_ids and entry.local:
-        patient = replace(patient, local_ids=(LocalId(*entry.local),))
+    known = {*formats.INS_OIDS, *(one.system for one in patient.local_ids)} if patient is not None else set()
+    if patient is not None and entry.local and entry.local[0] not in known:
+        patient = replace(patient, local_ids=(*patient.local_ids, LocalId(*entry.local)))
     if action == "D":  # MDM volet, extra-metadata: the documents named are withdrawn
         chief = replace(chief, document="retraction", retracts=chief.document_id or entry.unique_id)
     elif action == "C" and chief.document == "letter":
