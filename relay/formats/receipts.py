@@ -14,8 +14,8 @@ from relay.reading import Document, Part, decode, never_raises, parameters, pars
 
 Status = Literal["delivered", "delayed", "failed", "read", "processed", "error"]
 
-_DSN: Final = ("message/delivery-status", "message/global-delivery-status")
-_MDN: Final = ("message/disposition-notification", "message/global-disposition-notification")
+DSN: Final = ("message/delivery-status", "message/global-delivery-status")
+MDN: Final = ("message/disposition-notification", "message/global-disposition-notification")
 
 _KO = re.compile(
     r"^\s*(?:(?:re|tr|fwd?)\s*:\s*)*\[?\s*(?:ko integration|erreur d'integration|echec d'integration|erreur integration)"
@@ -45,9 +45,9 @@ _AUTOMATIC_SUBJECT = re.compile(
 def read_receipt(document: Document) -> ReceiptNews | None:
     """The news of a report about one of our messages; None when the mail is no report. Never raises."""
     for part in document.parts:
-        if part.media_type in _MDN:
+        if part.media_type in MDN:
             return _mdn(document, part)
-        if part.media_type in _DSN:
+        if part.media_type in DSN:
             return _dsn(document, part)
     subject = fold(document.subject)
     if _KO.match(subject):
