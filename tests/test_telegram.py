@@ -408,5 +408,5 @@ async def test_a_server_whose_certificate_nobody_vouches_for_hears_nothing(pki: 
         port = server.sockets[0].getsockname()[1]
         verdict = await verdict_of(opened(base_url=f"https://{LOOPBACK}:{port}"))
     assert isinstance(verdict, Deferred)
-    assert verdict.why is Why.CERTIFICATE
+    assert verdict.why == Why.CERTIFICATE
     assert not any(heard)
