@@ -286,6 +286,19 @@ def test_rules_check_test_and_explain_need_no_configuration(tmp_path: Path) -> N
     assert read.json["facts"]["event"]
 
 
+def test_rules_schema_needs_no_configuration_and_takes_the_names_of_a_file(tmp_path: Path) -> None:
+    sets = ROOT / "rules" / "sets"
+    bare = relay("rules", "schema", cwd=tmp_path)
+    assert (bare.code, bare.out) == (0, (sets / "routes.v1.schema.json").read_text())
+    filled = relay("rules", "schema", sets / "standard.yaml", "--json", cwd=tmp_path)
+    assert filled.json["definitions"]["desk_name"]["enum"] == ["sorties"]
+    assert relay("rules", "schema", "--write", cwd=tmp_path).code == 2
+    own = tmp_path / "routes.yaml"
+    own.write_bytes((sets / "standard.yaml").read_bytes())
+    assert relay("rules", "schema", own, "--write", cwd=tmp_path).code == 0
+    assert json.loads((tmp_path / "routes.v1.schema.json").read_text()) == filled.json
+
+
 def test_a_finding_names_its_place_and_a_bad_set_exits_1(tmp_path: Path) -> None:
     file = tmp_path / "routes.yaml"
     file.write_text(

@@ -182,3 +182,34 @@ def explain(
             words = json.dumps(matcher, ensure_ascii=False, default=str)
             print(f"      {words}", file=sys.stdout)
     return 0
+
+
+@commands.command("schema")
+def schema(
+    file: Path | None = typer.Argument(None, help="The rule file; the configured one when left out."),
+    write: bool = typer.Option(False, "--write", help="Write it beside the rule file, where editors look."),
+) -> int:
+    """Print the JSON Schema of rule files, filled with the site's own names; editors complete and check with it."""
+    from rules import schema as schemas
+
+    site = shared.settings_or_none()
+    place = file if file is not None or site is None else site.rules
+    known = None
+    if site is not None:
+        from relay import daemon
+
+        known = daemon.rules_site(site)
+    document = schemas.schema(known, schemas.names_in(_text(place)) if place else None)
+    if write:
+        if place is None:
+            raise UsageError("no configuration here: name a rule file, or give --config")
+        beside = place.parent / schemas.FILE_NAME
+        try:
+            beside.write_text(schemas.as_file(document), encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"{beside} cannot be written ({type(error).__name__})") from None
+    if shared.chosen.json:
+        shared.emit(document)
+    else:
+        print(beside if write else schemas.as_file(document), end="\n" if write else "")
+    return 0
