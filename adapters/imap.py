@@ -30,7 +30,7 @@ from relay.tls import Trust, is_loopback, tls_verdict
 # At DEBUG this library writes every byte it receives, whole letters, to the log.
 logging.getLogger(aioimaplib.__name__).setLevel(logging.WARNING)
 
-BATCH_MESSAGES, BATCH_BYTES = 200, 8 * 2**20
+BATCH_MESSAGES, BATCH_BYTES = 200, 4 * 2**20
 SIZES_AT_A_TIME = 2000  # messages whose sizes are asked for in one command
 ACKNOWLEDGED_AT_A_TIME = 500  # a command line of UIDs stays below the 8,000 bytes servers take
 IDLE_SECONDS = 240.0  # renewed below 5 minutes: firewalls and half-open sockets forget longer silences
