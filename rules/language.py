@@ -18,8 +18,9 @@ from rules.facts import (
     facts_as_json,
     facts_from_json,
 )
+from rules.keywords import mentioned
 from rules.reading import FileReader
-from rules.ruleset import Copy, Default, Followup, Rule, RuleSet, Site, Step, Target, Test, When, mentioned
+from rules.ruleset import Copy, Default, Followup, Rule, RuleSet, Site, Step, Target, Test, When
 from rules.source import Finding, RulesError, as_text, compose
 
 __all__ = [

@@ -8,10 +8,9 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from zoneinfo import ZoneInfo, available_timezones
 
-import re2
-
 from relay.calendar import DAY_MINUTES, DAYS, Duration, Holidays, Hours, OnHolidays, Window, add, subdivisions
 from rules.facts import FIELDS, NEEDS_SOMEBODY, Field, as_number, typed
+from rules.keywords import Keyword, compile_pattern, compile_words, fold
 from rules.ruleset import (
     CHAT_KINDS,
     DOCUMENT_WITHOUT_BASIS,
@@ -20,7 +19,6 @@ from rules.ruleset import (
     Copy,
     Default,
     Followup,
-    Keyword,
     Mode,
     Rule,
     RuleSet,
@@ -29,7 +27,6 @@ from rules.ruleset import (
     Target,
     Test,
     When,
-    fold,
 )
 from rules.source import Listing, Node, Report, Scalar, Table, nearest, shown
 
@@ -80,21 +77,6 @@ def as_date(text: str) -> date | None:
     except ValueError:
         return None
     return day if 2000 <= day.year < 2100 else None
-
-
-def compile_pattern(pattern: str, *, fold_case: bool = False) -> Any:  # google-re2 has no types
-    """An RE2 expression (linear time, bounded memory). Raises ValueError when it is none."""
-    if len(pattern) > 1_000:
-        raise ValueError("longer than 1000 characters")
-    options = re2.Options()
-    options.log_errors = False
-    options.max_mem = 1 << 20
-    options.case_sensitive = not fold_case
-    try:
-        return re2.compile(pattern, options)
-    except re2.error as error:
-        said = error.args[0] if error.args else ""
-        raise ValueError(said.decode(errors="replace") if isinstance(said, bytes) else str(said)) from None
 
 
 def whole(node: Node, found: Entries) -> bool:
@@ -622,15 +604,16 @@ class FileReader(Reader):
                 continue
             if explicit or _PATTERN_SIGNS.search(scalar.text):
                 patterns.append(self._pattern(scalar, fold_case=True))
+            elif re.search(r"\w", fold(scalar.text)):
+                words.append(scalar.text)
             else:
-                words.append(r"\s+".join(re2.escape(part) for part in fold(scalar.text).split()))
-        if not words and not patterns:
+                self.tell("no_word", scalar, place=f"`{place}`")
+        sound = tuple(pattern for pattern in patterns if pattern is not None)
+        try:
+            return Keyword(compile_words(words) if words else None, sound) if words or sound else None
+        except ValueError as error:
+            self.tell("pattern", key, word=shown(key.text), problem=str(error))
             return None
-        # RE2's \b knows ASCII letters only.
-        found_whole = rf"(?:^|[^\pL\pN])(?:{'|'.join(words)})(?:[^\pL\pN]|$)"
-        return Keyword(
-            re2.compile(found_whole) if words else None, tuple(p for p in patterns if p is not None)
-        )
 
     def _pattern(self, scalar: Scalar, *, fold_case: bool = False) -> Any:  # google-re2 has no types
         try:

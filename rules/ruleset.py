@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
@@ -13,6 +12,7 @@ if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
     from relay.calendar import Duration, Hours
+    from rules.keywords import Keyword
 
 Action: TypeAlias = Literal["send", "hold", "file"]
 Mode: TypeAlias = Literal["on", "observe", "off"]
@@ -194,20 +194,6 @@ class Default:
     line: int = 0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Keyword:
-    """A group of `keywords`: one RE2 over folded text for its words, and RE2 patterns over the text itself."""
-
-    words: Any  # google-re2 has no types
-    patterns: tuple[Any, ...]
-
-    def found_in(self, text: str, folded: str) -> bool:
-        """Whether any of them stands in a letter, given as it is and folded."""
-        return (self.words is not None and self.words.search(folded) is not None) or any(
-            pattern.search(text) is not None for pattern in self.patterns
-        )
-
-
 @dataclass(frozen=True, eq=False)
 class RuleSet:
     """A checked rule file. Immutable; two are never equal, `digest` (SHA-256 of the text) tells them apart.
@@ -240,18 +226,3 @@ class RuleSet:
     def every(self) -> tuple[Rule | Copy, ...]:
         """All rules, then all copies, in file order."""
         return (*self.rules, *self.also)
-
-
-def fold(text: str) -> str:
-    """Without accents and case, ligatures split: how keyword words are compared."""
-    text = text.replace("œ", "oe").replace("Œ", "oe").replace("æ", "ae").replace("Æ", "ae").replace("’", "'")
-    parts = unicodedata.normalize("NFD", text)
-    return "".join(c for c in parts if not unicodedata.combining(c)).casefold()
-
-
-def mentioned(rules: RuleSet, text: str) -> frozenset[str]:
-    """Names of the keyword groups found in a letter: the fact `mentions`. Linear in the text (RE2)."""
-    if not rules.keywords:
-        return frozenset()
-    folded = fold(text)
-    return frozenset(name for name, group in rules.keywords.items() if group.found_in(text, folded))
