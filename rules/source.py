@@ -9,11 +9,12 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import yaml
 
-from rules.words import DID_YOU_MEAN, REPLACE, WORDS
+from rules.words import DID_YOU_MEAN, OPENED, PARSER, REPLACE, WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,6 +24,8 @@ Severity: TypeAlias = Literal["error", "warning"]
 MAX_BYTES: Final = 1_000_000
 _MAX_DEPTH: Final = 16
 _MAX_FINDINGS: Final = 200
+_WIDTH: Final = 100
+_LONG_LINE: Final = 2_000
 _BREAK: Final = re.compile(r"\r\n|\n|\r")
 # What no admin types on purpose: control characters, lone surrogates, line separators that editors do not
 # count, and the marks that make a line read otherwise than it is (Unicode TR36 §3.2).
@@ -30,6 +33,10 @@ _HIDDEN: Final = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
 )
 _TAB: Final = re.compile(r"^[ ]*(\t)(?=[^\r\n]*[^\s])", re.MULTILINE)
+# After a syntax error only what stands on its own is told of the part before it: a name or a key that is
+# missing there may stand behind the error.
+_SURE: Final = frozenset({"E101", "E102", "E104", "E107", "E113", "E120", "E130", "E131"})
+_NAMES_SEARCHED: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +59,12 @@ class Finding:
         """`file:line:col CODE message`, the line itself, a caret under the place, and the fix."""
         said = [f"{self.file}:{self.line}:{self.column} {self.code} {self.message}"]
         if self.source_line.strip():
-            number = str(self.line)
-            before = "".join("\t" if c == "\t" else " " for c in self.source_line[: self.column - 1])
-            said.append(f"  {number} | {self.source_line}")
+            number, line, place = str(self.line), self.source_line, self.column - 1
+            if place > _WIDTH:
+                line, place = "…" + line[place - _WIDTH // 2 :], _WIDTH // 2 + 1
+            line = line if len(line) <= place + _WIDTH else line[: place + _WIDTH - 1] + "…"
+            before = "".join("\t" if c == "\t" else " " for c in line[:place])
+            said.append(f"  {number} | {line}")
             said.append(f"  {' ' * len(number)} | {before}^")
         if self.fix:
             said.append(f"  {'Correction :' if lang == 'fr' else 'Fix:'} {self.fix}")
@@ -123,6 +133,10 @@ class Report:
 
     def __init__(self, file: str, text: str, lang: str = "fr") -> None:
         self.file = file
+        self.unread = False
+        """Whether the text must not even be parsed."""
+        self.cut: int | None = None
+        """The line from which on the file could not be read as YAML."""
         self.french = lang != "en"
         self.lines = _BREAK.split(text)
         self._findings: list[Finding] = []
@@ -150,9 +164,12 @@ class Report:
             message += DID_YOU_MEAN[english].format(guess=guess)
             fix = REPLACE[english].format(guess=guess, **filled)
         severity: Severity = "warning" if code.startswith("W") else "error"
-        shown_line = self.lines[line - 1][:400] if line <= len(self.lines) else ""
+        shown_line = self.lines[line - 1][: column + _WIDTH] if line <= len(self.lines) else ""
+        # A terminal would obey some of them.
+        shown_line = _HIDDEN.sub("\ufffd", shown_line) if column <= _LONG_LINE else ""
         finding = Finding(code, severity, self.file, line, column, message, fix, shown_line)
-        if not self.full and finding not in self._findings:
+        told = self.cut is None or (line < self.cut and code in _SURE)
+        if told and not self.full and finding not in self._findings:
             self._findings.append(finding)
         return finding
 
@@ -175,46 +192,53 @@ class Report:
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known name that was probably meant, or None."""
     folded: dict[str, str] = {}
-    for name in known:
+    for name in islice(known, _NAMES_SEARCHED):
         folded.setdefault(name.casefold(), name)
     close = difflib.get_close_matches(word.casefold()[:60], folded, n=1, cutoff=0.6)
     return folded[close[0]] if close else None
 
 
 def shown(word: str) -> str:
-    """A word as quoted in a message: on one line and short."""
-    word = " ".join(word.split())
+    """A word as quoted in a message: on one line, short, and nothing in it that does not show."""
+    word = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(word[:500].split()))
     return word if len(word) <= 60 else word[:59] + "…"
 
 
 def as_text(raw: str | bytes, file: str, lang: str = "fr") -> tuple[str, Report]:
     """Decode a file, a leading byte-order mark taken off, and open its report.
 
-    The report carries an error at the exact place when it is too large, not UTF-8, or has hidden characters.
+    The report carries an error at the exact place when it is too large, is not UTF-8, or has hidden characters
+    or tabs; what is only badly written is read on all the same, so that its other mistakes are told at once.
     """
-    size = len(raw)
+    size, bad = len(raw), None
     if isinstance(raw, bytes):
-        text = raw[:MAX_BYTES].decode("utf-8", errors="replace").removeprefix("\ufeff")
+        head = raw[:MAX_BYTES]
+        try:
+            text = head.decode("utf-8")
+        except UnicodeDecodeError as error:
+            # One character a byte: places stay true, and accents mostly as well.
+            bad = len(head[: error.start].decode("utf-8").removeprefix("\ufeff"))
+            text = head[: error.start].decode("utf-8") + head[error.start :].decode("cp1252", "replace")
+        text = text.removeprefix("\ufeff")
     else:
         text = raw.removeprefix("\ufeff")
         size = len(text.encode("utf-8", errors="replace"))
     report = Report(file, text, lang)
     if size > MAX_BYTES:
+        report.unread = True
         report.tell("too_large", (1, 1))
         return text, report
-    if isinstance(raw, bytes):
-        try:
-            raw.decode("utf-8")
-        except UnicodeDecodeError as error:
-            good = raw[: error.start].decode("utf-8").removeprefix("\ufeff")
-            report.tell("not_utf8", _place(good, len(good)))
-            return text, report
-    hidden = _HIDDEN.search(text)
-    if hidden:
-        report.tell("hidden_character", _place(text, hidden.start()), name=f"U+{ord(hidden[0]):04X}")
-    tab = _TAB.search(text)
-    if tab:
-        report.tell("tab", _place(text, tab.start(1)))
+    if bad is not None:
+        report.tell("not_utf8", _place(text, bad))
+    hidden = [*islice(_HIDDEN.finditer(text), _MAX_FINDINGS)]
+    if bad is not None and hidden:
+        # Not a text at all.
+        report.unread = True
+        return text, report
+    for found in hidden:
+        report.tell("hidden_character", _place(text, found.start()), name=f"U+{ord(found[0]):04X}")
+    for found in islice(_TAB.finditer(text), _MAX_FINDINGS):
+        report.tell("tab", _place(text, found.start(1)))
     return text, report
 
 
@@ -224,24 +248,46 @@ def _place(text: str, offset: int) -> tuple[int, int]:
 
 
 def compose(text: str, report: Report) -> Node | None:
-    """The text's one document, or None with at least one error in the report. Never raises."""
-    if report.failed:
+    """The text's one document, or None with at least one error in the report. Never raises.
+
+    Behind a syntax error nothing can be read; what stood before it is answered, and `report.cut` is set.
+    """
+    if report.unread:
         return None
+    if report.failed:
+        text = _HIDDEN.sub(" ", _TAB.sub(lambda found: found[0].replace("\t", " "), text))
+    stack: list[_Open] = []
     try:
-        return _compose(text, report)
+        return _compose(text, report, stack)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        lines = text.splitlines()
-        if line > len(lines):
-            # libyaml misses something at the end and points behind it, where an editor shows nothing.
-            line = max(1, len(lines))
-            column = len(lines[-1]) + 1 if lines else 1
-        problem = error.problem or "syntax"
-    except yaml.YAMLError as error:
-        line, column, problem = 1, 1, str(error).splitlines()[0]
-    report.tell("syntax", (line, column), problem=problem)
-    return None
+        _unreadable(error, report)
+    except yaml.YAMLError:
+        report.tell("syntax", (1, 1), problem=PARSER[""])
+        return None
+    while len(stack) > 1:
+        inner = stack.pop()
+        stack[-1].items.append(_close(inner))
+    return _close(stack[0]) if stack else None
+
+
+def _unreadable(error: yaml.MarkedYAMLError, report: Report) -> None:
+    """The syntax error, at its place, and where what it broke began."""
+    mark = error.problem_mark or error.context_mark
+    line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+    if line > len(report.lines) or (line == len(report.lines) and not report.lines[-1] and line > 1):
+        # libyaml misses something at the end and points behind it, where an editor shows nothing.
+        line = max(1, len(report.lines) - (not report.lines[-1]))
+        column = len(report.lines[line - 1]) + 1
+    french, english = PARSER.get(error.problem or "", PARSER[""])
+    begun = error.context_mark.line + 1 if error.context_mark else line
+    opened = OPENED.get(error.context or "")
+    if opened and begun != line:
+        french += opened[0].format(line=begun)
+        english += opened[1].format(line=begun)
+    # Beside a tab or an unseen character it is but their consequence.
+    if not report.failed:
+        report.tell("syntax", (line, column), problem=(french, english))
+    report.cut = min(line, begun if opened else line)
 
 
 class _Open:
@@ -257,10 +303,10 @@ class _Open:
         self.keys: dict[str, int] = {}
 
 
-def _compose(text: str, report: Report) -> Node | None:
+def _compose(text: str, report: Report, stack: list[_Open]) -> Node | None:
     # Events and not `yaml.compose`: its nodes no longer tell an anchor, and it recurses.
-    stack: list[_Open] = []
     root: Node | None = None
+    whole = True
     for event in yaml.parse(text, Loader=yaml.CSafeLoader):
         mark = event.start_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
@@ -268,9 +314,15 @@ def _compose(text: str, report: Report) -> Node | None:
         refused = _refused(event, again=root is not None)
         if refused is not None:
             report.tell("refused", (line, column), what=refused)
+        if report.full or (isinstance(event, yaml.DocumentStartEvent) and root is not None):
             return None
-        if isinstance(event, yaml.ScalarEvent):
+        if isinstance(event, yaml.AliasEvent):
+            # Nobody knows what would stand here: the rest is looked through for more of them only.
+            node, whole = Scalar(line, column, ""), False
+        elif isinstance(event, yaml.ScalarEvent):
             node = Scalar(line, column, event.value, plain=not event.style)
+            if event.style and (unseen := _HIDDEN.search(event.value)):
+                report.tell("hidden_character", node, name=f"U+{ord(unseen[0]):04X}")
         elif isinstance(event, yaml.CollectionStartEvent):
             if len(stack) >= _MAX_DEPTH:
                 report.tell("too_deep", (line, column))
@@ -283,10 +335,10 @@ def _compose(text: str, report: Report) -> Node | None:
         if not stack:
             root = node
         elif not _put(stack[-1], node, report):
-            return None
+            whole = False
     if root is None:
         report.tell("empty_file", (1, 1))
-    return root
+    return root if whole else None
 
 
 def _refused(event: yaml.Event, *, again: bool) -> tuple[str, str] | None:
@@ -309,24 +361,27 @@ def _refused(event: yaml.Event, *, again: bool) -> tuple[str, str] | None:
 def _close(done: _Open) -> Node:
     if not done.table:
         return Listing(done.line, done.column, tuple(done.items))
-    pairs = zip(done.items[::2], done.items[1::2], strict=True)
+    # Where the text broke off the last key may have no value.
+    pairs = zip(done.items[::2], done.items[1::2], strict=False)
     entries = tuple((key, value) for key, value in pairs if isinstance(key, Scalar))
     return Table(done.line, done.column, entries)
 
 
 def _put(into: _Open, node: Node, report: Report) -> bool:
     """Add a node to its collection. False, with an error, for a key that can't stand there."""
+    sound = True
     if into.table and len(into.items) % 2 == 0:
         if not isinstance(node, Scalar):
             report.tell("key_no_word", node)
+            into.items.append(node)
             return False
         if node.plain and node.text == "<<":
             report.tell("refused", node, what=("la fusion « << »", "the merge key <<"))
-            return False
+            sound = False
         first = into.keys.get(node.text)
         if first is None:
             into.keys[node.text] = node.line
         else:
             report.tell("key_twice", node, word=shown(node.text), first=first)
     into.items.append(node)
-    return True
+    return sound

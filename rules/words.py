@@ -11,6 +11,89 @@ from typing import Final
 DID_YOU_MEAN: Final = (" Vouliez-vous dire « {guess} » ?", " Did you mean “{guess}”?")
 REPLACE: Final = ("Remplacer « {word} » par « {guess} ».", "Replace “{word}” with “{guess}”.")
 
+# What libyaml says, in words an admin can act on; "" stands for whatever else it may say.
+PARSER: Final[Mapping[str, tuple[str, str]]] = {
+    "did not find expected ',' or ']'": (
+        "une virgule ou un crochet fermant `]` manque",
+        "a comma or a closing `]` is missing",
+    ),
+    "did not find expected ',' or '}'": (
+        "une virgule ou une accolade fermante `}` manque",
+        "a comma or a closing `}` is missing",
+    ),
+    "did not find expected key": (
+        "une clé était attendue ici : mauvais alignement, ou quelque chose de trop juste avant",
+        "a key was expected here: wrong indent, or something too many just before",
+    ),
+    "did not find expected '-' indicator": (
+        "un tiret était attendu ici, aligné avec ceux d'avant",
+        "a dash was expected here, in line with those before",
+    ),
+    "mapping values are not allowed in this context": (
+        "un deux-points inattendu : mauvais alignement, ou texte à mettre entre guillemets",
+        "an unexpected colon: wrong indent, or a text that needs quotes",
+    ),
+    "block sequence entries are not allowed in this context": (
+        "un tiret inattendu : passer à la ligne avant",
+        "an unexpected dash: start a new line before it",
+    ),
+    "could not find expected ':'": ("un deux-points manque après la clé", "a colon is missing after the key"),
+    "found character that cannot start any token": (
+        "un texte ne commence pas par ce caractère sans guillemets",
+        "a text does not start with this character unless quoted",
+    ),
+    "found unexpected end of stream": ("un guillemet jamais fermé", "a quote that is never closed"),
+    "did not find expected node content": ("une valeur était attendue ici", "a value was expected here"),
+    "found unknown escape character": (
+        "« \\ » est suivi d'un caractère inconnu : l'écrire deux fois, ou prendre des guillemets simples",
+        "“\\” with an unknown character behind it: double it, or use single quotes",
+    ),
+    "did not find expected comment or line break": (
+        "rien ne suit « | » ou « > » sur leur ligne",
+        "nothing stands behind “|” or “>” on their line",
+    ),
+    "did not find expected alphabetic or numeric character": (
+        "un nom manque après « & » ou « * » ; un texte qui commence ainsi va entre guillemets",
+        "a name is missing after “&” or “*”; a text that starts so needs quotes",
+    ),
+    "did not find expected <document start>": (
+        "quelque chose suit la fin du document",
+        "something stands behind the end of the document",
+    ),
+    "": ("structure incompréhensible à partir d'ici", "the structure can't be understood from here on"),
+}
+OPENED: Final[Mapping[str, tuple[str, str]]] = {
+    "while parsing a flow sequence": (" ; crochet ouvert l.{line}", "; bracket opened on line {line}"),
+    "while parsing a flow mapping": (" ; accolade ouverte l.{line}", "; brace opened on line {line}"),
+    "while scanning a quoted scalar": (" ; guillemet ouvert l.{line}", "; quote opened on line {line}"),
+    "while scanning a simple key": (" ; clé l.{line}", "; key on line {line}"),
+}
+# What RE2 says, up to the colon.
+RE2_SAYS: Final[Mapping[str, str]] = {
+    "missing )": "une parenthèse fermante manque",
+    "unexpected )": "une parenthèse fermante de trop",
+    "missing ]": "un crochet fermant manque",
+    "invalid character class range": "intervalle ou classe de caractères impossible",
+    "no argument for repetition operator": "rien à répéter avant",
+    "bad repetition operator": "deux répétitions de suite",
+    "invalid repetition size": "répétition trop grande ou à l'envers",
+    "invalid perl operator": "construction que RE2 n'a pas",
+    "invalid escape sequence": "« \\ » suivi d'un caractère inconnu",
+    "trailing \\": "« \\ » à la fin",
+    "pattern too large": "expression trop grande",
+    "longer than 1000 characters": "plus de 1000 caractères",
+    "too many words": "trop de mots pour un seul groupe",
+}
+
+
+def said_of_pattern(problem: str) -> tuple[str, str]:
+    """Why RE2 refuses an expression, in French and English; the piece it objects to stays as it is."""
+    for start, french in RE2_SAYS.items():
+        if problem.startswith(start):
+            return french + problem.removeprefix(start).replace(":", " :", 1), problem
+    return problem, problem
+
+
 WORDS: Final[Mapping[str, tuple[str, str, str, str, str]]] = {
     # -- the file as YAML
     "too_large": (

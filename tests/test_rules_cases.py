@@ -181,7 +181,7 @@ def test_a_case_happens_at_its_own_instant_in_the_rules_time_zone():
         (case(more='at: "9999-12-31T00:00"'), "E104", "instant"),
         (case(more="skip: yes"), "E101", "skip"),
         ("", "E103", "tests"),
-        ("  - { name: &a x }\n", "E106", "ancre"),
+        ("  - { name: &a x, given: { event: birth }, expect: { rule: default } }\n", "E106", "ancre"),
     ],
 )
 def test_a_mistake_in_the_test_file_is_told_and_the_rules_do_not_pass(text, code, words):
