@@ -29,6 +29,7 @@ from rules.ruleset import (
     When,
 )
 from rules.source import Listing, Node, Report, Scalar, Table, nearest, shown
+from rules.words import said_of_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -612,14 +613,14 @@ class FileReader(Reader):
         try:
             return Keyword(compile_words(words) if words else None, sound) if words or sound else None
         except ValueError as error:
-            self.tell("pattern", key, word=shown(key.text), problem=str(error))
+            self.tell("pattern", key, word=shown(key.text), problem=said_of_pattern(str(error)))
             return None
 
     def _pattern(self, scalar: Scalar, *, fold_case: bool = False) -> Any:  # google-re2 has no types
         try:
             return compile_pattern(scalar.text, fold_case=fold_case)
         except ValueError as error:
-            self.tell("pattern", scalar, word=shown(scalar.text), problem=shown(str(error)))
+            self.tell("pattern", scalar, word=shown(scalar.text), problem=said_of_pattern(shown(str(error))))
             return None
 
     # -- rules
