@@ -735,6 +735,7 @@ def html_text(markup: str) -> str:
     root = html.document_fromstring(markup.encode("utf-8", "replace"), parser=parser)
     lines: list[str] = []
     line: list[str] = []
+    rows: list[tuple[list[str], int]] = []  # what stood before each open cell, and how many lines
     quoted = hidden = 0
 
     def end_line(*, always: bool = False) -> None:
@@ -742,6 +743,20 @@ def html_text(markup: str) -> str:
         line.clear()
         if text or always:
             lines.append("> " * min(quoted, 5) + text)
+
+    def end_cell() -> None:
+        """Paragraphs in a cell break its line only where it has several: Word puts one into every cell."""
+        nonlocal line
+        before, mark = rows.pop()
+        end_line()
+        said = [one for one in lines[mark:] if one.strip("> ")]
+        if len(said) <= 1:
+            del lines[mark:]
+            before.extend(one.removeprefix("> " * min(quoted, 5)) for one in said)
+            line = before
+        elif before:
+            words = re.sub(r"[ \r\n]+", " ", "".join(before)).strip(" \t")
+            lines.insert(mark, "> " * min(quoted, 5) + words)
 
     for event, element in etree.iterwalk(root, events=("start", "end")):
         tag = element.tag
@@ -751,13 +766,18 @@ def html_text(markup: str) -> str:
                 end_line()
             elif tag == "br":
                 end_line(always=True)
-            elif tag in ("td", "th") and line:
-                line.append("\t")
+            elif tag in ("td", "th"):
+                if line:
+                    line.append("\t")
+                rows.append((line, len(lines)))
+                line = []
             quoted += tag == "blockquote"
             if element.text and not hidden:
                 line.append(element.text)
         else:
-            if tag in _BLOCKS:
+            if tag in ("td", "th") and rows:
+                end_cell()
+            elif tag in _BLOCKS:
                 end_line(always=tag == "p")
             hidden -= tag in _HIDDEN
             quoted -= tag == "blockquote"

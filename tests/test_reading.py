@@ -106,6 +106,18 @@ def test_two_authors_are_nobody():
     assert "many_from" in read(raw).flaws
 
 
+def test_a_paragraph_in_a_cell_does_not_part_a_label_from_its_value():
+    word = "<table><tr><td><p>Nom</p></td><td><p class=MsoNormal>Durand<o:p></o:p></p></td></tr></table>"
+    assert html_text(word) == "Nom\tDurand\n"
+    layout = "<table><tr><td><p>Bonjour,</p><p>Nom : Durand</p></td></tr></table>"
+    assert html_text(layout).split() == ["Bonjour,", "Nom", ":", "Durand"]
+    assert "Bonjour,\n" in html_text(layout)
+    assert html_text(f"<blockquote>{word}</blockquote>") == "> Nom\tDurand\n"
+    began = time.process_time()
+    html_text("<table><tr>" + "<td><p>x</p></td>" * 60_000)
+    assert time.process_time() - began < 2
+
+
 def test_html_gives_lines_cells_and_marked_quotations():
     text = html_text(
         "<style>p{}</style><p>Bonjour<br>Dr&nbsp;X</p><table><tr><th>Patient</th><td>LEROUX Paul</td></tr></table>"
