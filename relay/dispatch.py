@@ -21,6 +21,7 @@ from relay.errors import Deferred, Rejected, Stale, Uncertain, Verdict
 from relay.model import (
     Ask,
     Attempt,
+    ChatMessage,
     ChatRecipe,
     Delivery,
     DeliveryNews,
@@ -285,22 +286,34 @@ class Dispatch:
         ready: list[Delivery] = []
         failed: list[Attempt] = []
         for delivery in claimed:
-            recipe = delivery.recipe
-            if isinstance(recipe, ChatRecipe):
-                ready.append(replace(delivery, message=wording.chat_message(delivery, recipe)))
+            if not delivery.address:
+                # What it says and to whom cannot be read any more: an empty frame would tell nobody anything.
+                failed.append(self.fail(delivery, Why.UNREADABLE))
                 continue
-            raw = raws.get(recipe.original) if recipe.original else None
-            if recipe.original and raw is None:
+            original = delivery.recipe.original if isinstance(delivery.recipe, MailRecipe) else None
+            raw = raws.get(original) if original else None
+            if original and raw is None:
                 # Its content was destroyed by retention: sending the frame without the letter would lie.
                 failed.append(self.fail(delivery, Why.GAVE_UP))
                 continue
-            if raw is not None and len(raw) > SLOW:
-                content = await asyncio.to_thread(composing.compose, recipe, raw)
-            else:
-                content = composing.compose(recipe, raw)
-            message = MailMessage(recipe.sender, delivery.address, content, delivery.id)
+            try:
+                message = await self._message(delivery, raw)
+            except Exception as error:  # noqa: BLE001 - whatever its recipe did, people are told and the others leave
+                log.failure("copy_not_written", error, delivery=delivery.id, adapter=delivery.adapter)
+                failed.append(self.fail(delivery, Why.UNREADABLE))
+                continue
             ready.append(replace(delivery, message=message))
         return ready, failed
+
+    async def _message(self, delivery: Delivery, raw: bytes | None) -> MailMessage | ChatMessage:
+        recipe = delivery.recipe
+        if isinstance(recipe, ChatRecipe):
+            return wording.chat_message(delivery, recipe)
+        if raw is not None and len(raw) > SLOW:
+            content = await asyncio.to_thread(composing.compose, recipe, raw)
+        else:
+            content = composing.compose(recipe, raw)
+        return MailMessage(recipe.sender, delivery.address, content, delivery.id)
 
     def fail(self, delivery: Delivery, why: Why) -> Attempt:
         """A copy that cannot be written at all."""

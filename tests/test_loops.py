@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from adapters import memory
+from relay import tables
 from relay.dispatch import Dispatch, backoff
 from relay.errors import Deferred, Rejected, Uncertain
 from relay.identity import keys_of
@@ -421,3 +422,29 @@ async def test_a_package_and_a_mail_that_name_two_gps_are_nobodys_to_choose_from
     await house.leave()
     assert not [each for each in mails(house) if each.purpose == "letter"]
     assert len(await house.store.holds()) == 1
+
+
+@pytest.mark.parametrize("damage", ["cut", "another release", "no header at all"])
+async def test_a_copy_whose_recipe_cannot_be_read_fails_by_itself_and_the_ward_is_told(
+    house: House, damage: str
+) -> None:
+    await house.take(letter(), without_gp("26015502"))
+    (copy,) = [row for row in await house.copies(adapter="mss") if row["purpose"] == "letter"]
+
+    def spoil(work: Any) -> None:
+        recipe = {
+            "another release": b'{"sender": "relais", "shape": "of a release to come"}',
+            "no header at all": '{"sender": "a@b.fr", "headers": [["é", "x"]], "text": "", "boundary": "x"}'.encode(),
+        }
+        content = b"\x00\x06a@b.fr" + recipe.get(damage, b"")
+        sealed = work.vault.seal(content, day=work.day, aad=f"delivery:{copy['id']}")
+        sealed = sealed[:40] if damage == "cut" else sealed
+        work.run(tables.delivery.update().where(tables.delivery.c.id == copy["id"]).values(sealed=sealed))
+
+    await house.store._write(spoil)
+    await house.leave()
+    (failed,) = await house.copies(purpose="letter")
+    assert (failed["state"], failed["why"]) == ("failed", "unreadable")
+    told = [each.purpose for each in mails(house)]
+    assert sorted(set(told)) == ["hold_note", "ward_note"]
+    assert told.count("ward_note") == 2, "of the stranger's letter, and of the copy that failed"

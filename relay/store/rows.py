@@ -96,19 +96,22 @@ def box_of(address: str, vault: Vault) -> str:
 
 
 def delivery_of(row: Any, vault: Vault, *, recipe: bool) -> Delivery:
-    """The copy as stored. Where its content was destroyed, address and recipe are empty."""
+    """The copy as stored.
+
+    Where its content was destroyed, or cannot be read (damage, a newer release), address and recipe are empty:
+    no sender takes such a copy, so it fails by itself and people are told, while the others leave.
+    """
     mail = row.medium == "mail"
     address, content = "", None
     if row.sealed is not None:
         try:
             plain = vault.open(row.sealed, f"delivery:{row.id}")
-        except NotFound:
-            pass
-        else:
             end = 2 + int.from_bytes(plain[:2], "big")
-            address = plain[2:end].decode()
             if recipe:
                 content = json_of(MailRecipe if mail else ChatRecipe).validate_json(plain[end:])
+            address = plain[2:end].decode()
+        except (NotFound, ValueError):  # pydantic's errors are ValueErrors, and they quote the content
+            pass
     return Delivery(
         id=row.id,
         adapter=row.adapter,
