@@ -586,6 +586,17 @@ def bears(person: Person, family: str, given: str) -> bool:
     )
 
 
+def two_people(one: str, other: str) -> bool:
+    """Whether two family names under one RPPS can't be one person's.
+
+    « Martin » and « Martin-Durand » can be one person who changed names; « Martin » and « Durand » can't.
+    """
+    if one == other:
+        return False
+    first, second = set(tokens(one)), set(tokens(other))
+    return bool(first and second) and not (first <= second or second <= first)
+
+
 def _given_agrees(stated: tuple[str, ...], known: tuple[str, ...]) -> bool:
     if not stated or not known:
         return True

@@ -394,6 +394,8 @@ class Professional:
     phone: str = ""
     cpts: str = ""
     active: bool = True  # when one of its lines is
+    two_names: bool = False  # its lines name different people: nobody may be taken for either
+    as_of: datetime | None = field(default=None, compare=False)  # when a source last said so
 
 
 @dataclass(frozen=True, slots=True)

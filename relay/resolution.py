@@ -42,6 +42,7 @@ from relay.identity import (
     search_keys,
     strictest,
     tokens,
+    two_people,
 )
 from relay.model import Mailbox, Notice, Patient, Person, Professional, Registration, Resolution, derived_id
 
@@ -581,26 +582,16 @@ def _by_rpps(professionals: Sequence[Professional]) -> dict[str, _Entry]:
             continue
         before = found.get(rpps)
         if before is None:
-            found[rpps] = _Entry(each if each.rpps == rpps else replace(each, rpps=rpps))
+            found[rpps] = _Entry(each if each.rpps == rpps else replace(each, rpps=rpps), each.two_names)
             continue
         one = before.professional
         boxes = tuple(dict.fromkeys((*one.mailboxes, *each.mailboxes)))
         first = each if each.active and not one.active else one
         found[rpps] = _Entry(
             replace(first, rpps=rpps, mailboxes=boxes, active=one.active or each.active),
-            before.two_names or _two_people(one, each),
+            before.two_names or each.two_names or two_people(one.family_name, each.family_name),
         )
     return found
-
-
-def _two_people(one: Professional, other: Professional) -> bool:
-    family, others = tokens(one.family_name), tokens(other.family_name)
-    return bool(family and others) and not _within(family, others)
-
-
-def _within(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    """« Martin » and « Martin-Durand » can be one person who changed names; « Martin » and « Durand » can't."""
-    return set(one) <= set(other) or set(other) <= set(one)
 
 
 def is_called(stated: Person, professional: Professional) -> bool:
@@ -613,9 +604,7 @@ def is_called(stated: Person, professional: Professional) -> bool:
     # The number tells who; of a compound name the letter may give one half, if the given name agrees.
     half = stated.family_name or ""
     return (
-        bool(tokens(half))
-        and _within(tokens(half), tokens(family))
-        and bears(stated, half, professional.given_name)
+        bool(tokens(half)) and not two_people(half, family) and bears(stated, half, professional.given_name)
     )
 
 

@@ -383,7 +383,8 @@ class ProfessionalRow(Row, table=True):
     cpts: str = Field(sa_type=Text)
     active: bool
     pending: bool = False  # what the import that runs has seen of `active`
-    load: int = Field(sa_type=_BIG)  # the import that named it last
+    two_names: bool = False  # the lines of its last import name different people
+    load: int = Field(sa_type=_BIG)  # the import or answer that named it last, by its time
 
 
 class MailboxRow(Row, table=True):
@@ -398,7 +399,18 @@ class MailboxRow(Row, table=True):
     organisation: str = Field(sa_type=Text)
     finess: str = Field(sa_type=Text)
     active: bool
+    source: str = Field(default="", sa_type=Text)  # site (its own CSV) | official | "" of older releases
     load: int = Field(sa_type=_BIG)
+
+
+class DirectorySourceRow(Row, table=True):
+    """When each source of the directory was last read well, and how many lines it gave then."""
+
+    __tablename__ = "directory_source"
+
+    name: str = Field(primary_key=True, sa_type=Text)  # "site", "extraction", or an adapter's name
+    at: int = Field(sa_type=_BIG)
+    entries: int = Field(sa_type=_BIG)
 
 
 class LinkRow(Row, table=True):
@@ -540,6 +552,7 @@ registration = _table(RegistrationRow)
 registration_key = _table(RegistrationKeyRow)
 professional = _table(ProfessionalRow)
 mailbox = _table(MailboxRow)
+directory_source = _table(DirectorySourceRow)
 link = _table(LinkRow)
 absence = _table(AbsenceRow)
 audit = _table(AuditRow)

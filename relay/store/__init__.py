@@ -331,12 +331,35 @@ class Store:
         fold: Callable[[str], str],
         progress: Callable[[int], None] | None = None,
     ) -> ImportCount:
-        """Enter lines of a directory; several of one RPPS add their mailboxes. Who is not in the file stays."""
-        run = people.DirectoryImport(self._write, fold, stamp(self._clock.now()))
+        *,
+        source: str = people.SITE,
+        """Enter lines of a directory; several of one RPPS add their mailboxes. Who is not in the file stays.
+
+        `source`: "site" (its own CSV) or "extraction"; a mailbox ends only with the source that named it.
+        """
+        run = people.DirectoryImport(self._write, fold, stamp(self._clock.now()), source)
         await people.in_batches(lines, run.batch, progress)
         return await run.finish()
 
     async def find_professionals(self, text: str) -> tuple[Professional, ...]:
+    async def enter_professionals(
+        self, found: Sequence[Professional], fold: Callable[[str], str], source: str
+    ) -> None:
+        """Enter what the directory adapter `source` answered: the whole of what it says of each of them."""
+        await self._write(lambda work: people.enter_found(work, found, fold, source))
+
+    async def directory_ages(self, rpps: Sequence[str]) -> Mapping[str, datetime]:
+        """Since when the copy of each of these professionals stands; who is not known has none."""
+        return await self._read(lambda connection: people.ages(connection, rpps))
+
+    async def professionals_in_use(self, limit: int) -> tuple[str, ...]:
+        """RPPS of those whom the relay writes to or alerts, the one asked about longest ago first."""
+        return await self._read(lambda connection: people.in_use(connection, limit))
+
+    async def directory_sources(self) -> dict[str, dict[str, Any]]:
+        """{source: {"as_of": datetime, "entries": int}}: when each source of the directory was last read well."""
+        return await self._read(people.directory_sources)
+
         """At most 50 by RPPS, mail address or name, as a person types them."""
         return await self._read(lambda connection: people.find(connection, text))
 

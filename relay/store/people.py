@@ -12,16 +12,18 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import Connection, bindparam, delete, or_, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, or_, select, update
 
 from relay import identity, tables
 from relay.errors import NotFound, UsageError
 from relay.model import Absence, AuditEvent, Link, Mailbox, Professional, Registration
 from relay.store import rows
 from relay.store.asking import absences_of, among, links_of
-from relay.store.transaction import Record, Transaction, stamp
+from relay.store.transaction import Record, Transaction, moment, stamp
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from relay.vault import Vault
 
 Line = TypeVar("Line")
@@ -273,26 +275,38 @@ def _several(work: Transaction, ins: str) -> bool:
 # --------------------------------------------------------------------------------------------------- directory
 
 _PLAIN = ("family_name", "given_name", "profession", "speciality", "postcode", "phone", "cpts")
+SITE, EXTRACTION = "site", "extraction"
+"""Sources of the directory: the site's own CSV, the Annuaire Santé extraction; others are adapters' names."""
 
 
 class DirectoryImport:
-    """One run over a directory. Mailboxes that the file lacks end with the run, so none is missing meanwhile."""
+    """One run over a directory. Mailboxes that the source lacks end with the run, so none is missing meanwhile.
 
-    def __init__(self, write: Write, fold: Callable[[str], str], load: int) -> None:
-        self._write, self._fold, self._load = write, fold, load
+    A source lets go of its own mailboxes only: what the site entered outlives every extraction. What an
+    official source does not tell (a phone, a CPTS, the name of who has left) stays as it was.
+    """
+
+    def __init__(self, write: Write, fold: Callable[[str], str], load: int, source: str = SITE) -> None:
+        self._write, self._fold, self._load, self._source = write, fold, load, source
+        self._owner = SITE if source == SITE else "official"
         self._new = self._known = 0
         self._changed: set[str] = set()
         self._fresh: set[str] = set()
 
     async def batch(self, lines: list[Professional]) -> None:
         """Write some lines."""
-        await self._write(lambda work: self._enter(work, lines))
+        await self._write(lambda work: self.enter(work, lines))
 
-    def _enter(self, work: Transaction, lines: list[Professional]) -> None:
+    def enter(self, work: Transaction, lines: Sequence[Professional]) -> None:
+        """The same within a transaction."""
         people: dict[str, Professional] = {}
         boxes: dict[tuple[str, str], Mailbox] = {}
         active: dict[str, bool] = {}
+        torn: set[str] = set()
         for line in lines:
+            before = people.get(line.rpps)
+            if line.two_names or (before and identity.two_people(before.family_name, line.family_name)):
+                torn.add(line.rpps)
             people[line.rpps] = line
             active[line.rpps] = active.get(line.rpps, False) or line.active
             for box in line.mailboxes:
@@ -310,13 +324,21 @@ class DirectoryImport:
         written: list[Record] = []
         for name, line in people.items():
             row = known.get(name)
-            pending = active[name] or (row is not None and row.load == self._load and row.pending)
+            earlier = row if row is not None and row.load == self._load else None  # a line of this run
+            pending = active[name] or (earlier is not None and earlier.pending)
+            two_names = name in torn or (
+                earlier is not None
+                and (earlier.two_names or identity.two_people(earlier.family_name, line.family_name))
+            )
             record: Record = {field: getattr(line, field) for field in _PLAIN}
+            if row is not None and self._owner != SITE:
+                record = {field: value or getattr(row, field) for field, value in record.items()}
+            record["two_names"] = two_names
             if row is not None and any(getattr(row, field) != value for field, value in record.items()):
                 changed.add(name)
             record |= {
                 "rpps": name,
-                "folded": self._fold(line.family_name),
+                "folded": self._fold(record["family_name"]),
                 # What the directory says of `active` is known at the end of the file only.
                 "active": pending or (row is not None and row.active),
                 "pending": pending,
@@ -337,7 +359,8 @@ class DirectoryImport:
             if stood is None or any(getattr(stood, field) != value for field, value in record.items()):
                 changed.add(name)
             place = len(letters) if stood is None or stood.load != self._load else stood.place
-            letters.append(record | {"place": place, "load": self._load})
+            source = SITE if stood is not None and stood.source == SITE else self._owner
+            letters.append(record | {"place": place, "source": source, "load": self._load})
         self._upsert(work, _professional, ["rpps"], written)
         self._upsert(work, _mailbox, ["rpps", "address"], letters)
         self._fresh.update(new)
@@ -358,18 +381,67 @@ class DirectoryImport:
         return ImportCount(new=self._new, changed=len(self._changed), same=self._known - len(self._changed))
 
     def _end(self, work: Transaction) -> None:
-        listed = select(_professional.c.rpps).where(_professional.c.load == self._load)
-        old = (_mailbox.c.load != self._load) & _mailbox.c.rpps.in_(listed)
-        gone = set(work.run(select(_mailbox.c.rpps).where(old)).scalars())
-        work.run(delete(_mailbox).where(old))
-        left = (_professional.c.load == self._load) & (_professional.c.active != _professional.c.pending)
-        gone |= set(work.run(select(_professional.c.rpps).where(left)).scalars())
-        work.run(update(_professional).where(left).values(active=_professional.c.pending))
-        self._changed |= gone - self._fresh
+        self.let_go(work, _professional.c.load == self._load)
         work.trail.append(
             AuditEvent("admin", "directory_imported", "directory", note=f"{self._new + self._known}")
         )
+
+    def let_go(self, work: Transaction, listed: ColumnElement[bool]) -> None:
+        """What the run's source says no more of `listed` professionals ends; its date is kept."""
+        those = select(_professional.c.rpps).where(listed)
+        old = (
+            (_mailbox.c.load != self._load)
+            & _mailbox.c.source.in_([self._owner, ""])
+            & _mailbox.c.rpps.in_(those)
+        )
+        gone = set(work.run(select(_mailbox.c.rpps).where(old)).scalars())
+        work.run(delete(_mailbox).where(old))
+        left = listed & (_professional.c.active != _professional.c.pending)
+        gone |= set(work.run(select(_professional.c.rpps).where(left)).scalars())
+        work.run(update(_professional).where(left).values(active=_professional.c.pending))
+        self._changed |= gone - self._fresh
+        record = {"name": self._source, "at": work.at, "entries": self._new + self._known}
+        self._upsert(work, tables.directory_source, ["name"], [record])
         work.news = True
+
+
+def enter_found(
+    work: Transaction, found: Sequence[Professional], fold: Callable[[str], str], source: str
+) -> None:
+    """Enter what a directory answered about these professionals, the whole of what it says of each."""
+    run = DirectoryImport(_never, fold, work.at, source)
+    run.enter(work, found)
+    run.let_go(work, _professional.c.rpps.in_([each.rpps for each in found]))
+    work.trail.append(AuditEvent("relay", "directory_asked", "directory", note=str(len(found))))
+
+
+async def _never(act: Act) -> None:
+    raise AssertionError("the transaction is open already")
+
+
+def ages(connection: Connection, rpps: Sequence[str]) -> Mapping[str, datetime]:
+    """Since when the copy of each of these stands; who is not known has none."""
+    query = select(_professional.c.rpps, _professional.c.load)
+    return {row.rpps: moment(row.load) for row in among(connection, query, _professional.c.rpps, rpps)}
+
+
+def in_use(connection: Connection, limit: int) -> tuple[str, ...]:
+    """Professionals whom the relay writes to or alerts, the longest unasked first."""
+    to = tables.delivery.c.to
+    mailed = select(func.substr(to, 6)).where(to >= "rpps:", to < "rpps;")
+    linked = select(tables.link.c.rpps).where(tables.link.c.unlinked_at.is_(None))
+    meant = _professional.c.rpps.in_(mailed) | _professional.c.rpps.in_(linked)
+    query = select(_professional.c.rpps).where(meant).order_by(_professional.c.load).limit(limit)
+    return tuple(connection.execute(query).scalars())
+
+
+def directory_sources(connection: Connection) -> dict[str, dict[str, Any]]:
+    """When each source of the directory was last read well, and how many people it told of: {name: {"as_of", "entries"}}."""
+    table = tables.directory_source
+    return {
+        row.name: {"as_of": moment(row.at), "entries": row.entries}
+        for row in connection.execute(select(table).order_by(table.c.name))
+    }
 
 
 def _professionals(connection: Connection, found: Sequence[Any]) -> tuple[Professional, ...]:
@@ -390,6 +462,8 @@ def _professionals(connection: Connection, found: Sequence[Any]) -> tuple[Profes
             phone=row.phone,
             cpts=row.cpts,
             active=row.active,
+            two_names=row.two_names,
+            as_of=moment(row.load),
         )
         for row in found
     )

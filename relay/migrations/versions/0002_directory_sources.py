@@ -1,0 +1,23 @@
+"""The directory has several sources: who named a mailbox, when each was last read, and one number with two names."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column(
+        "professional", sa.Column("two_names", sa.Boolean(), nullable=False, server_default=sa.false())
+    )
+    op.add_column("mailbox", sa.Column("source", sa.Text(), nullable=False, server_default=""))
+    op.create_table(
+        "directory_source",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("entries", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_directory_source")),
+    )
