@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -126,11 +126,18 @@ class Channel(Inbox, Sender, Protocol):
         """Show something at once that need not survive a crash (a list, a help text). Best effort, never raises."""
 
 
-class Directory(Protocol):
-    """Who is a professional, and where their secure mailboxes are."""
+@runtime_checkable
+class Directory(Adapter, Protocol):
+    """Who is a professional, and where their secure mailboxes are. Its answers enter the store's own copy."""
+
+    max_age: timedelta  # a copy older than this is asked for again before a letter goes by it
 
     async def find(self, rpps: Sequence[str], names: Sequence[str]) -> Sequence[Professional]:
-        """Every professional with one of these RPPS or bearing one of these folded family names; never picks."""
+        """Every professional with one of these RPPS or bearing one of these family names; never picks.
+
+        Who has left comes back inactive, perhaps without name; who is not known does not come back. Raises
+        Deferred or Rejected, and then answers nothing: half an answer could hide a namesake.
+        """
 
 
 @dataclass(frozen=True, slots=True)

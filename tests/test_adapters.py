@@ -42,6 +42,8 @@ class Line:
 
 
 CONTRACT: dict[str, Line] = {
+    # It neither takes nor sends: it is asked.
+    "annuaire": Line(elsewhere="test_annuaire.py"),
     "folder": Line(inbox=folder_trial),
     "imap": Line(inbox=imap_trial),
     "memory": Line(inbox=memory_trial, sender=memory_trial),
