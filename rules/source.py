@@ -43,7 +43,8 @@ _NAMES_SEARCHED: Final = 1_000
 class Finding:
     """One thing wrong, or doubtful, at one place of a file. Lines and columns count from 1, in characters.
 
-    `message` and `fix` are in the language the file was checked for.
+    `message` and `fix` are in the language the file was checked for. `meant`: the word that stands at the
+    place, and the one that was probably meant instead.
     """
 
     code: str
@@ -54,6 +55,7 @@ class Finding:
     message: str
     fix: str
     source_line: str = ""
+    meant: tuple[str, str] | None = None
 
     def text(self, lang: str = "fr") -> str:
         """`file:line:col CODE message`, the line itself, a caret under the place, and the fix."""
@@ -167,7 +169,9 @@ class Report:
         shown_line = self.lines[line - 1][: column + _WIDTH] if line <= len(self.lines) else ""
         # A terminal would obey some of them.
         shown_line = _HIDDEN.sub("\ufffd", shown_line) if column <= _LONG_LINE else ""
-        finding = Finding(code, severity, self.file, line, column, message, fix, shown_line)
+        word = str(filled.get("word", ""))
+        meant = (word, guess) if guess and shown_line[column - 1 :].startswith(word) else None
+        finding = Finding(code, severity, self.file, line, column, message, fix, shown_line, meant)
         told = self.cut is None or (line < self.cut and code in _SURE)
         if told and not self.full and finding not in self._findings:
             self._findings.append(finding)

@@ -315,6 +315,11 @@ def test_a_finding_names_its_place_and_a_bad_set_exits_1(tmp_path: Path) -> None
     assert (finding["severity"], finding["line"], finding["column"]) == ("error", 8, 31)
     same = relay("rules", "check", file, "--format", "json")
     assert same.json == done.json
+    sarif = relay("rules", "check", file, "--format", "sarif")
+    assert (sarif.code, sarif.json["version"]) == (1, "2.1.0")
+    assert [each["ruleId"] for each in sarif.json["runs"][0]["results"]] == ["E101"]
+    assert str(tmp_path) not in sarif.out
+    assert relay("rules", "check", file, "--format", "xml").code == 2
     people = relay("rules", "check", file)
     assert people.code == 1
     assert "8:31 E101" in people.out

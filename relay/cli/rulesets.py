@@ -57,14 +57,14 @@ def _show(findings: tuple[Finding, ...], lang: str) -> None:
 @commands.command("check")
 def check(
     file: Path | None = typer.Argument(None, help="The rule file; the configured one when left out."),
-    form: str = typer.Option("text", "--format", help="text or json."),
+    form: str = typer.Option("text", "--format", help="text, json or sarif."),
     lang: str = typer.Option("fr", "--lang", help="Language of the findings: fr or en."),
 ) -> int:
     """Check a rule file and the tests beside it: exit 1 when it has errors."""
     from rules import cases
 
-    if form not in ("text", "json"):
-        raise UsageError(f"--format is text or json, not « {form} »")
+    if form not in ("text", "json", "sarif"):
+        raise UsageError(f"--format is text, json or sarif, not « {form} »")
     place, site = _file(file)
     rules, findings = _load(place, site, lang)
     beside = Path(cases.tests_beside(str(place)))
@@ -74,7 +74,12 @@ def check(
         else:
             findings = (*findings, cases.without_tests(str(place), lang))
     ok = rules is not None and not any(finding.severity == "error" for finding in findings)
-    if form == "json" or shared.chosen.json:
+    if form == "sarif":
+        from relay import __version__
+        from rules.sarif import sarif
+
+        shared.emit(sarif(findings, __version__, str(Path.cwd()), lang))
+    elif form == "json" or shared.chosen.json:
         shared.emit({"ok": ok, "findings": [finding.as_json() for finding in findings]})
     else:
         _show(findings, lang)
