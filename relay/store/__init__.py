@@ -7,16 +7,17 @@ derived, so a caller that never heard how a write ended may simply write again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from relay.errors import ConfigurationError, Refused, RelaisError
 from relay.model import AuditEvent, DeliveryNews, DeliveryState, Plan, Why
-from relay.store import arrivals, asking, care, database, lists, people, recording, sending, trail
-from relay.store.care import ActiveRules
+from relay.store import arrivals, asking, care, database, lists, people, recording, ruling, sending, trail
 from relay.store.database import Inconsistent
 from relay.store.lists import Line
 from relay.store.people import ImportCount
+from relay.store.ruling import ActiveRules, RuleFile, StoredDecision
 from relay.store.transaction import Transaction, stamp
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 
-__all__ = ["ActiveRules", "ImportCount", "Store"]
+__all__ = ["ActiveRules", "ImportCount", "RuleFile", "Store", "StoredDecision"]
 
 
 KEY_RING = "relay/key-ring"
@@ -330,9 +331,9 @@ class Store:
         lines: Iterable[Professional],
         fold: Callable[[str], str],
         progress: Callable[[int], None] | None = None,
-    ) -> ImportCount:
         *,
         source: str = people.SITE,
+    ) -> ImportCount:
         """Enter lines of a directory; several of one RPPS add their mailboxes. Who is not in the file stays.
 
         `source`: "site" (its own CSV) or "extraction"; a mailbox ends only with the source that named it.
@@ -341,7 +342,6 @@ class Store:
         await people.in_batches(lines, run.batch, progress)
         return await run.finish()
 
-    async def find_professionals(self, text: str) -> tuple[Professional, ...]:
     async def enter_professionals(
         self, found: Sequence[Professional], fold: Callable[[str], str], source: str
     ) -> None:
@@ -360,6 +360,7 @@ class Store:
         """{source: {"as_of": datetime, "entries": int}}: when each source of the directory was last read well."""
         return await self._read(people.directory_sources)
 
+    async def find_professionals(self, text: str) -> tuple[Professional, ...]:
         """At most 50 by RPPS, mail address or name, as a person types them."""
         return await self._read(lambda connection: people.find(connection, text))
 
@@ -489,11 +490,53 @@ class Store:
 
     async def rules_history(self, limit: int = 100) -> tuple[ActiveRules, ...]:
         """The rule sets that were in force, the current one first."""
-        return await self._read(lambda connection: care.rules(connection, limit))
+        return await self._read(lambda connection: ruling.history(connection, limit))
 
-    async def activate_rules(self, text: str, digest: str, *, by: str, reason: str) -> None:
-        """Put a rule set in force; its text is kept as last good."""
-        await self._write(lambda work: care.activate_rules(work, text, digest, by, reason))
+    async def rules_revision(self) -> int:
+        """The number of the rule set in force; 0 before the first."""
+        return await self._read(ruling.revision)
+
+    async def rules_of(self, name: str | int) -> ActiveRules | None:
+        """A rule set that was in force once, by its revision or the beginning of its digest."""
+        if isinstance(name, int):
+            return await self._read(lambda connection: ruling.by_revision(connection, name))
+        return await self._read(lambda connection: ruling.by_digest(connection, name))
+
+    async def activate_rules(
+        self, text: str, digest: str, *, by: str, reason: str, after: int | None = None, note: str = ""
+    ) -> int:
+        """Put a rule set in force; its text is kept as last good. Answers its revision.
+
+        Raises Stale where other rules were put in force since revision `after`. `note` goes to the trail.
+        """
+        return await self._write(
+            lambda work: ruling.activate(work, text, digest, by, reason, after, note), quiet=True
+        )
+
+    async def rule_file(self) -> RuleFile | None:
+        """What became of the rule file on the disk; None where it is in force."""
+        return await self._read(ruling.file)
+
+    async def note_rule_file(self, mark: RuleFile | None) -> None:
+        """Keep what became of the rule file on the disk."""
+        await self._write(lambda work: ruling.note_file(work, mark), quiet=True)
+
+    async def rule_counts(self) -> dict[str, dict[str, int]]:
+        """Rule id → decided, undecided, copied, observed, passed → how often, since the beginning."""
+        return await self._read(ruling.counted)
+
+    async def decision(self, name: str) -> StoredDecision:
+        """The last decision about an arrival, by its id or its reference. Raises NotFound."""
+        return await self._read(lambda connection: ruling.decided(connection, name))
+
+    async def decisions(
+        self, since: datetime, most: int = 1_000_000, page: int = 500
+    ) -> AsyncIterator[tuple[StoredDecision, ...]]:
+        """The last decision of each arrival since then, oldest first, a page at a time; of the latest `most`."""
+        after = await self._read(lambda connection: ruling.first_since(connection, since, most))
+        while some := await self._read(partial(ruling.decisions, since=since, after=after, limit=page)):
+            yield some
+            after = some[-1].seq
 
     async def audit_verify(self) -> dict[str, Any]:
         """{"ok", "writers", "lines", "problems"}: whether a line of the trail was changed, added or removed."""

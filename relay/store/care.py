@@ -1,9 +1,8 @@
-"""In charge of what the relay knows of itself: lives, counts, adapters, pauses, rules, invariants, retention."""
+"""In charge of what the relay knows of itself: lives, counts, adapters, pauses, invariants, retention."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -22,17 +21,6 @@ if TYPE_CHECKING:
 
 LATE = timedelta(seconds=60)
 PURGE_AT_ONCE = 500
-
-
-@dataclass(frozen=True, slots=True)
-class ActiveRules:
-    """A rule set that is, or was, in force."""
-
-    text: str
-    digest: str
-    active_since: datetime
-    reason: str
-    by: str
 
 
 def next_life(work: Transaction) -> int:
@@ -139,27 +127,6 @@ def resume(work: Transaction, adapter: str, by: str) -> None:
 def paused(connection: Connection) -> frozenset[str]:
     """The adapters that send nothing; the empty name stands for all."""
     return frozenset(connection.execute(select(tables.pause.c.adapter)).scalars())
-
-
-# ------------------------------------------------------------------------------------------------------- rules
-
-
-def rules(connection: Connection, limit: int) -> tuple[ActiveRules, ...]:
-    """The rule sets that were in force, the current one first."""
-    table = tables.ruleset
-    found = connection.execute(select(table).order_by(table.c.seq.desc()).limit(limit))
-    return tuple(
-        ActiveRules(row.source, row.digest, moment(row.active_since), row.reason, row.by) for row in found
-    )
-
-
-def activate_rules(work: Transaction, source: str, digest: str, by: str, reason: str) -> None:
-    """Put a rule set in force."""
-    work.add(
-        tables.ruleset,
-        [{"digest": digest, "source": source, "active_since": work.at, "reason": reason, "by": by}],
-    )
-    work.trail.append(AuditEvent(by, "rules_activated", digest))
 
 
 # -------------------------------------------------------------------------------------------------- invariants

@@ -26,7 +26,7 @@ from relay.model import (
     ThreadState,
     Why,
 )
-from relay.store import rows
+from relay.store import rows, ruling
 from relay.store.asking import among, patient_index
 from relay.store.transaction import Record, Transaction, move, stamp, stamp_or_none
 
@@ -278,6 +278,7 @@ def _take(world: _World, plan: Plan, work: Transaction) -> None:
     _take_envelope(world, plan, counts, at)
     if plan.decision is not None and plan.envelope is not None:
         world.decisions.append(_decision_row(plan.envelope, plan.decision))
+        ruling.count(counts, plan.decision)
     if plan.thread is not None:
         _take_thread(world, plan, work)
     # What is queued stops before the plan's own copies join the queue.
