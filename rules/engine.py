@@ -141,6 +141,11 @@ def _decision(
     return decision
 
 
+def matches(rules: RuleSet, when: When, facts: Facts, at: datetime) -> Truth:
+    """What one `when` of this rule set, or a part of one, makes of a notice; dates and modes aside."""
+    return _conjunction(when, rules)(_readable(facts), at)
+
+
 def _by_default(rules: RuleSet) -> Decision:
     stop = rules.default
     return Decision(
