@@ -51,14 +51,14 @@ Json = Mapping[str, object]
 
 
 class Settings(BaseModel):
-    """`[adapters.NAME]` of kind annuaire. `key`: the ESANTE-API-KEY; `rate`: calls a second.
+    """`[adapters.NAME]` of kind annuaire. `api_key`: sent as ESANTE-API-KEY; `rate`: calls a second.
 
     `max_age`: a copy older than this is asked for again before a letter goes by it (24h, 7d).
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    key: SecretStr
+    api_key: SecretStr
     base_url: str = PUBLIC
     ca: str | None = None
     rate: float = Field(default=17, gt=0, le=1000)  # the gateway's own limit for one application
@@ -79,7 +79,7 @@ class Settings(BaseModel):
         duration(value)
         return value
 
-    @field_validator("key")
+    @field_validator("api_key")
     @classmethod
     def _key(cls, value: SecretStr) -> SecretStr:
         text = value.get_secret_value()
@@ -208,7 +208,7 @@ class Annuaire:
 
             local = is_loopback(urlsplit(self._settings.base_url).hostname or "")
             self._client = httpx.AsyncClient(
-                headers={"ESANTE-API-KEY": self._settings.key.get_secret_value(), "Accept": "application/fhir+json"},
+                headers={"ESANTE-API-KEY": self._settings.api_key.get_secret_value(), "Accept": "application/fhir+json"},
                 verify=self._trust.context(),
                 timeout=ANSWER_SECONDS,
                 follow_redirects=False,

@@ -22,7 +22,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from relay.errors import ConfigurationError
 
-SECRET_KEYS = frozenset({"password", "token", "secret", "access_token", "key_password"})
+SECRET_KEYS = frozenset({"password", "token", "secret", "access_token", "key_password", "api_key"})
 PATH_KEYS = frozenset({"ca", "cert", "key", "client_cert", "client_key", "path"})
 ROUTING_KEYS = frozenset({"ward", "role", "senders", "receipts", "mode", "from", "reply", "authserv_id"})
 """Keys of an adapter's table that the relay reads itself; the adapter need not know them."""
@@ -277,6 +277,7 @@ class AdapterTable:
 
 CHAT_KINDS = frozenset({"telegram", "matrix", "webchat"})
 
+DIRECTORY_KINDS = frozenset({"annuaire"})
 
 @dataclass(frozen=True, slots=True)
 class Settings:

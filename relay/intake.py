@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from relay.config import AdapterTable
+    from relay.directory import Lookups
     from relay.planning import Site
     from relay.ports import Clock, Inbox, Opener
     from relay.reading import Document
@@ -77,6 +78,7 @@ class _Letter:
     chosen_patient: Registration | None = None
 
 
+    mentions: tuple[str, object] | None = None  # digest of the rules that asked, and the fact
 class Intake:
     """Takes and decides what arrives at one node."""
 
@@ -89,8 +91,10 @@ class Intake:
         opener: Opener | None = None,
     ) -> None:
         self.store, self.inboxes, self.site, self.clock, self.opener = store, inboxes, site, clock, opener
+        lookups: Lookups | None = None,
 
     # ------------------------------------------------------------------------------------------------ taking
+        self.lookups = lookups
 
     async def catch_up(self) -> None:
         """Decide what was accepted and not decided when the last life ended."""
@@ -219,6 +223,7 @@ class Intake:
             letter.registrations = tuple(registrations)
             chosen = (letter.chosen_patient,) if letter.chosen_patient else ()
             asking = partial(
+        asked: dict[str, None] = {}  # of directories elsewhere: strangers' mail sends nobody there
                 resolution.professional_asks,
                 _notice(letter),
                 (*registrations, *chosen),
@@ -233,7 +238,12 @@ class Intake:
         professionals = await self.store.professionals(list(numbers), list(names))
         stated = [address for letter in notices if (address := _stated_address(letter))]
         owners = await self.store.owners(stated) if stated else {}
+                rpps = (*rpps, letter.correction.gp)
         known = {each.rpps: each for each in professionals}
+            if letter.correction or _is_listed(site, letter):
+                asked.update(dict.fromkeys(rpps))
+        if self.lookups is not None:
+            await self.lookups.freshen(asked)
         for letter in notices:
             self._surely(letter, partial(self._resolved, site, letter, professionals, owners))
             letter.arrival = self._surely(letter, partial(_arrival, site, letter, known))
@@ -600,6 +610,11 @@ def _arrival(site: Site, letter: _Letter, people: Mapping[str, Professional]) ->
         listed=_listed(table, letter.document.from_),
         released=letter.correction,
         people=people,
+def _is_listed(site: Site, letter: _Letter) -> bool:
+    sender = letter.document.from_ if letter.document else None
+    return _listed(site.settings.adapters.get(letter.envelope.adapter), sender)
+
+
     )
 
 

@@ -49,7 +49,7 @@ async def directory(server: Annuaire) -> AsyncIterator[annuaire.Annuaire]:
 
 
 def reached(server: Annuaire, **changed: object) -> annuaire.Annuaire:
-    given = {"key": server.key, "base_url": server.base_url, **changed}
+    given = {"api_key": server.key, "base_url": server.base_url, **changed}
     return annuaire.connect("annuaire", annuaire.Settings.model_validate(given), Tools(HandClock(), Path()))
 
 
@@ -261,7 +261,7 @@ async def test_a_server_that_is_away_and_a_key_that_is_wrong_are_deferred(server
         await away.probe()
     assert told.value.why == Why.CONNECTION
     await away.close()
-    wrong = reached(server, key="another-key")
+    wrong = reached(server, api_key="another-key")
     with pytest.raises(Deferred) as told:
         await wrong.probe()
     assert told.value.why == Why.AUTHENTICATION
@@ -271,7 +271,7 @@ async def test_a_server_that_is_away_and_a_key_that_is_wrong_are_deferred(server
 async def test_calls_leave_no_faster_than_the_gateway_takes_them(server: Annuaire) -> None:
     clock = HandClock()
     paced = annuaire.connect(
-        "annuaire", annuaire.Settings(key=server.key, base_url=server.base_url), Tools(clock, Path())  # type: ignore[arg-type]
+        "annuaire", annuaire.Settings(api_key=server.key, base_url=server.base_url), Tools(clock, Path())  # type: ignore[arg-type]
     )  # fmt: skip
     began = clock.now()
     for _ in range(18):
@@ -290,19 +290,19 @@ async def test_key_and_question_are_in_no_log(
             await directory.find([AMBRE], [])
     assert server.key not in caplog.text
     assert AMBRE not in caplog.text
-    assert server.key not in repr(annuaire.Settings.model_validate({"key": server.key}))
+    assert server.key not in repr(annuaire.Settings.model_validate({"api_key": server.key}))
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
         {},
-        {"key": ""},
-        {"key": "two words"},
-        {"key": "k", "base_url": "http://annuaire.example/fhir"},
-        {"key": "k", "base_url": "annuaire"},
-        {"key": "k", "rate": 0},
-        {"key": "k", "max_age": "soon"},
+        {"api_key": ""},
+        {"api_key": "two words"},
+        {"api_key": "k", "base_url": "http://annuaire.example/fhir"},
+        {"api_key": "k", "base_url": "annuaire"},
+        {"api_key": "k", "rate": 0},
+        {"api_key": "k", "max_age": "soon"},
     ],
 )
 def test_settings_that_cannot_be_right_are_refused(wrong: dict[str, object]) -> None:
