@@ -82,6 +82,12 @@ def _guarded(content: bytes) -> Notice | None:
         raise _Broken("l'archive est abîmée") from None
 
 
+@never_raises(None)
+def members(content: bytes) -> dict[str, bytes] | None:
+    """The files of an archive by their path, noise left out; None for one that is damaged or unsafe."""
+    return _members(content)
+
+
 def _members(content: bytes) -> dict[str, bytes]:
     """The files of the archive, noise left out. Raises _Broken on anything unsafe."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
