@@ -22,13 +22,14 @@ import uvicorn
 
 from relay import __version__, console, log, metrics, planning, registers
 from relay.clock import SystemClock
-from relay.config import CHAT_KINDS, AdapterTable, Settings, first, translate
+from relay.config import CHAT_KINDS, DIRECTORY_KINDS, AdapterTable, Settings, first, translate
+from relay.directory import Lookups
 from relay.dispatch import Dispatch
 from relay.errors import ConfigurationError, Deferred, RelaisError, Unavailable, Verdict
 from relay.health import Health
 from relay.intake import Intake
 from relay.model import Why
-from relay.ports import Adapter, Clock, Inbox, Limits, Sender, Tools
+from relay.ports import Adapter, Clock, Directory, Inbox, Limits, Sender, Tools
 from relay.registers import BadLine, Duty
 from relay.schedule import Schedule
 from relay.store import Store
@@ -111,6 +112,17 @@ def connect(settings: Settings, tools: Tools) -> dict[str, Adapter]:
         module = importlib.import_module(f"adapters.{table.kind}")
         adapters[name] = module.connect(name, checked, tools)
     return adapters
+
+
+def directories(settings: Settings, tools: Tools | None = None) -> dict[str, Directory]:
+    """The directory adapters alone, for a command."""
+    tools = tools or Tools(SystemClock(), settings.state, settings.language, settings.timezone)
+    found: dict[str, Directory] = {}
+    for name, table in settings.adapters.items():
+        if table.kind in DIRECTORY_KINDS:
+            module = importlib.import_module(f"adapters.{table.kind}")
+            found[name] = module.connect(name, check_adapter(settings, table), tools)
+    return found
 
 
 def rules_site(settings: Settings) -> language.Site:
@@ -268,12 +280,14 @@ class Daemon:
         adapters = connect(self.settings, tools)
         self.inboxes = {name: each for name, each in adapters.items() if isinstance(each, Inbox)}
         self.senders = {name: each for name, each in adapters.items() if isinstance(each, Sender)}
+        directories = {name: each for name, each in adapters.items() if isinstance(each, Directory)}
         self.adapters = adapters
         self._limits = {name: sender.limits for name, sender in self.senders.items()}
         self.site = open_site(self.settings, await rules_in_force(self.settings, self.store), self._limits)
         source = self.current_site
-        self.intake = Intake(self.store, self.inboxes, source, self.clock)
         self.health = Health(self.store, source, self.clock, adapters)
+        self.lookups = Lookups(self.store, directories, self.clock, self._heard)
+        self.intake = Intake(self.store, self.inboxes, source, self.clock, lookups=self.lookups)
         self.dispatch = Dispatch(self.store, self.senders, source, self.clock, self.health.heard)
         self.schedule = Schedule(self.store, source, self.clock)
         self.readiness.database = True
@@ -319,6 +333,8 @@ class Daemon:
         if self.does("dispatch"):
             work.append(("dispatch", self._dispatch()))
             self.schedule.every("reclaim", self.dispatch.reclaim, minute="*")
+            if self.lookups.directories:
+                self.schedule.every("directory", self.lookups.refresh_in_use, hour=4, minute=10)
             work.append(("schedule", self.schedule.run()))
         if server is not None:
             work.append(("console", server.serve()))
@@ -330,6 +346,8 @@ class Daemon:
         """Decide what an earlier life accepted, then watch every inbox."""
         await self.intake.catch_up()
         async with asyncio.TaskGroup() as group:
+            for name, directory in self.lookups.directories.items():
+                group.create_task(self._probe(name, directory), name=f"probe:{name}")
             for name in self.inboxes:
                 group.create_task(self._supervise(name), name=f"watch:{name}")
             group.create_task(asyncio.Event().wait())
@@ -346,12 +364,12 @@ class Daemon:
                 group.create_task(self.dispatch.run(name), name=f"send:{name}")
             group.create_task(asyncio.Event().wait())
 
-    async def _probe(self, name: str, sender: Sender) -> None:
-        """Try a sender once at the start, and again while it is away, so that its state is known before the first copy."""
+    async def _probe(self, name: str, adapter: Adapter) -> None:
+        """Try an adapter once at the start, and again while it is away, so that its state is known before it is needed."""
         pause = FIRST_PAUSE
         while True:
             try:
-                await sender.probe()
+                await adapter.probe()
             except Verdict as verdict:
                 await self._heard(name, verdict)
                 await self.clock.sleep(pause)
@@ -447,6 +465,7 @@ class Daemon:
         for task in tasks - pages:
             task.cancel()
         await asyncio.gather(*(tasks - pages), return_exceptions=True)
+        await self.lookups.close()
         for adapter in self.adapters.values():
             with contextlib.suppress(Verdict, OSError):
                 await adapter.close()
