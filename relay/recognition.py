@@ -55,6 +55,22 @@ _HIDING = frozenset({"not_closed", "boundary_not_found", "no_boundary", "too_dee
                      "too_many_headers", "too_many_boundaries", "bad_header_line"})  # fmt: skip
 
 
+SEALED: Final = frozenset({Why.NOT_OPENED, Why.SIGNATURE_BROKEN, Why.SIGNATURE_WEAK, Why.SIGNATURE_UNTRUSTED,
+                           Why.SIGNATURE_EXPIRED, Why.SIGNATURE_REVOKED, Why.SIGNATURE_OF_ANOTHER,
+                           Why.SIGNATURE_UNCHECKED})  # fmt: skip
+"""What a mail's encryption or signature holds it for."""
+_SEALED_WORDS: Final = {
+    Why.NOT_OPENED: "le message est chiffré et n'a pas pu être ouvert",
+    Why.SIGNATURE_BROKEN: "la signature ne correspond pas au contenu",
+    Why.SIGNATURE_WEAK: "la signature emploie un procédé trop faible",
+    Why.SIGNATURE_UNTRUSTED: "la signature n'émane pas d'une autorité de confiance",
+    Why.SIGNATURE_EXPIRED: "le certificat de la signature est hors de sa période de validité",
+    Why.SIGNATURE_REVOKED: "le certificat de la signature est révoqué",
+    Why.SIGNATURE_OF_ANOTHER: "la signature n'est pas celle de l'expéditeur",
+    Why.SIGNATURE_UNCHECKED: "la signature n'a pas pu être vérifiée",
+}
+
+
 def nobody(_: str) -> bool:
     """Nothing is ours: for `recognise` on files."""
     return False
@@ -78,6 +94,21 @@ def recognise(
     """What `document` is. `is_ours` tells of a Message-ID or an address whether we signed it. Never raises."""
     found = _recognised(document, is_ours, ZoneInfo(timezone))
     return found or Recognised(Outcome.UNCLEAR, why=Why.UNREADABLE)
+
+
+def opened(recognised: Recognised, why: Why | None) -> Recognised:
+    """What stays of `recognised` once its seal was looked at; `why` is one of SEALED, or None for a good one.
+
+    Nothing that could matter passes a broken seal. What a broken signature stands under and is no letter,
+    answer or receipt stays what it is; what nobody could open may be anything.
+    """
+    if why is None or recognised.why in (Why.OWN_MESSAGE, Why.CITIZEN):
+        return recognised
+    if why is not Why.NOT_OPENED and recognised.outcome in (Outcome.OTHER, Outcome.AUTOMATIC):
+        return recognised
+    mark = Problem(why.value, _SEALED_WORDS[why])
+    notice = replace(recognised.notice, problems=(*recognised.notice.problems, mark))
+    return Recognised(Outcome.UNCLEAR, notice, why=why)
 
 
 @never_raises(None)
@@ -207,7 +238,7 @@ def _judged(document: Document, pieces: list[tuple[Part, Notice]], letter: lette
         if _announces_package(document):  # the package it speaks of is not there, or not readable
             return _held(notice, Why.ATTACHMENT_UNREAD)
         return Recognised(Outcome.NOTICE, notice)
-    if pieces or spoken is not None or _announces_package(document):
+    if pieces or spoken is not None or letter.tells or _announces_package(document):
         return _held(notice, Why.UNCLEAR)
     if any(_DOCUMENT_NAME.search(part.filename or "") for part in document.attachments):
         return _held(notice, Why.ATTACHMENT_UNREAD)
@@ -375,7 +406,9 @@ def _checked(notice: Notice) -> Notice:
 # -------------------------------------------------------------------------------------------------------------- JSON
 
 
-def to_json(recognised: Recognised, *, file: str, timezone: str = "Europe/Paris") -> dict[str, object]:
+def to_json(
+    recognised: Recognised, *, file: str, timezone: str = "Europe/Paris", signed: bool | None = None
+) -> dict[str, object]:
     """The object of `relay recognise --json`: absent values are null, and a group without a value is null."""
     notice, receipt, zone = recognised.notice, recognised.receipt, ZoneInfo(timezone)
     patient, stay = notice.patient, notice.stay
@@ -415,6 +448,7 @@ def to_json(recognised: Recognised, *, file: str, timezone: str = "Europe/Paris"
         "awaited_results": list(notice.awaited_results),
         "consent": notice.consent,
         "urgency": notice.urgency,
+        "signed": signed,
         "receipt": _group(
             kind=receipt.kind, status=receipt.status, code=receipt.code, recipient=receipt.recipient,
             original_message_id=receipt.original_message_id, envid=receipt.envid,

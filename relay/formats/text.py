@@ -7,6 +7,7 @@ same block, and one that follows nobody is nobody's. A field that stands there a
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -27,7 +28,7 @@ _LABELS: dict[str, str] = {
     for name, labels in {
         "patient": "patient|patiente|nom du patient|nom de la patiente|patient name|usager|resident|concerne"
         "|identite|identite du patient|patient concerne",
-        "family_first": "nom et prenom|nom et prenoms|nom prenom|nom prenoms|nom prenom du patient|nom, prenom",
+        "family_first": "nom/prenom|nom / prenom|nom - prenom|nom & prenom|nom/prenoms|nom / prenoms|nom et prenom|nom et prenoms|nom prenom|nom prenoms|nom prenom du patient|nom, prenom",
         "given_first": "prenom nom|prenom et nom|full name",
         "name": "nom|nom de famille|family name|last name|surname",
         "birth_name": "nom de naissance|nom naissance|nom de jeune fille|nom patronymique|birth name|maiden name"
@@ -137,7 +138,7 @@ _PARTICLES = frozenset({"de", "du", "des", "la", "le", "les", "d'", "da", "di", 
 _DISCHARGE = re.compile(
     r"avis de sortie|lettre de liaison|lettre de sortie|courrier de sortie|compte[ -]rendu (?:de fin )?d'hospitalisation"
     r"|resume de sortie|bulletin de sortie|sortie d'hospitalisation|sortie d'un patient|sortie de l'etablissement"
-    r"|sortie du service|\bcrh\b|discharge (?:letter|summary|notice|report|notification)|hospital discharge"
+    r"|sortie du service|sorties? du (?:jour|\d)|liste des sorties|\bcrh\b|discharge (?:letter|summary|notice|report|notification)|hospital discharge"
     r"|letter of discharge|notice of discharge"
 )
 _ENTRY = re.compile(
@@ -170,6 +171,18 @@ _HINTS = (
     "follow",
 )
 _NO_OBJECTION = re.compile(r"(?:ne s'oppose|n'a pas|ne refuse|pas d'|aucune |sans )[^.\n]{0,12}$")
+
+
+# Prose of a person who leaves the hospital: no letter to send on, and nothing to be thrown away either.
+_LEAVES = re.compile(
+    r"\b(?:est|sont|sera|seront|etait) sortie?s?\b|\bsort(?:ent|ira|iront)? (?:ce (?:jour|matin|soir|midi)|aujourd|demain|du service|de l'h|d'h|le \d)"
+    r"|\bsortie? (?:d'hospitalisation|prevue?|ce (?:jour|matin|soir)|aujourd'hui|le \d)|\bretourn?e? (?:a|au) (?:son )?domicile"
+    r"|\b(?:was|is being|will be|has been) discharged\b|\bwent home\b"
+)
+_SOMEBODY = re.compile(
+    r"\b(?:mme|mlle|madame|monsieur|mr|mrs|ms)\.? [a-z]|\bm\. [a-z]|\b(?:(?:le|la|notre|votre|the|your|our|this) )?patiente?\b"
+    r"|\b(?:ne|nee) le \d|\bins\b"
+)
 
 
 @dataclass(slots=True)
@@ -206,13 +219,53 @@ class Letter:
     has_patient: bool  # a labelled patient, named or numbered
     is_discharge: bool
     labels: frozenset[str]
+    tells: bool = False  # its prose tells of somebody's discharge
 
 
 def label_of(text: str) -> str | None:
-    """The field that a label names, or None."""
+    """The field that a label names, or None; in two languages, « Sexe / Sex », both must name the same."""
     plain = _PARENTHESES.sub(" ", fold(text))
     plain = re.sub(r"[°º.*_\"]|\bno\b(?= )", " ", plain).strip(" -:>•")
-    return _LABELS.get(" ".join(plain.split()))
+    plain = " ".join(plain.split())
+    name = _LABELS.get(plain)
+    if name is None and "/" in plain:
+        halves = {_LABELS.get(half.strip()) for half in plain.split("/")}
+        return halves.pop() if len(halves) == 1 else None
+    return name or _nearly(plain)
+
+
+_MISTYPED = range(9, 40)  # shorter words are near too many others
+
+
+@functools.cache
+def _with_a_letter_less() -> dict[str, tuple[str, ...]]:
+    """Every long label without one of its letters → the labels it may be."""
+    out: dict[str, set[str]] = {}
+    for label in _LABELS:
+        if len(label) in _MISTYPED:
+            for place in range(len(label)):
+                out.setdefault(label[:place] + label[place + 1 :], set()).add(label)
+    return {short: tuple(sorted(labels)) for short, labels in out.items()}
+
+
+@functools.lru_cache(maxsize=1024)
+def _nearly(plain: str) -> str | None:
+    """The field whose label is mistyped here: one letter missing, too many, wrong, or two in the wrong order."""
+    if len(plain) not in range(_MISTYPED.start - 1, _MISTYPED.stop + 1):
+        return None
+    shorter = _with_a_letter_less()
+    labels = {*shorter.get(plain, ())}
+    for place in range(len(plain)):
+        short = plain[:place] + plain[place + 1 :]
+        if len(short) in _MISTYPED and short in _LABELS:
+            labels.add(short)
+        for label in shorter.get(short, ()):
+            # Both lost a letter: the same place is one wrong letter, neighbours are two in the wrong order.
+            if short in (label[:place] + label[place + 1 :], label[: place + 1] + label[place + 2 :],
+                         label[: max(0, place - 1)] + label[place:]):  # fmt: skip
+                labels.add(label)
+    names = {_LABELS[label] for label in labels}
+    return names.pop() if len(names) == 1 else None
 
 
 def fields(text: str) -> Iterator[tuple[str, str, int]]:
@@ -223,9 +276,28 @@ def fields(text: str) -> Iterator[tuple[str, str, int]]:
     block = 0
     lines = text.split("\n", MAX_LINES)[:MAX_LINES]
     skip = -1
+    columns: list[str] = []
     for number, line in enumerate(lines):
         if number == skip:
             continue
+        cells = [cell.strip(" >\u00a0\r") for cell in line.split("\t")] if "\t" in line else []
+        if len(cells) > 2 and len(line) <= _MAX_LINE:
+            named = [label_of(cell) for cell in cells]
+            if columns and len(cells) == len(columns) and not any(named):
+                yield from ((name, _clean(cell), block) for name, cell in zip(columns, cells, strict=True))
+                continue
+            if all(named):
+                columns = [name for name in named if name]
+                continue
+            if (
+                len(cells) % 2 == 0
+                and all(named[::2])
+                and not any(cell[:1] in (":", "=") for cell in cells[1::2])
+            ):
+                pairs = zip(named[::2], cells[1::2], strict=True)
+                yield from ((name, _clean(cell), block) for name, cell in pairs if name)
+                continue
+        columns = []
         if not line.strip(" \t>\u00a0\r"):
             block += 1
             continue
@@ -288,6 +360,11 @@ def split_name(text: str, *, given_first: bool | None = None) -> tuple[str | Non
     """
     if "," in text:
         family, _, given = text.partition(",")
+        contrast = {_is_capital(word) for word in family.split() if fold(word) not in _PARTICLES}
+        if len(contrast) == 2:  # « PELLERIN Lucien, Marie »: the comma parts given names
+            name, firsts, _ = split_name(family)
+            more = tuple(given.split())
+            return name, (*firsts, *(more if all(word[:1].isupper() for word in more) else ())), False
         return family.strip() or None, tuple(given.split()), False
     words = text.replace("’", "'").split()
     if not words:
@@ -498,8 +575,10 @@ def _take(found: _Found, name: str, value: str, owner: str | None, zone: ZoneInf
             if (oid := re.search(r"[\d.]{10,}", value)) and patient.ins:
                 found.patient = replace(patient, ins_oid=oid[0].strip("."))
         case "ipp":
-            local = LocalId("", value.split(maxsplit=1)[0])
-            if local not in found.local_ids:
+            local = LocalId("", value.split(maxsplit=1)[0].strip(".,;"))
+            if not re.search(r"\d", local.value):
+                found.unknown.append("patient.local_ids")
+            elif local not in found.local_ids:
                 found.local_ids.append(local)
         case "birth_place":
             if cog := re.search(r"(?<!\d)\d[\dAB]\d{3}(?!\d)", value.upper()):
@@ -546,6 +625,12 @@ def _take_ins(found: _Found, name: str, value: str) -> None:
     patient = found.patient
     oid = re.search(r"1\.2\.250\.1\.213\.1\.4\.\d{1,2}(?!\d)", value)
     bare = value.replace(oid[0], " ") if oid else value
+    bare = re.sub(
+        r"(?<=\d)\s*(?:[/|(,-]?\s*cl[eé]\s*:?|[/|])\s*(?=\d{2}(?!\d)(?!\s*ans))",
+        " ",
+        bare,
+        flags=re.IGNORECASE,
+    )
     digits = re.search(r"(?<!\d)[1-478](?:[\s.-]?[\dABab]){12}(?:[\s.-]?\d){0,2}(?![\d])", bare)
     number = formats.matricule(digits[0]) if digits else None
     if number is None:
@@ -774,7 +859,11 @@ def _letter(found: _Found, text: str, subject: str, titles: Iterable[str], zone:
         unknown=tuple(dict.fromkeys(found.unknown)),
         problems=tuple(dict.fromkeys(problems)),
     )
-    return Letter(notice, has_patient, event is not None, frozenset(found.labelled))
+    tells = event is None and any(hint in body for hint in ("sort", "domicile", "discharged", "went home"))
+    if tells:
+        told = f"{folded_subject}\n{folded or fold(body)}"
+        tells = bool(_LEAVES.search(told) and _SOMEBODY.search(told))
+    return Letter(notice, has_patient, event is not None, frozenset(found.labelled), tells)
 
 
 def _timed(stay: Stay, hours: dict[str, str], zone: ZoneInfo) -> Stay:
