@@ -2,7 +2,8 @@
 
 Attachments are copied from their place in the original, headers and encoded body, byte for byte: the PDF
 and IHE_XDM.zip that arrive at the GP's are those the ward sent. Only what SMTP cannot carry as it stands
-(bare line feeds, lines over 998 bytes) is encoded anew, and decodes to the same bytes.
+(bare line feeds, lines over 998 bytes) is encoded anew, and decodes to the same bytes. HL7 v2 and FHIR, which
+nobody at a practice opens, give way to the documents they enclose; a movement that encloses none gives way to nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ import base64
 import binascii
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 
+from relay.formats import fhir, hl7v2, hprim
+from relay.formats.enclosed import Enclosed
 from relay.model import MailRecipe
 from relay.reading import Document, Part, parse_addresses, read
 
@@ -39,19 +43,13 @@ def compose(recipe: MailRecipe, original: bytes | None) -> bytes:
     Line breaks in a recipe's header values are dropped: no value can add a header.
     """
     text = recipe.text
-    parts: list[bytes] = []
+    parts: tuple[bytes, ...] = ()
     if original is not None and recipe.carries != "none":
-        document = read(original)
-        words = document.text if document.is_mail or document.parts[0].media_type == "text/plain" else ""
-        if (
-            document.enclosed is not None
-        ):  # sent on as an attachment: its letter leaves, its headers stay here
-            document = document.enclosed
-            words = f"{words.rstrip()}\n\n{document.text}"
-        if words.strip():
-            text = f"{text.rstrip()}\n\n{words}"
+        handed = hand_on(read(original))
+        if handed.words.strip():
+            text = f"{text.rstrip()}\n\n{handed.words}"
         if recipe.carries == "documents":
-            parts = list(_documents(document))
+            parts = handed.parts
     head = b"".join(_header(name, value) for name, value in recipe.headers if name.lower() not in _OWN)
     head += b"MIME-Version: 1.0\r\n"
     body = _text_part(text)
@@ -74,14 +72,67 @@ def compose(recipe: MailRecipe, original: bytes | None) -> bytes:
 # ------------------------------------------------------------------------------------------------------- documents
 
 
-def _documents(document: Document) -> Iterator[bytes]:
-    """Each attachment of the original as a part of the new message, in its order."""
+@dataclass(frozen=True, slots=True)
+class HandedOn:
+    """What of an arrival leaves with a copy: its words, and its documents as whole MIME parts."""
+
+    words: str
+    parts: tuple[bytes, ...]
+    is_letter: bool  # a document stands among it, or a person wrote the words
+
+    @property
+    def size(self) -> int:
+        """Bytes on the wire, boundaries aside."""
+        return len(_text_part(self.words)) + sum(map(len, self.parts))
+
+
+def hand_on(document: Document) -> HandedOn:
+    """The words and documents of an arrival; nothing where a hospital's system only tells of a movement."""
     if not document.is_mail:
-        whole = document.parts[0]
-        if whole.media_type != "text/plain":
-            media_type, name = _FILES.get(whole.media_type, ("application/octet-stream", "document.bin"))
-            yield _encoded(document.raw, _file_headers(media_type, name))
-        return
+        return _of_file(document)
+    words = document.text
+    if document.enclosed is not None:  # sent on as an attachment: its letter leaves, its headers stay here
+        document = document.enclosed
+        words = f"{words.rstrip()}\n\n{document.text}"
+    parts: list[bytes] = []
+    for part in _attached(document):
+        inside = _unwrapped(part.content()) if _is_wrapping(part.content(4096)) else None
+        if inside is None:
+            parts.append(_copied(document, part))
+        else:
+            parts += map(_file, inside)
+    return HandedOn(words, tuple(parts), bool(parts or words.strip()))
+
+
+def _of_file(document: Document) -> HandedOn:
+    """A file or message by itself, without a mail around it."""
+    raw, media_type = document.raw, document.parts[0].media_type
+    if _is_wrapping(raw[:4096]):
+        inside = _unwrapped(raw)
+        if inside is not None:
+            words = fhir.words(raw) if fhir.looks_like_fhir(raw) else ""
+            return HandedOn(words, tuple(map(_file, inside)), bool(inside))
+        if hl7v2.looks_like(raw[:4096]):
+            media_type = "x-application/hl7-v2+er7"
+    elif media_type in ("text/plain", "application/octet-stream") and hprim.looks_like(raw[:16_384]):
+        return HandedOn(hprim.words(raw), (_file(Enclosed("lettre.hpr", "application/x-hprim", raw)),), True)
+    if media_type == "text/plain":
+        return HandedOn(document.text, (), bool(document.text.strip()))
+    kind, name = _FILES.get(media_type, ("application/octet-stream", "document.bin"))
+    return HandedOn("", (_file(Enclosed(name, kind, raw)),), True)
+
+
+def _is_wrapping(head: bytes) -> bool:
+    return hl7v2.looks_like(head) or fhir.looks_like_fhir(head)
+
+
+def _unwrapped(content: bytes) -> tuple[Enclosed, ...] | None:
+    """The documents inside HL7 v2 or FHIR; None where they cannot be had, and the file goes as it came."""
+    return hl7v2.documents(content) if hl7v2.looks_like(content[:4096]) else fhir.documents(content)
+
+
+def _attached(document: Document) -> Iterator[Part]:
+    """The parts of a mail that are no words of its own, in their order."""
     worded = any(
         part.is_text and part.media_type == "text/plain" and part.text().strip() for part in document.parts
     )
@@ -90,7 +141,7 @@ def _documents(document: Document) -> Iterator[bytes]:
             continue
         if part.is_text and (worded or part.media_type == "text/plain"):
             continue
-        yield _copied(document, part)
+        yield part
 
 
 def _copied(document: Document, part: Part) -> bytes:
@@ -151,10 +202,13 @@ def _encoded(content: bytes, headers: bytes) -> bytes:
     return block + b"\r\nContent-Transfer-Encoding: base64\r\n\r\n" + lines
 
 
-def _file_headers(media_type: str, name: str) -> bytes:
-    return (
-        f'Content-Type: {media_type}; name="{name}"\r\nContent-Disposition: attachment; filename="{name}"\r\n'
-    ).encode("ascii")
+def _file(enclosed: Enclosed) -> bytes:
+    """A document that stood in no MIME part before."""
+    headers = (
+        f'Content-Type: {enclosed.media_type}; name="{enclosed.name}"\r\n'
+        f'Content-Disposition: attachment; filename="{enclosed.name}"\r\n'
+    )
+    return _encoded(enclosed.content, headers.encode("ascii"))
 
 
 def _text_part(text: str) -> bytes:

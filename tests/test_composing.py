@@ -116,7 +116,7 @@ def test_an_html_letter_gives_its_words_and_keeps_its_form():
         (letters.cda(), "lettre.xml"),
         (letters.xdm(), "IHE_XDM.zip"),
         (letters.pdf(), "lettre.pdf"),
-        (b"MSH|^~\\&|A\rPID|1", "message.hl7"),
+        (b"MSH|^~\\&|A\rOBX|1|ED|11490-0^Lettre^LN||^TEXT^XML^Base64^%%%\r", "message.hl7"),
     ],
 )
 def test_a_bare_file_is_attached_as_it_is(content: bytes, name: str):

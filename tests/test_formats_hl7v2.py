@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from relay.formats import hl7v2
+from relay.formats.enclosed import Enclosed
 from relay.model import LocalId, Notice, Outcome, Why
 from relay.reading import read as read_mail
 from relay.reading import read_file
@@ -433,9 +435,53 @@ def test_a_draft_is_called_one():
 
 def test_the_documents_come_out_as_they_went_in():
     cda, pdf = letters.cda(), letters.pdf()
-    assert hl7v2.documents(mdm(document=cda)) == (("document1.xml", "text/xml", cda),)
-    assert hl7v2.documents(mdm(document=pdf, subtype="PDF")) == (("document1.pdf", "application/pdf", pdf),)
+    assert hl7v2.documents(mdm(document=cda)) == (Enclosed("lettre.xml", "text/xml", cda),)
+    assert hl7v2.documents(mdm(document=pdf, subtype="PDF")) == (
+        Enclosed("lettre.pdf", "application/pdf", pdf),
+    )
     assert hl7v2.documents(adt()) == ()
+    both = hl7v2.documents(hl7.batch(mdm(document=cda), mdm("ORU^R01", document=pdf, subtype="PDF")))
+    assert [one.name for one in both or ()] == ["lettre.xml", "lettre.pdf"]
+    assert hl7v2.documents(letters.cda()) is None
+
+
+@pytest.mark.parametrize("charset", ["8859/1", "UNICODE UTF-8"])
+def test_a_document_that_was_not_packed_keeps_the_characters_of_its_message(charset: str):
+    encoding = "iso-8859-1" if charset == "8859/1" else "utf-8"
+    cda = f'<?xml version="1.0" encoding="{encoding}"?><a>Lettre à lire &amp; relire</a>'.encode(encoding)
+    typed = cda.decode(encoding).replace("&", "\\T\\").encode(encoding)
+    message = b"MSH|^~\\&|A|||||||1|P|2.5||||||%s\rOBX|1|ED|x||^TEXT^XML^A^%s\r" % (charset.encode(), typed)
+    assert [one.content for one in hl7v2.documents(message) or ()] == [cda]
+
+
+def test_a_document_that_cannot_be_had_leaves_the_message_as_it_is():
+    damaged = mdm().replace(b"^Base64^", b"^Base64^%%%")
+    assert hl7v2.documents(damaged) is None
+    many = adt(more=[hl7.obx(n, "ED", "x", f"^TEXT^XML^A^<a>{n}</a>") for n in range(51)])
+    assert hl7v2.documents(many) is None
+
+
+def test_a_document_that_stands_elsewhere_is_a_letter_to_come():
+    pointed = re.sub(rb"\|ED\|([^|]*)\|\|[^|]*", rb"|RP|\1||https://dpi.example/1", mdm())
+    notice = read(pointed)
+    assert (notice.event, notice.document) == ("discharge", "advance_notice")
+    assert "document_elsewhere" in codes(notice)
+    assert hl7v2.documents(pointed) == ()
+
+
+def test_a_letter_typed_into_the_message_is_a_letter():
+    lines = [
+        "Hospitalisée du 23/11 au 01/12.",
+        "Médecin traitant : Dr Camille Martin",
+        "",
+        "Sortie à domicile.",
+    ]
+    typed = "\r".join(hl7.obx(n, "TX", "11490-0^Lettre^LN", line) for n, line in enumerate(lines, 1))
+    message = re.sub(rb"OBX\|1\|ED[^\r]*", typed.encode(), mdm(gp=None))
+    notice = read(message)
+    assert (notice.event, notice.document) == ("discharge", "letter")
+    (document,) = hl7v2.documents(message) or ()
+    assert (document.name, document.content.decode().splitlines()) == ("message.txt", lines)
 
 
 def test_a_package_inside_is_opened():

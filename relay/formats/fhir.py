@@ -20,8 +20,9 @@ from datetime import UTC, date, datetime
 from typing import Final, Literal, NoReturn
 
 from relay import formats
-from relay.formats import cda, pdf, xdm
+from relay.formats import cda, enclosed, pdf, xdm
 from relay.formats import text as letters
+from relay.formats.enclosed import Enclosed
 from relay.model import FollowUp, LocalId, Notice, Patient, Person, Problem, Stay
 from relay.reading import html_text, never_raises
 
@@ -33,6 +34,9 @@ _MAX_TEXT = 1000
 _MAX_LIST = 200
 _MAX_DOCUMENTS = 20
 _MAX_ENTRIES = 20
+_MAX_LINES = 20_000
+_MAX_SECTIONS_DEEP = 6
+_MAX_NARRATIVE = 2**20
 
 Json = dict[str, object]
 
@@ -65,6 +69,7 @@ _EXITS: Final = {  # terminology.hl7.org discharge-disposition, and the codes of
 
 _MOMENT = re.compile(r"(\d{4})-(\d\d)-(\d\d)(?:T(\d\d):(\d\d)(?::(\d\d)(?:\.\d{1,9})?)?(Z|[+-]\d\d:\d\d)?)?")
 _UNSAFE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff\u200b\u2028-\u202e\u2066-\u2069\ufeff]")
+_STRUCK = re.compile(r"<(/)?(?:del|s|strike)(?:\s[^<>]{0,200})?>", re.IGNORECASE)
 _NOTHING = re.compile(r"(aucune?|neant|sans objet|non|rien|pas de)\b.{0,40}")
 
 
@@ -94,9 +99,42 @@ def read(content: bytes) -> Notice | None:
 _UNREADABLE = Notice(format="fhir", problems=(Problem("unreadable_document", "le FHIR ne peut pas être lu"),))
 
 
+@never_raises(None)
+def documents(content: bytes) -> tuple[Enclosed, ...] | None:
+    """The documents enclosed, each as it was before it was put into the FHIR; () for an event alone.
+
+    A document bundle that encloses none is the document itself. None where it is no FHIR, or where a document
+    cannot be had: then the file itself is all there is.
+    """
+    letter = _letter(content)
+    if letter is None:
+        return None
+    found = list(letter.enclosed())
+    if letter.problems:
+        return None
+    if not found and letter.narrative():
+        return (Enclosed("lettre.json", "application/fhir+json", content),)
+    return enclosed.named(
+        (inside, _text(attachment.get("contentType")) or "") for attachment, inside in found
+    )
+
+
+@never_raises("")
+def words(content: bytes) -> str:
+    """What stands there for a human reader: the Composition section by section, else the lines of a Communication."""
+    letter = _letter(content)
+    return letter.narrative() or letter.lines_sent() if letter is not None else ""
+
+
 @never_raises(_UNREADABLE)
 def _read(content: bytes) -> Notice | None:
     """Every error that bytes can cause ends here: broken JSON, depth, charset, a bound."""
+    letter = _letter(content)
+    return letter.notice() if letter is not None else None
+
+
+def _letter(content: bytes) -> _Letter | None:
+    """The file, parsed; None where it is no FHIR. Raises ValueError and RecursionError for what is hostile."""
     if len(content) > MAX_JSON:
         raise _RefusedJson("too large")
     text = content.decode(json.detect_encoding(content))
@@ -107,7 +145,7 @@ def _read(content: bytes) -> Notice | None:
     if not isinstance(root, dict) or not isinstance(root.get("resourceType"), str):
         return None
     _check_depth(root)
-    return _Letter(root, french=_FRENCH.search(text) is not None).notice()
+    return _Letter(root, french=_FRENCH.search(text) is not None)
 
 
 def _object(pairs: list[tuple[str, object]]) -> Json:
@@ -379,11 +417,14 @@ class _Letter:
             (patient is not None and patient.deceased) or stay.exit_mode == "death"
         ):
             event = "death"
-        embedded = list(self.embedded())
-        if document == "letter" and not embedded and _kind(chief.resource) == "DocumentReference":
+        inside = list(self.enclosed())
+        embedded = list(self.embedded(inside))
+        if document == "letter" and not inside and _kind(chief.resource) == "DocumentReference":
             document = "advance_notice"  # it points at a letter that is not in the file
         elif document is None and event is not None:
-            document = "letter" if embedded else "advance_notice"
+            # A line of text beside an event says that it happened; it is no letter.
+            noted = all((_text(one.get("contentType")) or "").startswith("text/plain") for one, _ in inside)
+            document = "advance_notice" if noted else "letter"
         if chief.withdrawn:
             document = "retraction"
         elif document == "letter" and chief.replaces:
@@ -399,7 +440,7 @@ class _Letter:
                 set_id=chief.set_id,
                 version=chief.version,
                 replaces=chief.replaces,
-                retracts=chief.document_id if chief.withdrawn else None,
+                retracts=chief.document_id if chief.withdrawn and chief.is_document else None,
                 status=chief.status,
                 patient=patient,
                 stay=stay if stay != Stay() else None,
@@ -869,6 +910,48 @@ class _Letter:
                 if shown and not _NOTHING.fullmatch(formats.fold(shown)):
                     yield shown[:300]
 
+    def narrative(self) -> str:
+        """The Composition as text: its title, then each section's title and words, in their order.
+
+        R4 Composition: the narratives of the sections are the document that was signed; an entry stands in for
+        a section that has none of its own.
+        """
+        compositions = self.of_kind("Composition")
+        if not compositions:
+            return ""
+        chief = compositions[0]
+        lines: list[str] = []
+        waiting = [(one, 1) for one in reversed(_all(chief.get("section")))]
+        while waiting and len(lines) < _MAX_LINES:
+            section, depth = waiting.pop()
+            codes = [words for _, _, words in _codings(section.get("code")) if words]
+            title = _text(section.get("title")) or next(iter(codes), "")
+            told = _told(section) or "\n".join(
+                inner
+                for reference in _all(section.get("entry"))
+                if (inner := _told(self.resolve(reference, chief) or {}))
+            )
+            lines += [f"{'—' * depth} {title}".rstrip(), *told.split("\n"), ""] if title or told else []
+            if depth < _MAX_SECTIONS_DEEP:
+                waiting += [(one, depth + 1) for one in reversed(_all(section.get("section")))]
+        own = _told(chief)
+        whole = "\n".join(lines).strip()
+        if own and own not in whole:
+            whole = f"{own}\n\n{whole}".strip()
+        title = _text(chief.get("title")) or ""
+        return f"{title}\n\n{whole}".strip() if whole else ""
+
+    def lines_sent(self) -> str:
+        """The texts of an event notification."""
+        sent = [
+            words
+            for one in self.of_kind("Communication", "CommunicationRequest")
+            for part in _all(one.get("payload"))
+            if isinstance(said := part.get("contentString"), str)
+            and (words := _UNSAFE.sub("", said[:_MAX_NARRATIVE]).strip())
+        ]
+        return "\n".join(dict.fromkeys(sent))
+
     def follow_up(self, chief: Json) -> Iterator[FollowUp]:
         for line in self.lines(chief, "18776-5"):
             day = formats.find_day(formats.fold(line))
@@ -876,8 +959,22 @@ class _Letter:
 
     # ---------------------------------------------------------------------------------------- embedded documents
 
-    def embedded(self) -> Iterator[Notice]:
-        """What the CDA, PDF and XDM inside the file say, each content once."""
+    def embedded(self, found: list[tuple[Json, bytes]]) -> Iterator[Notice]:
+        """What the CDA, PDF and XDM among the enclosed documents say."""
+        for _, content in found:
+            if b"ClinicalDocument" in content[: 64 * 1024].replace(b"\x00", b""):
+                notice = cda.read(content)
+            elif pdf.looks_like_pdf(content):
+                notice = pdf.read(content)
+            elif xdm.looks_like_zip(content):
+                notice = xdm.read(content)
+            else:
+                notice = None
+            if notice is not None:
+                yield notice
+
+    def enclosed(self) -> Iterator[tuple[Json, bytes]]:
+        """Each document inside the file once, with its Attachment; what cannot be had is a problem."""
         seen: set[str] = set()
         for attachment in self.attachments():
             data = attachment.get("data")
@@ -900,16 +997,8 @@ class _Letter:
             ):
                 self.problems.append(formats.broken_package("un document n'est pas celui annoncé"))
                 continue
-            if b"ClinicalDocument" in content[: 64 * 1024].replace(b"\x00", b""):
-                found = cda.read(content)
-            elif pdf.looks_like_pdf(content):
-                found = pdf.read(content)
-            elif xdm.looks_like_zip(content):
-                found = xdm.read(content)
-            else:
-                found = None
-            if found is not None:
-                yield found
+            if content:
+                yield attachment, content
 
     def attachments(self) -> Iterator[Json]:
         """Every Attachment and Binary; an Attachment that names a Binary of the file takes its bytes."""
@@ -924,12 +1013,17 @@ class _Letter:
                 binary = self.resolve({"reference": attachment.get("url")}, one)
                 if binary is not None and _kind(binary) == "Binary":
                     taken.append(binary)
-                    yield {**attachment, "data": attachment.get("data") or binary.get("data")}
+                    kind = attachment.get("contentType") or binary.get("contentType")
+                    yield {
+                        **attachment,
+                        "data": attachment.get("data") or binary.get("data"),
+                        "contentType": kind,
+                    }
                 else:
                     yield attachment
         for one in self.of_kind("Binary", contained=True):
             if not any(one is two for two in taken):
-                yield {"data": one.get("data")}
+                yield {"data": one.get("data"), "contentType": one.get("contentType")}
 
     def joined(self, notice: Notice, embedded: list[Notice]) -> Notice:
         """The embedded letter's header first, completed by the file around it; a PDF only fills what nobody says."""
@@ -1097,6 +1191,15 @@ def _given(names: list[str], every: str) -> tuple[str, ...]:
     if len(names) == 1 and not every:
         return tuple(dict.fromkeys(names[0].split()))
     return tuple(dict.fromkeys(names or every.split()))
+
+
+def _told(resource: Json) -> str:
+    """A resource's narrative as plain text; what is struck out says so, for a stopped drug must not look taken."""
+    div = _one(resource.get("text")).get("div")
+    if not isinstance(div, str):
+        return ""
+    marked = _STRUCK.sub(lambda found: "[barré : " if not found[1] else "]", div[:_MAX_NARRATIVE])
+    return _UNSAFE.sub("", html_text(marked)).strip()
 
 
 def _apart(one: Patient, other: Patient) -> bool:

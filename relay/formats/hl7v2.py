@@ -19,8 +19,9 @@ from datetime import datetime
 from typing import Final, Literal
 
 from relay import formats
-from relay.formats import cda, pdf, xdm
+from relay.formats import cda, enclosed, pdf, xdm
 from relay.formats import text as letters
+from relay.formats.enclosed import Enclosed
 from relay.model import LocalId, Notice, Patient, Person, Problem, ReceiptNews, Stay
 from relay.reading import decode, never_raises
 
@@ -51,11 +52,6 @@ _TELLING: Final = ("discharge", "death", "er_visit")
 _MDM: Final = {"T04": "delete", "T06": "append", "T08": "replace", "T10": "replace", "T11": "delete"}
 _OBX_ACTIONS: Final = {"D": "delete", "W": "delete", "C": "replace"}
 _DRAFTS: Final = frozenset({"P", "R", "S", "I"})
-_KINDS: Final = (
-    (b"%PDF-", "application/pdf", "pdf"),
-    (b"PK\x03\x04", "application/zip", "zip"),
-    (b"<", "text/xml", "xml"),
-)
 _TXA_DRAFTS: Final = frozenset({"DI", "DO", "IN", "IP", "PA"})
 
 _FLAGS: Final = "MetaDMPMSS"
@@ -141,36 +137,42 @@ def read_receipt(content: bytes) -> ReceiptNews | None:
     return _acknowledgement(messages[0])
 
 
-@never_raises(())
-def documents(content: bytes) -> tuple[tuple[str, str, bytes], ...]:
-    """(file name, media type, bytes) of each document enclosed, as it was before it was put into the message.
+@never_raises(None)
+def documents(content: bytes) -> tuple[Enclosed, ...] | None:
+    """The documents of the OBX, each as it was before it was put into the message; () for movements alone.
 
-    A practice opens a CDA or a PDF; nobody opens HL7. Never raises; what cannot be decoded is left out.
+    None where it is no HL7, or where a document cannot be had: then the message itself is all there is.
     """
-    found: list[tuple[str, str, bytes]] = []
-    for message in _messages(content) if looks_like(content[:4096]) else ():
+    if not looks_like(content[:4096]):
+        return None
+    found: list[tuple[bytes, str]] = []
+    for message in _messages(content):
         for segment in message.all("OBX"):
-            enclosed = _enclosed(segment, message) if _is_document(segment, message) else None
-            if enclosed is not None:
-                media_type, ending = next(
-                    ((kind, end) for mark, kind, end in _KINDS if mark in enclosed[0][:1024]),
-                    ("application/octet-stream", "bin"),
-                )
-                found.append((f"document{len(found) + 1}.{ending}", media_type, enclosed[0]))
-    return tuple(found)
+            if not _is_document(segment, message) or message.part(segment, 2) == "RP":
+                continue
+            one = _enclosed(segment, message)
+            if one is None or len(found) >= enclosed.MAX_DOCUMENTS:
+                return None
+            found.append((one[0], "text/plain" if "text" in one[1] else ""))
+        if typed := _typed(message):
+            found.append((typed.encode(), "text/plain"))
+    return enclosed.named(found)
 
 
 # --------------------------------------------------------------------------------------------------------- segments
 
 
-def _decoded(content: bytes) -> str:
-    """By MSH-18, whose name may be wrong: valid UTF-8 is UTF-8 whatever it says."""
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return content.decode("utf-16", "replace")
-    try:
-        return content.decode()
-    except UnicodeDecodeError:
-        return decode(content, _charset(content))
+def _decoded(content: bytes) -> tuple[str, str]:
+    """(text, codec) by MSH-18, whose name may be wrong: valid UTF-8 is UTF-8 whatever it says."""
+    wide = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"M\x00": "utf-16-le", b"\x00M": "utf-16-be"}
+    if codec := wide.get(content[:2]):
+        return content.decode(codec, "replace"), codec
+    for codec in filter(None, ("utf-8", _charset(content), "cp1252")):
+        try:
+            return content.decode(codec), codec
+        except (UnicodeDecodeError, LookupError):
+            continue
+    return content.decode("latin-1"), "latin-1"
 
 
 def _charset(content: bytes) -> str | None:
@@ -178,9 +180,9 @@ def _charset(content: bytes) -> str | None:
     line = re.split(rb"[\r\n]", content[start : start + 4096], maxsplit=1)[0] if start >= 0 else b""
     names = line.split(line[3:4])[17:18] if len(line) > 4 else []
     name = re.sub(rb"[^ -\x7d].*", b"", names[0]).decode("ascii").upper().strip() if names else ""
-    if found := re.match(r"8859[/-](\d{1,2})", name):
-        return f"iso8859-{found[1]}"
-    return "utf-16" if name in ("UNICODE", "UNICODE UTF-16") else None
+    found = re.match(r"8859[/-](\d{1,2})", name)
+    # What calls itself Latin-1 is windows-1252 in practice; what calls itself Unicode and is none, too.
+    return f"iso8859-{found[1]}" if found and found[1] != "1" else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +194,7 @@ class _Message:
     repetition: str = "~"
     escape: str = "\\"
     subcomponent: str = "&"
+    codec: str = "utf-8"  # of the bytes it came in
 
     @property
     def header(self) -> Segment:
@@ -257,7 +260,8 @@ class _Message:
 
 def _messages(content: bytes) -> list[_Message]:
     """The messages of a batch (FHS, BHS and their ends say nothing themselves) or of one frame."""
-    text = _decoded(content).replace("\r\n", "\n").replace("\r", "\n")
+    text, codec = _decoded(content)
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     for sign in _FRAMING:
         text = text.replace(sign, "")
     messages: list[_Message] = []
@@ -277,7 +281,7 @@ def _messages(content: bytes) -> list[_Message]:
     def end_message() -> None:
         end_segment()
         if segments and len(messages) <= MAX_MESSAGES:
-            messages.append(_Message(tuple(segments), *signs))
+            messages.append(_Message(tuple(segments), signs[0], signs[1], signs[2], signs[3], codec))
         segments.clear()
 
     begins = _beginning(separator)
@@ -348,6 +352,7 @@ class _Reading:
         self.message = message
         self.unknown: list[str] = []
         self.problems: list[Problem] = []
+        self.enclosed = 0  # documents that are here, whether they could be read or not
         self.sent = formats.hl7_day(message.part(message.header, 7))
         self.trigger = message.part(message.header, 9, 2).upper()
 
@@ -445,6 +450,11 @@ class _Reading:
             one = self.embedded(segment)
             if one is not None:
                 (printed if one.format == "pdf" else read).append(one)
+        if not named and (typed := _typed(message)):
+            named = True
+            self.enclosed += 1
+            letter = letters.read(typed, subject=title[:200])
+            printed += [letter.notice] if letter.has_patient or letter.is_discharge else []
         number = _document_number(message.repeated(txa, 12), message)
         parent = _document_number(message.repeated(txa, 13), message)
         event: str | None
@@ -480,6 +490,8 @@ class _Reading:
             return replace(notice, document="replacement", replaces=notice.replaces or parent)
         if action == "append" and notice.document == "letter":
             return replace(notice, document="addendum")
+        if notice.document == "letter" and not self.enclosed:
+            return replace(notice, document="advance_notice")  # it points at a letter that is not here
         return notice
 
     def french(self) -> bool:
@@ -501,11 +513,15 @@ class _Reading:
         if message.part(segment, 2) == "RP":
             self.problems.append(Problem("document_elsewhere", "le document n'est pas dans le message"))
             return None
-        enclosed = _enclosed(segment, message)
-        if enclosed is None:
+        found = _enclosed(segment, message)
+        if found is None:
             self.problems.append(Problem("unreadable_document", "le document joint ne peut pas être décodé"))
             return None
-        content, words = enclosed
+        if self.enclosed >= enclosed.MAX_DOCUMENTS:
+            self.problems.append(formats.broken_package("trop de documents dans le message"))
+            return None
+        content, words = found
+        self.enclosed += 1
         start = content[:512].replace(b"\x00", b"").lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n")
         notice = None
         if xdm.looks_like_zip(content):
@@ -930,6 +946,19 @@ def _is_document(segment: Segment, message: _Message) -> bool:
     )
 
 
+def _typed(message: _Message) -> str:
+    """The letter of an MDM that was typed into the message, a line for each TX, or FT, of its OBX; "" for none."""
+    if message.kind != "MDM" or any(_is_document(one, message) for one in message.all("OBX")):
+        return ""
+    lines = [
+        message.plain(line.replace(f"{message.escape}.br{message.escape}", "\n"))
+        for one in message.all("OBX")
+        if message.part(one, 2) in ("TX", "FT") and not message.part(one, 3).startswith("CORPSMAIL")
+        for line in (one[5] if len(one) > 5 else "").split(message.repetition)
+    ]
+    return "\n".join(lines).strip()
+
+
 def _enclosed(segment: Segment, message: _Message) -> tuple[bytes, set[str]] | None:
     """The bytes of an ED and its words (type, subtype, encoding of table 0299); None for damage.
 
@@ -944,7 +973,8 @@ def _enclosed(segment: Segment, message: _Message) -> tuple[bytes, set[str]] | N
         elif "hex" in words:
             content = bytes.fromhex(payload)
         else:
-            content = message.plain(payload).encode("utf-8", "replace")
+            # Unpacked text says itself in which characters it is written: those it came in.
+            content = message.plain(payload).encode(message.codec, "replace")
     except ValueError:
         return None
     return (content, words) if content else None

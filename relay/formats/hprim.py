@@ -91,6 +91,12 @@ def read(content: bytes) -> Notice | None:
     return _joined(notices, problems)
 
 
+@never_raises("")
+def words(content: bytes) -> str:
+    """The file as text, whatever old character set it came in."""
+    return "\n".join(_lines(content))
+
+
 def _joined(notices: Sequence[Notice], problems: list[Problem]) -> Notice:
     """Several parts speak of one person only where nothing at all differs; a file of two letters is held whole."""
     for other in notices[1:]:
