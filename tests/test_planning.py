@@ -46,7 +46,7 @@ from relay.tokens import Tokens
 from rules import engine, language
 from tests import letters
 from tests.campaign import many
-from tests.letters import DUPONT, MARTIN, ODETTE
+from tests.letters import DUPONT, MARTIN, ODETTE, hl7
 
 GP = "dr.martin@medecin.mssante.fr"
 WARD = "secretariat.cardio@chr-exemple.mssante.fr"
@@ -1301,11 +1301,16 @@ def test_a_patient_who_objects_to_copies_gets_none_made():
     assert one(plan, Purpose.LETTER, f"rpps:{MARTIN.rpps}").state is DeliveryState.QUEUED
 
 
+def movement(arrival: Arrival) -> Arrival:
+    """The same discharge as the hospital's system tells it."""
+    notice = replace(arrival.notice, document="advance_notice", format="hl7v2")
+    document = reading.read_file("a03.hl7", hl7.adt())
+    return replace(arrival, document=document, recognised=replace(arrival.recognised, notice=notice))
+
+
 def notified(site: Site, at: datetime = AT) -> tuple[Plan, ThreadView]:
     """An event of the hospital's system, without any letter."""
-    arrival = arrive(site, letter(), at=at)
-    notice = replace(arrival.notice, document="advance_notice", format="hl7v2")
-    arrival = replace(arrival, recognised=replace(arrival.recognised, notice=notice))
+    arrival = movement(arrive(site, letter(), at=at))
     plan = planning.plan_notice(site, arrival, LINKED, at)
     return plan, sent(after(None, plan))
 
@@ -1350,9 +1355,7 @@ def test_the_letter_after_its_notice_is_followed_up_and_rings_once():
 def test_a_notice_that_comes_after_its_letter_is_kept_and_told_to_nobody():
     site = make_site()
     first, view = opened(site)
-    arrival = arrive(site, letter(subject="A03"), at=LATER)
-    notice = replace(arrival.notice, document="advance_notice", format="hl7v2")
-    late = replace(arrival, recognised=replace(arrival.recognised, notice=notice))
+    late = movement(arrive(site, letter(subject="A03"), at=LATER))
     plan = follows(site, first, view, late)
     assert plan.state is EnvelopeState.DECIDED
     assert not plan.deliveries

@@ -33,6 +33,7 @@ from relay.threads import Do
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from collections.abc import Set as AbstractSet
 
     from relay.wording import Mail
 
@@ -246,6 +247,20 @@ class Draft:
                 d for d in self.view.deliveries if d.state is DeliveryState.AMBIGUOUS and d.purpose in TELLING
             )
             self.news += [DeliveryNews(d.id, DeliveryState.CANCELLED, why) for d in twice]
+
+    def withdraw(self, gone: AbstractSet[str], stands: AbstractSet[str | None]) -> None:
+        """Take the copies of some arrivals back while the thread goes on with the others: the ward is told."""
+        copies = self.view.deliveries if self.view else ()
+        waiting = on_its_way(self.view) if self.view else ()
+        stopped = [d for d in waiting if d.envelope in gone and d.purpose in TELLING]
+        self.news += [DeliveryNews(d.id, DeliveryState.CANCELLED, Why.SUPERSEDED) for d in stopped]
+        if self.current.letter in gone:
+            left = [d for d in copies if d.purpose is Purpose.LETTER and d.envelope in stands]
+            latest = max(left, key=lambda d: (d.created_at, d.id), default=None)
+            if latest is not None and latest.envelope is not None:
+                self.take(threads.Step(replace(self.current, letter=latest.envelope)))
+        told = [d for d in self.had_letter() if d.envelope in gone]
+        self.tell_ward(self.site.words.ward_recalled(self.current.reference, len(stopped), len(told)))
 
     # ------------------------------------------------------------------------------------------- carrying out
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Final
 
-from relay import threads
+from relay import composing, threads
 from relay.errors import Refused
 from relay.model import (
     Ask,
@@ -69,6 +69,8 @@ if TYPE_CHECKING:
     from rules.engine import Decision
     from rules.language import RuleSet, Target
 
+NUMBERED: Final = frozenset({"cda", "hl7v2", "fhir", "notice"})
+"""Forms whose documents bear a number of their own: what another document names is known when it comes."""
 NOTICE: Final = "notice"
 FORMS: Final = ("cda", "hprim", "hl7v2", "fhir", "pdf", "text", NOTICE)
 """In which a stay may have been told: the formats of letters, and a notice without any."""
@@ -89,28 +91,63 @@ _ROOM: Final = 16_384
 
 
 def document_keys(arrival: Arrival) -> tuple[str, ...]:
-    """What a later arrival is compared with: this document, what it replaces, its stay in this form."""
+    """What a later arrival is compared with: this document, what it replaces, its stay in this form.
+
+    A retraction bears the name of what it takes back and is no document come again: it leaves no form either.
+    """
     notice = arrival.notice
-    gone = [f"void-{key}" for key in replaced_keys(notice)]
-    forms = [_form(key, _own_form(notice)) for key in _stays(arrival.stay)]
-    return tuple(dict.fromkeys((*own_documents(notice), *gone, *forms)))
+    gone = replaced_keys(notice)
+    marks = [*_own(notice), *(f"void-{key}" for key in gone)]
+    if notice.document != "retraction":
+        marks += [f"heir-{key}" for key in own_documents(notice) if gone]
+        marks += [_form(key, _own_form(arrival)) for key in _stays(arrival.stay)]
+    return tuple(dict.fromkeys(marks))
 
 
 def ask_of_notice(notice: Notice, stay: StayKeys | None, ask: Ask) -> Ask:
-    """`ask` with the document keys to look up: itself, whether it was withdrawn before it came, what it replaces, its
-    stay in any form."""
-    own = own_documents(notice)
+    """`ask` with the document keys to look up: itself, what it replaces or takes back, whether either was withdrawn
+    before and by what, its stay in any form."""
+    own, gone = own_documents(notice), replaced_keys(notice)
+    void = [f"void-{key}" for key in (*own, *gone)]
+    heirs = [f"heir-{key}" for key in gone]
     forms = [_form(key, form) for key in _stays(stay) for form in FORMS]
-    keys = (*ask.document_keys, *own, *(f"void-{key}" for key in own), *replaced_keys(notice), *forms)
+    keys = (*ask.document_keys, *own, *_own(notice), *gone, *void, *heirs, *forms)
     return replace(ask, document_keys=tuple(dict.fromkeys(keys)))
+
+
+def _own(notice: Notice) -> tuple[str, ...]:
+    """The keys by which this very document is known again."""
+    own = own_documents(notice)
+    if notice.document != "retraction":
+        return own
+    gone = replaced_keys(notice)
+    return (*(key for key in own if key.startswith("doc-") and key not in gone), *(f"back-{k}" for k in gone))
 
 
 def _stays(stay: StayKeys | None) -> tuple[str, ...]:
     return tuple(key for key in (stay.number, stay.day) if key) if stay else ()
 
 
-def _own_form(notice: Notice) -> str:
-    return NOTICE if notice.document == "advance_notice" else notice.format or ""
+def _own_form(arrival: Arrival) -> str:
+    return NOTICE if is_notice(arrival) else arrival.notice.format or ""
+
+
+def is_notice(arrival: Arrival) -> bool:
+    """A discharge told before its letter: in a ward's words, or by a movement that encloses no document."""
+    notice = arrival.notice
+    if notice.document != "advance_notice":
+        return False
+    return notice.format not in ("hl7v2", "fhir") or not composing.hand_on(arrival.document).is_letter
+
+
+def _forms(arrival: Arrival, context: Context) -> frozenset[str]:
+    """In which forms the stay was told before."""
+    return frozenset(
+        form
+        for key in _stays(arrival.stay)
+        for form in FORMS
+        if context.documents.get(_form(key, form)) not in (None, arrival.envelope.id)
+    )
 
 
 def _form(stay: str, form: str) -> str:
@@ -219,13 +256,16 @@ def plan_notice(
         )
     if stay_of_another(arrival, context) and not ends:
         return plan_hold(site, arrival, context, Why.STAY_OF_ANOTHER, at)
-    if decision.action == "file" or _withdrawn(arrival, context):
-        why = Why(decision.why) if decision.action == "file" else Why.SUPERSEDED
-        return _filed(site, arrival, view, why, at, ends, by)
+    if decision.action == "file":
+        return _filed(site, arrival, view, Why(decision.why), at, ends, by)
+    if _withdrawn(arrival, context):
+        if notice.document != "retraction" and notice.replaces:  # what it replaced goes with it
+            return _retracted(site, arrival, context, view, at, ends, by, why=Why.SUPERSEDED)
+        return _filed(site, arrival, view, Why.SUPERSEDED, at, ends, by)
     if notice.document == "retraction":
         if view is None and not ends and _names_known(arrival, context):
             return plan_hold(site, arrival, context, Why.UNCLEAR, at)
-        return _retracted(site, arrival, view, at, ends, by)
+        return _retracted(site, arrival, context, view, at, ends, by)
     if view is not None and _refused_by(view, arrival) and not _person_insists(arrival):
         return plan_hold(site, arrival, context, Why.GP_REFUSED, at)
     writer = _Writer(site, site.rules, arrival, context, at, view, ends=ends, by=by)
@@ -234,9 +274,7 @@ def plan_notice(
 
 def _same_document(arrival: Arrival, context: Context) -> bool:
     """The same document came before in another mail. A new version of it is a new document."""
-    return any(
-        context.documents.get(key) not in (None, arrival.envelope.id) for key in own_documents(arrival.notice)
-    )
+    return any(context.documents.get(key) not in (None, arrival.envelope.id) for key in _own(arrival.notice))
 
 
 def _undone(view: ThreadView) -> Why | None:
@@ -270,9 +308,17 @@ def _names_known(arrival: Arrival, context: Context) -> bool:
 
 
 def _withdrawn(arrival: Arrival, context: Context) -> bool:
-    """Its replacement or retraction arrived first."""
-    keys = [f"void-{key}" for key in own_documents(arrival.notice)]
-    return any(context.documents.get(key) not in (None, arrival.envelope.id) for key in keys)
+    """Its replacement or retraction arrived first; what a retraction names was replaced or taken back already."""
+    notice = arrival.notice
+    if notice.document == "retraction" and _of_movement(notice):
+        return False  # a discharge that was changed before can be cancelled all the same
+    named = replaced_keys(notice) if notice.document == "retraction" else own_documents(notice)
+    return any(context.documents.get(f"void-{key}") not in (None, arrival.envelope.id) for key in named)
+
+
+def _of_movement(notice: Notice) -> bool:
+    """Whether a retraction takes back the discharge itself, and no document of it."""
+    return not replaced_keys(notice) or (notice.format == "hl7v2" and notice.code is None)
 
 
 def _desk(site: Site, decision: Decision) -> str | None:
@@ -368,21 +414,75 @@ def _filed(
     )
 
 
+def _sent_letters(view: ThreadView) -> tuple[Delivery, ...]:
+    """Copies of letters and notices that left, or will."""
+    return tuple(
+        d for d in view.deliveries if d.purpose is Purpose.LETTER and d.state is not DeliveryState.CANCELLED
+    )
+
+
+def _meant(arrival: Arrival, context: Context, view: ThreadView) -> frozenset[str] | None:
+    """The envelopes of the thread that a retraction or replacement names; None: all of the stay, whatever came.
+
+    Empty where it names a document that never came: it is known when it does.
+    """
+    named = replaced_keys(arrival.notice)
+    found = frozenset(context.documents[key] for key in named if key in context.documents)
+    if arrival.notice.document == "retraction" and _of_movement(arrival.notice):
+        return None
+    here = {view.thread.letter, *(d.envelope for d in _sent_letters(view))}
+    if not found:
+        # A letter without a number of its own may be the one that is meant: there is but one stay.
+        return None if not named or not _forms(arrival, context) <= NUMBERED else frozenset()
+    heirs = [context.documents.get(f"heir-{key}") for key in named]
+    if any(heirs):  # what it replaced was gone before
+        last = max((d.created_at for d in _sent_letters(view) if d.envelope in found), default=None)
+        found |= {d.envelope for d in _sent_letters(view) if d.envelope and last and d.created_at < last}
+    return found & here
+
+
 def _retracted(
-    site: Site, arrival: Arrival, view: ThreadView | None, at: datetime, ends: tuple[str, ...], by: str
+    site: Site,
+    arrival: Arrival,
+    context: Context,
+    view: ThreadView | None,
+    at: datetime,
+    ends: tuple[str, ...],
+    by: str,
+    *,
+    why: Why = Why.RULE,
 ) -> Plan:
-    """The hospital withdraws a document: those who got it are told; one that never came is remembered."""
-    base = _filed(site, arrival, view, Why.RULE, at, ends, by)
+    """The hospital withdraws a document: those who got it are told; one that never came is remembered.
+
+    The thread ends with its last letter; while another stands, only the one that is named goes.
+    """
+    base = _filed(site, arrival, view, why, at, ends, by)
     if view is None:
         return base
+    gone = _meant(arrival, context, view)
+    if gone is not None and not gone:
+        return base
+    notices = {context.documents.get(_form(key, NOTICE)) for key in _stays(arrival.stay)}
+    stands = {d.envelope for d in _sent_letters(view)} - notices - (gone or set())
     draft = Draft(site, at, arrival.envelope.id, view, actor=by)
-    event = Event(Happening.RETRACTED)
-    step = threads.advance(view.thread, event, at, view.timers)
-    draft.take(step)
-    draft.carry_out(replace(step, why=Why.SUPERSEDED), event)
-    for ordinal, letter in enumerate(draft.had_letter()):
+    if gone is None or not stands:
+        event = Event(Happening.RETRACTED)
+        step = threads.advance(view.thread, event, at, view.timers)
+        draft.take(step)
+        draft.carry_out(replace(step, why=Why.SUPERSEDED), event)
+        told = draft.had_letter()
+    else:
+        told = tuple(d for d in draft.had_letter() if d.envelope in gone)
+        draft.withdraw(gone, stands)
+    for ordinal, letter in enumerate(told):
         part = Participant(letter.to, letter.address, draft.name(letter.to))
-        draft.mail(part, Purpose.RECALL, site.words.retracted(view.thread.reference), ordinal=ordinal)
+        draft.mail(
+            part,
+            Purpose.RECALL,
+            site.words.retracted(view.thread.reference),
+            ordinal=ordinal,
+            answers=letter.message_id,
+        )
     made = draft.plan()
     return replace(
         made,
@@ -541,6 +641,8 @@ def plan_still_held(
 
 def _size(arrival: Arrival) -> int:
     """Bytes the letter will have on the wire, at most."""
+    if arrival.notice.format in ("hl7v2", "fhir"):  # what they enclose leaves, not what is around it
+        return composing.hand_on(arrival.document).size + _ROOM
     raw = len(arrival.envelope.raw)
     return (raw if arrival.document.is_mail else raw * 138 // 100) + _ROOM
 
@@ -680,26 +782,18 @@ class _Writer:
         notice, view = self.arrival.notice, self.view
         if view is None:
             return ""
-        if notice.document == "replacement" or (notice.replaces and notice.document == "letter"):
+        letters = _sent_letters(view)
+        known, own = _forms(self.arrival, self.context), _own_form(self.arrival)
+        replaces = notice.document == "replacement" or (notice.replaces and notice.document == "letter")
+        meant = _meant(self.arrival, self.context, view) if replaces else frozenset()
+        if replaces and letters and (meant is None or meant):
             return "replacement"
-        if notice.document == "addendum":
-            return "addendum"
-        letters = [
-            d
-            for d in view.deliveries
-            if d.purpose is Purpose.LETTER and d.state is not DeliveryState.CANCELLED
-        ]
-        if not letters:
-            return "letter"
-        known = {
-            form
-            for key in _stays(self.arrival.stay)
-            for form in FORMS
-            if self.context.documents.get(_form(key, form)) not in (None, self.arrival.envelope.id)
-        }
-        own = _own_form(notice)
+        if not letters or view.thread.closed_reason == Why.SUPERSEDED.value:
+            return "letter"  # nothing was told, or all that was told has been taken back
         if own == NOTICE:
-            return "same"
+            return "addendum" if self._has_document else "same"
+        if replaces or notice.document == "addendum":
+            return "letter" if known <= {NOTICE} else "addendum"
         if known == {NOTICE}:
             return "letter"
         return "same" if known and own not in known else "addendum"
@@ -859,7 +953,7 @@ class _Writer:
             raise _CannotSend(problem)
         self._joins(person, person.address, copy=copy)
         words, purpose, extra = self._words(carries, person, follows, copy=copy)
-        full = carries == "document" and self._has_document
+        full = carries == "document" and (self._has_document or bool(self._handed.words.strip()))
         thread = self.thread
         made = mail(
             site,
@@ -893,10 +987,14 @@ class _Writer:
             return Why.TOO_LARGE
         return None
 
-    @property
+    @cached_property
+    def _handed(self) -> composing.HandedOn:
+        return composing.hand_on(self.arrival.document)
+
+    @cached_property
     def _has_document(self) -> bool:
-        """Whether there is anything to carry: an event of the hospital's system may come without a letter."""
-        return self.arrival.notice.document != "advance_notice"
+        """Whether there is anything to read: an event of the hospital's system may come without a letter."""
+        return self.arrival.notice.document != "advance_notice" or self._handed.is_letter
 
     def _words(
         self, carries: str, person: Recipient, follows: str, *, copy: bool
@@ -907,7 +1005,7 @@ class _Writer:
         name, phone = (ward.name, ward.phone) if ward else ("", None)
         if carries == "pointer":
             return words.pointer(reference), Purpose.ALERT, ()
-        if carries == "notice" or not self._has_document:
+        if carries == "notice" or (follows in ("", "letter") and is_notice(arrival)):
             text = (
                 words.copy(reference, name, phone)
                 if copy
