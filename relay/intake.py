@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from relay import crash, log, metrics, planning, reading, recognition, resolution
 from relay.errors import NotFound, Refused, RelaisError, Stale, Unavailable
-from relay.formats import replies
+from relay.formats import replies, words
 from relay.model import (
     Ask,
     AuditEvent,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from relay.config import AdapterTable
     from relay.directory import Lookups
     from relay.planning import Site
-    from relay.ports import Clock, Inbox, Opener
+    from relay.ports import Clock, Inbox, Opened, Opener
     from relay.reading import Document
     from relay.store import Store
 
@@ -54,7 +54,9 @@ Answer = TypeVar("Answer")
 
 SLOW = 256 * 1024
 """Bytes; reading more than this leaves the event loop."""
-_NO_LINE_MENDS = frozenset({Why.TWO_PATIENTS, Why.BROKEN_PACKAGE, Why.AUTHENTICATION_FAILED})
+_NO_LINE_MENDS = frozenset(
+    {Why.TWO_PATIENTS, Why.BROKEN_PACKAGE, Why.AUTHENTICATION_FAILED, *recognition.SEALED}
+)
 TRIES = 5
 """How often a decision is made again when somebody changed its thread meanwhile."""
 _PDF_MAY_BE_INSIDE = (b"%PDF-", b"JVBERi0", b"json", b"JSON")
@@ -67,7 +69,7 @@ class _Letter:
 
     envelope: Envelope
     document: Document | None = None
-    signed: bool | None = None
+    opened: Opened | None = None  # what its S/MIME layers hold; None: nobody looked
     recognised: Recognised | None = None
     registrations: tuple[Registration, ...] = ()
     resolution: Resolution | None = None
@@ -76,9 +78,9 @@ class _Letter:
     correction: Correction | None = None
     fingerprint: str | None = None
     chosen_patient: Registration | None = None
-
-
     mentions: tuple[str, object] | None = None  # digest of the rules that asked, and the fact
+
+
 class Intake:
     """Takes and decides what arrives at one node."""
 
@@ -89,12 +91,12 @@ class Intake:
         site: planning.SiteSource,
         clock: Clock,
         opener: Opener | None = None,
+        lookups: Lookups | None = None,
     ) -> None:
         self.store, self.inboxes, self.site, self.clock, self.opener = store, inboxes, site, clock, opener
-        lookups: Lookups | None = None,
+        self.lookups = lookups
 
     # ------------------------------------------------------------------------------------------------ taking
-        self.lookups = lookups
 
     async def catch_up(self) -> None:
         """Decide what was accepted and not decided when the last life ended."""
@@ -173,8 +175,8 @@ class Intake:
         try:
             raw = envelope.raw
             if self.opener is not None:
-                opened = await self.opener.open(raw)
-                raw, letter.signed = opened.raw, opened.signed
+                letter.opened = await self.opener.open(raw, envelope.received_at)
+                raw = letter.opened.raw
             if len(raw) > SLOW or any(mark in raw for mark in _PDF_MAY_BE_INSIDE):
                 await asyncio.to_thread(self._understand, letter, raw)
             else:
@@ -196,9 +198,11 @@ class Intake:
         mail = table is None or table.kind == "imap"
         document = reading.read(raw) if mail else reading.read_file(letter.envelope.ref, raw)
         letter.document = document
-        letter.fingerprint = reading.fingerprint(raw)
-        letter.recognised = recognition.recognise(
-            document, is_ours=_ours(site), timezone=site.settings.timezone
+        seal = letter.opened.why if letter.opened else None
+        # The good mail that follows a spoilt one is no duplicate of it: each is known by its own bytes then.
+        letter.fingerprint = reading.fingerprint(letter.envelope.raw if seal else raw)
+        letter.recognised = recognition.opened(
+            recognition.recognise(document, is_ours=_ours(site), timezone=site.settings.timezone), seal
         )
         if letter.correction is not None:
             fields = letter.correction.fields or {}
@@ -219,11 +223,11 @@ class Intake:
         found = await self.store.registrations(keys)
         numbers: dict[str, None] = {}
         names: dict[str, None] = {}
+        asked: dict[str, None] = {}  # of directories elsewhere: strangers' mail sends nobody there
         for letter, registrations in zip(notices, found, strict=True):
             letter.registrations = tuple(registrations)
             chosen = (letter.chosen_patient,) if letter.chosen_patient else ()
             asking = partial(
-        asked: dict[str, None] = {}  # of directories elsewhere: strangers' mail sends nobody there
                 resolution.professional_asks,
                 _notice(letter),
                 (*registrations, *chosen),
@@ -234,16 +238,16 @@ class Intake:
             numbers.update(dict.fromkeys(rpps))
             names.update(dict.fromkeys(families))
             if letter.correction and letter.correction.gp:
-                numbers[letter.correction.gp] = None
-        professionals = await self.store.professionals(list(numbers), list(names))
-        stated = [address for letter in notices if (address := _stated_address(letter))]
-        owners = await self.store.owners(stated) if stated else {}
                 rpps = (*rpps, letter.correction.gp)
-        known = {each.rpps: each for each in professionals}
+                numbers[letter.correction.gp] = None
             if letter.correction or _is_listed(site, letter):
                 asked.update(dict.fromkeys(rpps))
         if self.lookups is not None:
             await self.lookups.freshen(asked)
+        professionals = await self.store.professionals(list(numbers), list(names))
+        stated = [address for letter in notices if (address := _stated_address(letter))]
+        owners = await self.store.owners(stated) if stated else {}
+        known = {each.rpps: each for each in professionals}
         for letter in notices:
             self._surely(letter, partial(self._resolved, site, letter, professionals, owners))
             letter.arrival = self._surely(letter, partial(_arrival, site, letter, known))
@@ -379,8 +383,9 @@ class Intake:
                 return planning.plan_press(site, letter.envelope, event, context, now)
             if isinstance(event, Typed):
                 return planning.plan_typed(site, letter.envelope, event, context, now)
-            arrival = replace(self._decided(site, letter, context, now), draw=draw)
-            return await self._plan_mail(site, arrival, context, now), None
+            mentions = await self._mentions(site, letter)
+            arrival = replace(self._decided(site, letter, context, now, mentions), draw=draw)
+            return _traced(await self._plan_mail(site, arrival, context, now), letter.opened), None
         except Exception as error:  # noqa: BLE001 - a defect of ours sets one arrival aside, never stops the loop
             log.failure("arrival_not_planned", error, envelope=letter.envelope.id)
             return self._corrupt(letter.envelope), None
@@ -416,12 +421,26 @@ class Intake:
             return planning.plan_ignore(arrival, recognised.why or Why.NOT_A_NOTICE, now)
         return planning.plan_notice(site, arrival, context, now)
 
-    def _decided(self, site: Site, letter: _Letter, context: Context, now: datetime) -> Arrival:
+    async def _mentions(self, site: Site, letter: _Letter) -> object:
+        """The fact `mentions`, by the rules in force: letters are long and PDFs slow, so they are read elsewhere.
+
+        The words themselves are let go at once; a new rule set looks for its own.
+        """
+        rules, document = site.rules, letter.document
+        if rules is None or not rules.keywords or document is None or letter.resolution is None:
+            return frozenset[str]()
+        if letter.mentions is None or letter.mentions[0] != rules.digest:
+            letter.mentions = (rules.digest, await asyncio.to_thread(_mentioned, rules, document))
+        return letter.mentions[1]
+
+    def _decided(
+        self, site: Site, letter: _Letter, context: Context, now: datetime, mentions: object
+    ) -> Arrival:
         """The arrival with its facts and the rules' word, where it is a letter."""
         arrival = letter.arrival or _arrival(site, letter, {})
         if letter.resolution is None:
             return arrival
-        facts = _facts(site, letter, arrival.table, context, now)
+        facts = _facts(site, letter, arrival.table, context, now, mentions)
         decision = self._decide(site, letter, facts, now)
         return replace(arrival, facts=cast("language.Facts", facts), decision=decision)
 
@@ -528,7 +547,8 @@ class Intake:
             if draw:
                 hold = await self.store.hold(correction.hold)  # somebody may have settled it meanwhile
             (context,) = await self._contexts([(letter, self._ask(letter))])
-            arrival = replace(self._decided(site, letter, context, now), draw=draw)
+            mentions = await self._mentions(site, letter)
+            arrival = replace(self._decided(site, letter, context, now, mentions), draw=draw)
             if arrival.decision is None or arrival.decision.action != "send":
                 reason = arrival.decision.reason if arrival.decision else "no rules are in force"
                 raise Refused(f"it still cannot be sent: {reason}", reason=reason)
@@ -590,6 +610,11 @@ def _listed(table: AdapterTable | None, sender: str | None) -> bool:
     return sender is not None and any(fnmatchcase(sender, glob) for glob in table.senders)
 
 
+def _is_listed(site: Site, letter: _Letter) -> bool:
+    sender = letter.document.from_ if letter.document else None
+    return _listed(site.settings.adapters.get(letter.envelope.adapter), sender)
+
+
 def _arrival(site: Site, letter: _Letter, people: Mapping[str, Professional]) -> Arrival:
     """One mail as it was read; `people` are the professionals its lookups found."""
     assert letter.document is not None and letter.recognised is not None  # noqa: S101, PT018 - set by _read
@@ -610,11 +635,6 @@ def _arrival(site: Site, letter: _Letter, people: Mapping[str, Professional]) ->
         listed=_listed(table, letter.document.from_),
         released=letter.correction,
         people=people,
-def _is_listed(site: Site, letter: _Letter) -> bool:
-    sender = letter.document.from_ if letter.document else None
-    return _listed(site.settings.adapters.get(letter.envelope.adapter), sender)
-
-
     )
 
 
@@ -634,10 +654,23 @@ def _is_addressed_to_us(site: Site, arrival: Arrival) -> bool:
     )
 
 
+def _traced(plan: Plan, opened: Opened | None) -> Plan:
+    """The plan with a line of the trail that says what was undone and what the signature was worth."""
+    if opened is None or not opened.layers or plan.envelope is None:
+        return plan
+    worth = {True: "valid", False: "invalid", None: "unsigned"}[opened.signed]
+    if opened.signed is None and "signed" in opened.layers:
+        worth = "unvouched"
+    note = " ".join((*opened.layers, worth))
+    return replace(plan, audit=(*plan.audit, AuditEvent("relay", "opened", plan.envelope, opened.why, note)))
+
+
 def _set_aside(site: Site, arrival: Arrival) -> Why | None:
     """What holds an arrival whatever the rules say."""
     if arrival.envelope.flaw is not None:
         return arrival.envelope.flaw
+    if arrival.recognised.why in recognition.SEALED:
+        return arrival.recognised.why
     nobody_is_listed = arrival.ward is not None and arrival.table is not None and not arrival.table.senders
     if not arrival.listed and (arrival.recognised.outcome is not Outcome.OTHER or nobody_is_listed):
         return Why.UNLISTED_SENDER
@@ -649,8 +682,19 @@ def _set_aside(site: Site, arrival: Arrival) -> Why | None:
     return next((why for why in (Why.TWO_PATIENTS, Why.BROKEN_PACKAGE) if why.value in problems), None)
 
 
+def _mentioned(rules: language.RuleSet, document: Document) -> object:
+    """The names of the keyword groups found; unknown where a part of the letter could not be read."""
+    found = words.of(document)
+    return language.mentioned(rules, found.text) if found.whole else language.UNKNOWN
+
+
 def _facts(
-    site: Site, letter: _Letter, table: AdapterTable | None, context: Context, now: datetime
+    site: Site,
+    letter: _Letter,
+    table: AdapterTable | None,
+    context: Context,
+    now: datetime,
+    mentions: object,
 ) -> dict[str, object]:
     """The facts the rules match on (docs/rules.md)."""
     document = letter.document
@@ -665,13 +709,12 @@ def _facts(
     )
     boxes = {box.address.lower() for box in found.professional.mailboxes} if found.professional else set()
     addressed = not boxes.isdisjoint(document.to)
-    mentions = language.mentioned(site.rules, document.text) if site.rules else frozenset()
-    return resolution.facts(
+    found_facts = resolution.facts(
         _notice(letter),
         found,
         mailbox=letter.envelope.adapter,
         sender=document.from_ or "",
-        signed=letter.signed,
+        signed=letter.opened.signed if letter.opened else None,
         ward_name=ward.name if ward else "",
         ward_slug=ward.slug if ward else "",
         ward_unit=(ward.unit or "") if ward else "",
@@ -684,9 +727,9 @@ def _facts(
         timezone=site.settings.timezone,
         addressed=addressed,
         gp_away=away,
-        mentions=mentions,
         unknown=language.UNKNOWN,
     )
+    return {**found_facts, "mentions": mentions}
 
 
 def facts_of(name: str, raw: bytes, rules: language.RuleSet, now: datetime) -> language.Facts:
@@ -697,6 +740,7 @@ def facts_of(name: str, raw: bytes, rules: language.RuleSet, now: datetime) -> l
     found_facts = resolution.facts(
         recognised.notice, found, mailbox="", sender=document.from_ or "", signed=None, ward_name="",
         ward_slug="", ward_unit="", facility="", arrived=now, timezone=rules.timezone, addressed=False,
-        gp_away=False, mentions=language.mentioned(rules, document.text), unknown=language.UNKNOWN,
+        gp_away=False, unknown=language.UNKNOWN,
     )  # fmt: skip
-    return cast("language.Facts", found_facts)
+    mentions = _mentioned(rules, document) if rules.keywords else frozenset[str]()
+    return cast("language.Facts", {**found_facts, "mentions": mentions})
