@@ -127,13 +127,14 @@ def directories(settings: Settings, tools: Tools | None = None) -> dict[str, Dir
 
 def rules_site(settings: Settings) -> language.Site:
     """What a rule file may refer to."""
-    wards = frozenset(word for ward in settings.wards.values() for word in (ward.name, ward.slug))
+    spellings = tuple(frozenset((ward.name, ward.slug)) for ward in settings.wards.values())
     return language.Site(
         adapters={name: table.kind for name, table in settings.adapters.items()},
         desks={name: desk.sees for name, desk in settings.desks.items()},
         rotas=frozenset(settings.rotas),
-        wards=wards,
+        wards=frozenset[str]().union(*spellings),
         language=settings.language,
+        spellings=spellings,
     )
 
 

@@ -232,6 +232,7 @@ class FileReader(Reader):
             default=default,
             keywords=keywords,
             language="fr" if self.report.french else "en",
+            wards=self.site.spellings if self.site is not None else (),
             text=text,
         )
 

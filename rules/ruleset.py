@@ -40,7 +40,8 @@ SENDING_KINDS: Final = CHAT_KINDS | {"smtp", "memory"}
 class Site:
     """What the configuration knows, for a rule file to be checked against it.
 
-    `adapters`: name → kind; `desks`: name → what it sees; `wards`: names and slugs.
+    `adapters`: name → kind; `desks`: name → what it sees; `wards`: names and slugs, and `spellings` which of
+    them are one ward's.
     """
 
     adapters: Mapping[str, str] = field(default_factory=dict)
@@ -48,6 +49,7 @@ class Site:
     rotas: frozenset[str] = frozenset()
     wards: frozenset[str] = frozenset()
     language: str = "fr"
+    spellings: tuple[frozenset[str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +200,8 @@ class Default:
 class RuleSet:
     """A checked rule file. Immutable; two are never equal, `digest` (SHA-256 of the text) tells them apart.
 
-    `text` is the file itself, for findings that are told later to show their line.
+    `text` is the file itself, for findings that are told later to show their line; `wards` the spellings of
+    each ward of the site it was checked for.
     """
 
     version: int
@@ -214,6 +217,7 @@ class RuleSet:
     default: Default
     keywords: Mapping[str, Keyword]
     language: str = "fr"
+    wards: tuple[frozenset[str], ...] = ()
     text: str = field(default="", repr=False)
 
     def rule(self, name: str) -> Rule | Copy | None:
