@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -13,6 +13,7 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the page and nobody reads them
 
@@ -41,6 +42,27 @@ _oldest_waiting = Gauge(
     registry=REGISTRY,
 )
 
+
+class _Rules:
+    """Counts that the store keeps; a collector of their own because they do not begin at 0 with the process."""
+
+    def __init__(self) -> None:
+        self.counts: Mapping[str, Mapping[str, int]] = {}
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """One series for each rule and what it had to do with decisions."""
+        family = CounterMetricFamily(
+            "relay_rule_decisions", "Decisions that a rule had to do with, and how.", labels=["rule", "what"]
+        )
+        for rule, counts in self.counts.items():
+            for what, count in counts.items():
+                family.add_metric([rule, what], count)
+        yield family
+
+
+_rules = _Rules()
+REGISTRY.register(_rules)
+
 for _outcome in ("decided", "held", "ignored", "corrupt"):
     _envelopes.labels(_outcome)  # a counter that starts at 0 makes rates right from the first arrival
 
@@ -68,6 +90,11 @@ def adapter_up(adapter: str, up: bool) -> None:
 def ruleset_ok(ok: bool) -> None:
     """The rules on disk are, or are not, the ones in force."""
     _ruleset_ok.set(ok)
+
+
+def rules(counts: Mapping[str, Mapping[str, int]]) -> None:
+    """What the store counts for each rule: decided, undecided, copied, observed, passed."""
+    _rules.counts = counts
 
 
 def standing(threads: Mapping[str, int], oldest_waiting: float | None) -> None:

@@ -79,7 +79,9 @@ REASONS: Final[Mapping[Why, str]] = {
     Why.SIGNATURE_BROKEN: N_("la signature électronique ne correspond pas au contenu du message"),
     Why.SIGNATURE_WEAK: N_("la signature électronique emploie un procédé trop faible"),
     Why.SIGNATURE_UNTRUSTED: N_("la signature électronique n'émane pas d'une autorité de confiance"),
-    Why.SIGNATURE_EXPIRED: N_("le certificat de la signature électronique est hors de sa période de validité"),
+    Why.SIGNATURE_EXPIRED: N_(
+        "le certificat de la signature électronique est hors de sa période de validité"
+    ),
     Why.SIGNATURE_REVOKED: N_("le certificat de la signature électronique est révoqué"),
     Why.SIGNATURE_OF_ANOTHER: N_("la signature électronique n'est pas celle de l'expéditeur"),
     Why.SIGNATURE_UNCHECKED: N_("la signature électronique n'a pas pu être vérifiée"),
@@ -689,6 +691,30 @@ class Words:
                     first,
                 ]
             ),
+        )
+
+    def rules_waiting(self, first: str) -> Mail:
+        """The rule file on disk is sound and would take something away; `first` says what, in one line."""
+        return Mail(
+            self.say("Relais : règles en attente de votre accord"),
+            self._body(
+                [
+                    self.say(
+                        "Le fichier de règles a changé et retirerait un destinataire ou retiendrait des lettres ; les règles précédentes restent en vigueur."
+                    ),
+                    first,
+                    self.say(
+                        "Pour voir ce qui changerait : relay rules preview. Pour l'accepter : relay rules apply --accept."
+                    ),
+                ]
+            ),
+        )
+
+    def rules_mended(self) -> Mail:
+        """The rule file on disk is in force again."""
+        return Mail(
+            self.say("Relais : règles en ordre"),
+            self._body([self.say("Le fichier de règles est de nouveau celui qui est en vigueur.")]),
         )
 
     def corrupt(self, adapter: str, why: Why) -> Mail:

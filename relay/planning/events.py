@@ -655,6 +655,24 @@ def plan_admin(
     return Plan(at=at, deliveries=copies, audit=(AuditEvent("relay", f"adapter_{what}", adapter, reason),))
 
 
+def plan_rules(
+    site: Site, what: Literal["refused", "waiting", "mended"], first: str, seed: str, at: datetime
+) -> Plan | None:
+    """One mail to each admin about the rule file. The same `seed` gives the same mail: told twice, sent once.
+
+    `first` is the first error's line, or what would be taken away. None without admins or a mail adapter.
+    """
+    match what:
+        case "refused":
+            words = site.words.rules_refused(first)
+        case "waiting":
+            words = site.words.rules_waiting(first)
+        case "mended":
+            words = site.words.rules_mended()
+    copies = to_admins(site, words, at, seed=f"rules/{what}/{seed}")
+    return Plan(at=at, deliveries=copies) if copies else None
+
+
 def to_admins(site: Site, words: Mail, at: datetime, *, seed: str) -> tuple[Delivery, ...]:
     """The same mail to each admin."""
     thread = thread_id("admin", seed)
