@@ -6,6 +6,7 @@ Specification: docs/rules.md. A file becomes a `RuleSet`, or findings that each 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 from rules.facts import (
     FIELDS,
@@ -21,7 +22,7 @@ from rules.facts import (
 from rules.keywords import mentioned
 from rules.reading import FileReader
 from rules.ruleset import Copy, Default, Followup, Rule, RuleSet, Site, Step, Target, Test, When
-from rules.source import Finding, RulesError, as_text, compose
+from rules.source import Finding, Report, RulesError, as_text, compose
 
 __all__ = [
     "FIELDS",
@@ -47,6 +48,7 @@ __all__ = [
     "facts_from_json",
     "load",
     "mentioned",
+    "observed_long",
 ]
 
 
@@ -66,3 +68,26 @@ def load(
     rules = FileReader(report, site).rule_set(root, file, hashlib.sha256(raw).hexdigest(), content)
     fatal = [f for f in report.findings if f.severity == "error" and not (explaining and f.code[1] == "2")]
     return (None if fatal else rules), report.findings
+
+
+def observed_long(
+    rules: RuleSet, seen: Mapping[str, tuple[int, int]], lang: str | None = None, *, days: int = 30
+) -> tuple[Finding, ...]:
+    """W302 for each rule or copy that has been in `mode: observe` for at least so many days.
+
+    `seen`: id → (whole days since it began to be observed, notices observed since then), from the store.
+    """
+    report = Report(rules.file, rules.text, lang or rules.language)
+    for entry in rules.every():
+        age, count = seen.get(entry.id, (0, 0))
+        if entry.mode == "observe" and age >= days:
+            french = f"{count} avis observé{'s' if count > 1 else ''}"
+            english = f"{count} notice{'' if count == 1 else 's'} observed"
+            report.tell(
+                "observed_long",
+                (entry.line, entry.column),
+                word=entry.id,
+                days=age,
+                count=(french, english),
+            )
+    return report.findings

@@ -108,11 +108,15 @@ class Reader:
 
     def unknown_key(self, key: Scalar, place: Place, keys: Sequence[str]) -> None:
         """E101, with the key that was probably meant."""
+        if self.report.full:  # guessing takes longer than reading
+            return
         guess = nearest(key.text, keys)
         self.tell("unknown_key", key, guess, word=shown(key.text), place=place, listed=", ".join(keys))
 
     def unknown_value(self, node: Scalar, of: str, values: Iterable[str]) -> None:
         """E102, with the values and the one that was probably meant."""
+        if self.report.full:  # guessing takes longer than reading
+            return
         values = list(values)
         guess = nearest(node.text, values)
         self.tell("unknown_value", node, guess, word=shown(node.text), of=of, listed=", ".join(values[:40]))
@@ -121,6 +125,8 @@ class Reader:
         self, node: Scalar, nouns: tuple[tuple[str, str], tuple[str, str]], names: Iterable[str]
     ) -> None:
         """E110; `nouns` is the noun for one and for many, each (French, English)."""
+        if self.report.full:
+            return
         names = list(names)
         self.tell(
             "undefined",
@@ -559,7 +565,9 @@ class FileReader(Reader):
             after, own = self._times(item, found, clock)
             remind = hand_to = None
             if ("remind" in found) == ("hand_to" in found):
-                self.tell("one_step", item)
+                # Neither beside an unknown key: that key was probably meant as one, and is told already.
+                if "remind" in found or whole(item, found):
+                    self.tell("one_step", item)
             elif "remind" in found:
                 named = self._target_name(found["remind"][1], "remind")
                 remind = named.text if named else None

@@ -27,12 +27,15 @@ _MAX_FINDINGS: Final = 200
 _WIDTH: Final = 100
 _LONG_LINE: Final = 2_000
 _BREAK: Final = re.compile(r"\r\n|\n|\r")
+_GAP: Final = re.compile(r"[ \t\r\n]+")
 # What no admin types on purpose: control characters, lone surrogates, line separators that editors do not
-# count, and the marks that make a line read otherwise than it is (Unicode TR36 §3.2).
+# count, marks without width, and those that make a line read otherwise than it is (Unicode TR36 §3.2).
 _HIDDEN: Final = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028\u2029\u202a-\u202e\u2060-\u2069"
+    "\ud800-\udfff\ufeff\ufffe\uffff]"
 )
-_TAB: Final = re.compile(r"^[ ]*(\t)(?=[^\r\n]*[^\s])", re.MULTILINE)
+# No-break spaces come with text pasted from a word processor; YAML takes them for letters.
+_TAB: Final = re.compile(r"^[ ]*([\t\xa0\u202f])(?=[^\r\n]*[^\s])", re.MULTILINE)
 # After a syntax error only what stands on its own is told of the part before it: a name or a key that is
 # missing there may stand behind the error.
 _SURE: Final = frozenset({"E101", "E102", "E104", "E107", "E113", "E120", "E130", "E131"})
@@ -204,7 +207,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 def shown(word: str) -> str:
     """A word as quoted in a message: on one line, short, and nothing in it that does not show."""
-    word = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(word[:500].split()))
+    word = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(_GAP.split(word[:500])))
     return word if len(word) <= 60 else word[:59] + "…"
 
 
@@ -242,7 +245,7 @@ def as_text(raw: str | bytes, file: str, lang: str = "fr") -> tuple[str, Report]
     for found in hidden:
         report.tell("hidden_character", _place(text, found.start()), name=f"U+{ord(found[0]):04X}")
     for found in islice(_TAB.finditer(text), _MAX_FINDINGS):
-        report.tell("tab", _place(text, found.start(1)))
+        report.tell("tab" if found[1] == "\t" else "no_break_space", _place(text, found.start(1)))
     return text, report
 
 
@@ -259,7 +262,7 @@ def compose(text: str, report: Report) -> Node | None:
     if report.unread:
         return None
     if report.failed:
-        text = _HIDDEN.sub(" ", _TAB.sub(lambda found: found[0].replace("\t", " "), text))
+        text = _HIDDEN.sub(" ", _TAB.sub(lambda found: " " * len(found[0]), text))
     stack: list[_Open] = []
     try:
         return _compose(text, report, stack)

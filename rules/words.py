@@ -124,6 +124,13 @@ WORDS: Final[Mapping[str, tuple[str, str, str, str, str]]] = {
         "La remplacer par des espaces.",
         "Replace it with spaces.",
     ),
+    "no_break_space": (
+        "E105",
+        "espace insécable en début de ligne.",
+        "a no-break space at the start of a line.",
+        "La remplacer par une espace ordinaire.",
+        "Replace it with an ordinary space.",
+    ),
     "syntax": (
         "E105",
         "YAML illisible ({problem}).",
@@ -485,6 +492,13 @@ WORDS: Final[Mapping[str, tuple[str, str, str, str, str]]] = {
         "La retirer.",
         "Remove it.",
     ),
+    "observed_long": (
+        "W302",
+        "« {word} » en `observe` depuis {days} j, {count} : promouvoir ou retirer.",
+        "“{word}” in `observe` for {days} days, {count}: promote or remove it.",
+        "Écrire `mode: on` si les avis observés étaient les bons, sinon retirer la règle.",
+        "Write `mode: on` if the notices observed were the right ones, else remove the rule.",
+    ),
     "no_case": (
         "E304",
         "« {word} » n'a aucun test (coverage: every-rule).",
@@ -660,6 +674,12 @@ CODES: Final[Mapping[str, tuple[str, str, str, str]]] = {
         "Unreachable default",
         "Les règles prennent toutes les lettres : le filet ne sert plus. Est-ce voulu ?",
         "The rules take every letter: the safety net is never used. Is that meant?",
+    ),
+    "W203": (
+        "Copie jamais faite",
+        "Copy never made",
+        "Partout où cette copie conviendrait, un plancher l'arrête : identité douteuse, opposition, médecin introuvable.",
+        "Wherever this copy would match a floor stops it: a doubtful identity, an objection, a GP not found.",
     ),
     "E203": (
         "Nom en double",

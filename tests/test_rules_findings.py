@@ -1,0 +1,484 @@
+"""What an admin is told: every finding at its exact place, all of a file in one pass, whatever the bytes."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rules import cases
+from rules.facts import FIELDS
+from rules.language import Finding, load, observed_long
+from rules.reading import RULE_KEYS, SECTIONS
+from rules.source import MAX_BYTES, RulesError
+from rules.words import DID_YOU_MEAN, PARSER, RE2_SAYS, WORDS
+from tests.campaign import many
+from tests.test_rules import DEFAULT, HEAD, SITE, WHOLE, findings_of, good
+
+CARET = "§"
+
+
+def marked(text: str) -> tuple[str, tuple[int, int]]:
+    """A text without its one §, and the line and column where that stood."""
+    before, _, after = text.partition(CARET)
+    assert CARET not in after
+    return before + after, (before.count("\n") + 1, len(before) - before.rfind("\n"))
+
+
+# What stands there (once), what is written instead with § where the caret must be, code and entry of words.
+PLACES = [
+    ("urgence", "identity: test", "§urgenc: test", "E101", "unknown_key"),
+    ("section", "rules:\n", "§rule:\n", "E101", "unknown_key"),
+    ("target key", "who: pharmacist", "§whom: pharmacist", "E101", "unknown_key"),
+    ("step key", "remind: gp_ping", "§remindd: gp_ping", "E101", "unknown_key"),
+    ("day", "mon-fri:", "§lun-ven:", "E101", "unknown_key"),
+    ("any in any", "{ identity: test }", "{ any: [ { §any: [ { age: 3 } ] } ] }", "E101", "too_nested"),
+    ("value", "identity: test", "identity: §testt", "E102", "unknown_value"),
+    ("third of a list", "identity: test", "identity: [test, doubtful, §sur]", "E102", "unknown_value"),
+    ("quoted value", "identity: test", 'identity: §"testt"', "E102", "unknown_value"),
+    ("zone", "Europe/Paris", "§Europe/Lutece", "E102", "unknown_zone"),
+    ("unknown", "identity: test", "identity: §unknown", "E102", "unknown_matched"),
+    ("number", "gte: 18", "gte: §dix-huit", "E102", "no_number"),
+    ("reserved name", "  garde:", "  §real: { who: nurse, via: mss, carries: pointer }\n  garde:", "E102", "reserved"),
+    ("no version", "version: 1\n", "§", "E103", "missing"),
+    ("no followup", "    send: [gp, gp_ping]\n    followup: standard\n", "    §send: [gp, gp_ping]\n", "E103", "missing"),
+    ("no table", "{ who: rota/garde, via: [matrix, mss], carries: pointer }", "§rota/garde", "E104", "no_table"),
+    ("no list", "also:\n  - id: copie\n    when: { event: discharge, mentions: chute }\n    copy: pharma\n", "also: §x\n", "E104", "no_list"),
+    ("empty list", "send: [gp, gp_ping]", "send: §[]", "E104", "empty_list"),
+    ("no word", "followup: standard", "followup: §[standard]", "E104", "no_word"),
+    ("no conditions", "{ identity: test }", "{ any: §{ identity: test } }", "E104", "no_conditions"),
+    ("no comparison", "identity: test", "identity: §{ gte: 3 }", "E104", "no_comparison"),
+    ("duration", "after: 1d", "after: §1 jour", "E104", "duration"),
+    ("date", "    followup: standard", "    followup: standard\n    from: §01/03/2026", "E104", "date"),
+    (
+        "dates",
+        "    followup: standard",
+        "    followup: standard\n    from: 2026-03-02\n    until: §2026-03-01",
+        "E104",
+        "dates_reversed",
+    ),
+    ("period", "holidays: closed }", "§2026-08-15..2026-08-01: closed }", "E104", "period"),
+    ("id", "id: autres", "id: §autres documents", "E104", "id_words"),
+    ("key", "gp: { who: registered_gp, via: [mss], carries: document }", "gp: { §[who]: x }", "E104", "key_no_word"),
+    ("tab", "    followup: standard", "  §\t  followup: standard", "E105", "tab"),
+    ("no-break space", "    followup: standard", "§\xa0   followup: standard", "E105", "no_break_space"),
+    ("no-break space in a key", "identity: test", "§identity\xa0: test", "E101", "unknown_key"),
+    ("unseen", "Patient de test", "Patient§\u202e de test", "E105", "hidden_character"),
+    ("unseen, escaped", '"Patient de test"', '§"Patient \\e[31m"', "E105", "hidden_character"),
+    ("bracket", "send: [gp, gp_ping]\n    followup:", "send: [gp, gp_ping\n    followup§:", "E105", "syntax"),
+    ("deep", "send: [gp, gp_ping]", "send: " + "[" * 13 + "§" + "[" * 9, "E105", "too_deep"),
+    ("anchor", "gp: { who", "gp: §&ici { who", "E106", "refused"),
+    ("tag", "version: 1", "version: §!!int 1", "E106", "refused"),
+    ("twice", "  garde:", "  §gp:", "E107", "key_twice"),
+    ("version", "version: 1", "version: §2", "E108", "version"),
+    ("when", "when: { identity: test }", "§when: {}", "E109", "when_empty"),
+    ("condition", "{ identity: test }", "{ any: [ { identity: test }, §{} ] }", "E109", "condition_empty"),
+    ("target", "send: [gp, gp_ping]", "send: [gp, §ping]", "E110", "undefined"),
+    ("clock", "clock: cabinet", "clock: §cabine", "E110", "undefined"),
+    ("desk", "hold: sorties\n", "hold: §gp\n", "E111", "no_desk"),
+    ("two actions", '    file: "Gardé', '    hold: sorties\n    reason: x\n    §file: "Gardé', "E112", "one_action"),
+    ("no action", '  - id: autres\n    when: { event: [admission, other] }\n    file: "Gardé avec le séjour"\n', "  - §id: autres\n    when: { event: [admission, other] }\n", "E112", "one_action"),
+    ("only send", "    file:", "    §grace: 5m\n    file:", "E112", "only_send"),
+    ("one step", "{ after: 1d, remind: gp_ping }", "§{ after: 1d, remind: gp_ping, hand_to: sorties }", "E112", "one_step"),
+    ("pattern", "identity: test", 'sender: { matches: §"a(b" }', "E113", "pattern"),
+    ("chat", "  gp: { who: registered_gp, via: [mss]", "  §gp: { who: registered_gp, via: [mss, matrix]", "E120", "chat_document"),
+    ("overlap", '"13:30-19:00"', '§"12:00-19:00"', "E130", "overlap"),
+    ("window", '"13:30-19:00"', "§13h30-19h", "E131", "window"),
+    ("never", 'nuit: { every-day: ["20:00-08:00"] }', "§nuit: { holidays: closed }", "E131", "never_open"),
+    ("ladder", "  standard:\n    await: seen\n    ack: { within: 2d, clock: cabinet }\n    ladder:\n      - { after: 1d, remind: gp_ping }\n      - { after: 3d, clock: real, hand_to: sorties }", "  §standard:\n    ladder:\n      - { after: 1d, remind: gp_ping }", "E140", "last_step"),
+    ("expires", "    ladder:", "    §ack_expires: 1d\n    ladder:", "E141", "reopens"),
+    ("files", "  - id: autres\n    when: { event: [admission, other] }", "  - §id: autres\n    when: { event: [admission, er_visit] }", "E142", "files_discharge"),
+    ("basis", "  pharma: { who: pharmacist, via: [mss], carries: document, basis: care_team }", "  §pharma: { who: pharmacist, via: [mss], carries: document }", "E143", "no_basis"),
+    ("id twice", "  - id: autres", "  - §id: sortie", "E203", "id_twice"),
+    ("former id twice", "    copy: pharma", "    was: [jadis, §tests]\n    copy: pharma", "E203", "id_twice"),
+    ("holidays", "subdiv: Moselle", 'subdiv: §"45"', "W301", "same_holidays"),
+    ("order", "after: 1d, remind: gp_ping }\n      - { after: 3d", "after: 5d, clock: real, remind: gp_ping }\n      - { after: §3d", "W306", "step_order"),
+]  # fmt: skip
+
+
+def edited(old: str, new: str) -> tuple[str, tuple[int, int]]:
+    assert WHOLE.count(old) == 1, old
+    return marked(WHOLE.replace(old, new))
+
+
+def is_entry(entry: str, finding: Finding, lang: str) -> bool:
+    """Whether a finding's words are those of an entry of the table, filled, or those of a guess."""
+    code, *texts = WORDS[entry]
+    guessed = DID_YOU_MEAN[lang == "en"][:10] in finding.message
+    for text, said in ((texts[lang == "en"], finding.message), (texts[2 + (lang == "en")], finding.fix)):
+        template = re.escape(text.replace("{{", "{").replace("}}", "}"))
+        pattern = re.sub(r"\\{\w+\\}", ".*", template)
+        if not re.match(pattern, said, re.DOTALL) and not (guessed and said is finding.fix):
+            return False
+    return code == finding.code
+
+
+def check_as_shown(finding: Finding, text: str, lang: str = "fr") -> None:
+    """The place, the line itself, a caret under the place, one fix."""
+    first, shown, caret, fix = finding.text(lang).split("\n")
+    assert first == f"routes.yaml:{finding.line}:{finding.column} {finding.code} {finding.message}"
+    line = text.split("\n")[finding.line - 1]
+    head = f"  {finding.line} | "
+    assert shown[len(head) :].replace("\ufffd", "") == re.sub("[\u202e]", "", line)
+    assert caret.index("^") == len(head) + finding.column - 1
+    assert fix == f"  {'Fix:' if lang == 'en' else 'Correction :'} {finding.fix}"
+    assert finding.fix
+
+
+@pytest.mark.parametrize("lang", ["fr", "en"])
+@pytest.mark.parametrize(("name", "old", "new", "code", "entry"), PLACES, ids=[each[0] for each in PLACES])
+def test_each_finding_stands_exactly_where_the_mistake_is(name, old, new, code, entry, lang):
+    text, place = edited(old, new)
+    (finding,) = findings_of(text, lang=lang)
+    assert (finding.code, finding.line, finding.column) == (code, *place)
+    assert is_entry(entry, finding, lang), finding
+    check_as_shown(finding, text, lang)
+
+
+CASE = "  - { name: x, given: { event: birth }, expect: { rule: default } }\n"
+IN_TESTS = [
+    ("tests:\n  - { name: x, given: { event: birth }, §expect: {} }\n", "E109", "expect_empty"),
+    ("tests:\n  - { name: x, at: §demain, given: { event: birth }, expect: { rule: default } }\n", "E104", "instant"),
+    (f"tests:\n{CASE}{CASE.replace('name: x', 'name: §x')}", "E203", "case_twice"),
+    (f"tests:\n{CASE.replace('- {', '- §{').replace('rule: default', 'rule: sortie')}", "T001", "case_failed"),
+    ("tests:\n  - §{ name: x, given: { event: birth } }\n", "E103", "missing"),
+    ("tests:\n  - { name: x, given: { event: birth }, expect: { rule: §sorti } }\n", "E110", "undefined"),
+    ("tests:\n  - { name: x, given: { event: §sortie }, expect: { rule: sortie } }\n", "E102", "unknown_value"),
+    (f"tests:\n{CASE}coverage: §all\n", "E102", "unknown_value"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("lang", ["fr", "en"])
+@pytest.mark.parametrize(("text", "code", "entry"), IN_TESTS)
+def test_a_mistake_among_the_tests_stands_where_it_is(text, code, entry, lang):
+    text, place = marked(text)
+    (finding,) = cases.run(good(WHOLE), text, "routes.yaml", lang).findings
+    assert (finding.code, finding.line, finding.column) == (code, *place)
+    assert is_entry(entry, finding, lang), finding
+    check_as_shown(finding, text, lang)
+
+
+def test_a_rule_without_a_case_is_shown_with_its_line_though_it_is_found_in_the_tests():
+    outcome = cases.run(good(WHOLE), f"tests:\n{CASE}coverage: every-rule\n", "routes.test.yaml")
+    assert {f.code for f in outcome.findings} == {"E304"}
+    for finding in outcome.findings:
+        check_as_shown(finding, WHOLE)
+        assert WHOLE.split("\n")[finding.line - 1][finding.column - 1 :].startswith("id: ")
+
+
+def test_a_rule_observed_for_long_is_told_at_its_id_with_the_figures():
+    text, place = marked(
+        WHOLE.replace("  - id: copie", "  - §id: copie").replace(
+            "copy: pharma", "copy: pharma\n    mode: observe"
+        )
+    )
+    rules = good(text)
+    assert observed_long(rules, {"copie": (29, 900)}) == ()
+    assert observed_long(rules, {"sortie": (90, 900)}) == ()
+    (finding,) = observed_long(rules, {"copie": (42, 311)})
+    assert (finding.code, finding.severity, finding.line, finding.column) == ("W302", "warning", *place)
+    assert finding.message == "« copie » en `observe` depuis 42 j, 311 avis observés : promouvoir ou retirer."
+    check_as_shown(finding, text)
+    (finding,) = observed_long(rules, {"copie": (30, 1)}, "en")
+    assert "for 30 days, 1 notice observed" in finding.message
+
+
+def test_no_words_wait_for_a_finding_that_is_never_told():
+    told = {each[-1] for each in (*PLACES, *IN_TESTS)} | {"observed_long"}
+    elsewhere = {
+        *("too_large", "not_utf8", "empty_file", "channel", "no_case", "no_case_but", "no_tests"),
+        *("covered", "contradicts", "default_dead", "floored"),
+    }
+    assert set(WORDS) == told | elsewhere
+
+
+# -- all of a file at once
+
+
+def places(text: str) -> tuple[str, list[tuple[int, int]]]:
+    """A text without its § marks, and every place where one stood, in order."""
+    first, *others = text.split(CARET)
+    found: list[tuple[int, int]] = []
+    for other in others:
+        found.append((first.count("\n") + 1, len(first) - first.rfind("\n")))
+        first += other
+    return first, found
+
+
+def test_every_mistake_of_a_file_is_told_in_one_pass_in_the_order_of_the_file():
+    text, expected = places(
+        """\
+version: 1
+timezone: §Europe/Pari
+hours:
+  nuit: { every-day: [§"20h"] }
+targets:
+  gp: { who: §medecin, via: [mss], carries: document }
+  §ping: { who: registered_gp, via: [telegram], carries: notice }
+  sorties: { who: desk/sorties, via: [mss], carries: document }
+followups:
+  §suite: { ladder: [ { after: 1h, remind: sorties } ] }
+rules:
+  - id: a
+    when: { event: §sortie, §urgncy: urgent }
+    send: [§gpp]
+    followup: §suit
+  - §id: a
+    when: { event: discharge }
+    hold: §gp
+    reason: x
+  - id: b
+    §when: {}
+    file: x
+also:
+  - id: §c d
+    when: { event: discharge }
+    copy: gp
+default: { hold: sorties, raison: x }
+""".replace("raison", "§raison")
+    )
+    found = findings_of(text)
+    assert [(f.line, f.column) for f in found] == expected, "\n".join(f.text() for f in found)
+
+
+def test_every_trick_of_yaml_in_a_file_is_told_in_one_pass():
+    text, expected = places(
+        "a: §&x 1\nb: §*x\nc: §!!str 1\nd:\n  §<<: §*x\n  e: §!y { f: §&z g }\nh: { §? [1] : 2 }\n§h: 3\n".replace(
+            "§? [", "? §["
+        )
+    )
+    assert [(f.line, f.column) for f in findings_of(text)] == expected
+
+
+def test_beside_an_anchor_or_a_tag_the_other_mistakes_are_told_as_well():
+    text, expected = places(
+        WHOLE.replace("gp: { who", "gp: §&ici { who").replace("identity: test", "identity: §tst")
+    )
+    assert [(f.line, f.column) for f in findings_of(text)] == expected
+
+
+def test_beside_tabs_and_unseen_characters_the_other_mistakes_are_told_as_well():
+    text, expected = places(
+        WHOLE.replace("Patient de test", "Patient§\u200b de§\u202e test")
+        .replace("    followup: standard", "  §\t followup: §standar")
+        .replace('    file: "Gardé', '  §\xa0 file: "Gardé§\x00')
+    )
+    assert [(f.line, f.column) for f in findings_of(text)] == expected
+
+
+def test_what_stands_before_a_syntax_error_is_checked_and_nothing_is_made_up_about_the_rest():
+    text, expected = places(
+        WHOLE.replace("subdiv: Moselle", "subdiv: §Mosele")
+        .replace("identity: test", "identity: §tst")
+        .replace("send: [gp, gp_ping]\n    followup:", "send: [gp, gp_ping\n    followup§:")
+    )
+    assert [(f.line, f.column) for f in findings_of(text)] == expected
+
+
+def test_a_file_in_another_encoding_is_told_where_and_its_other_mistakes_too():
+    text, expected = places(WHOLE.replace("tomb(é", "tomb(§é").replace("identity: test", "identity: §tst"))
+    found = load(text.encode("cp1252"), "routes.yaml")[1]
+    assert [(f.line, f.column) for f in found] == expected
+    assert [f.code for f in found] == ["E105", "E102"]
+
+
+# -- words about YAML and patterns
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: [b, c\n\nd: e\n", "virgule ou un crochet fermant `]` manque ; crochet ouvert l.1"),
+        ("a: {b: c\nd: e\n", "virgule ou une accolade fermante `}` manque ; accolade ouverte l.1"),
+        ("a: 'x\nb: c\n", "guillemet jamais fermé ; guillemet ouvert l.1"),
+        ("a: b: c\n", "deux-points inattendu"),
+        ("a:\n  - b\n c: d\n", "mauvais alignement"),
+        ("a: - b\n", "tiret inattendu"),
+        ("- a\nb: c\n", "un tiret était attendu"),
+        ("a: @b\n", "ne commence pas par ce caractère"),
+        ('a: "\\q"\n', "caractère inconnu"),
+        ("a: ]\n", "une valeur était attendue"),
+        ("a: b\nc\n", "un deux-points manque après la clé"),
+        ("a: |x\n b", "rien ne suit"),
+        ("a: *\n", "va entre guillemets"),
+        ("%FOO\na: 1\n", "structure incompréhensible"),
+    ],
+)
+def test_what_the_yaml_reader_says_is_said_in_words_an_admin_can_act_on(text, words):
+    told = [f for f in findings_of(text) if f.code == "E105"]
+    assert words in told[0].message
+    english = [f for f in findings_of(text, lang="en") if f.code == "E105"]
+    assert "did not find" not in english[0].message
+    assert len(PARSER) > 12
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [("a(b", "une parenthèse fermante manque : a(b"), ("[a", "crochet"), ("*a", "rien à répéter"), ("(?=a)", "RE2 n'a pas"),
+     ("a{1001}", "répétition"), ("a**", "deux répétitions"), ("[z-a]", "intervalle"), ("a)", "de trop"), ("b" * 1001, "plus de 1000")],
+)  # fmt: skip
+def test_what_is_wrong_with_an_expression_is_said_in_french(pattern, words):
+    text = WHOLE.replace("identity: test", f"sender: {{ matches: '{pattern}' }}")
+    (finding,) = findings_of(text)
+    assert words in finding.message
+    assert len(RE2_SAYS) > 8
+
+
+# -- what a terminal shows
+
+
+def test_a_long_line_is_shown_around_the_place():
+    text = WHOLE.replace("identity: test", f"sender: [{', '.join('a@b' for _ in range(120))}], identity: tst")
+    (finding,) = findings_of(text)
+    _, shown, caret, _ = finding.text().split("\n")
+    assert len(shown) < 230
+    assert shown[caret.index("^") :].startswith("tst")
+
+
+def test_nothing_a_terminal_would_obey_is_ever_printed():
+    for text in (
+        WHOLE.replace("Patient de test", "Patient \x1b[2J\x07"),
+        WHOLE.replace("identity: test", 'identity: "\\e[2Jtest"'),
+        WHOLE.replace("  garde:", '  "\\e[2J":'),
+        WHOLE.replace("id: autres", 'id: "\\u202eautres"'),
+        "\x1b[31m: \x9b1\n",
+    ):
+        found = findings_of(text)
+        assert found
+        for finding in found:
+            assert all(c.isprintable() or c == "\n" for c in finding.text()), finding
+
+
+def test_the_error_raised_for_a_bad_file_is_one_printable_line():
+    error = RulesError(findings_of(WHOLE.replace("identity: test", 'identity: "a\\nb\\e"')))
+    assert "\n" not in str(error)
+    assert str(error).isprintable()
+
+
+# -- hostile files end soon
+
+
+def big(line: str) -> str:
+    return line * ((MAX_BYTES - 2_000) // len(line))
+
+
+HOSTILE = {
+    "10 MB": b"a" * 10_000_000,
+    "10 MB of rules": (WHOLE * 9_000).encode()[:10_000_000],
+    "aliases": big("- *a\n"),
+    "anchors": big("- &a b\n"),
+    "brackets": big("["),
+    "braces": big("{"),
+    "nested keys": big("a: "),
+    "dashes": big("- "),
+    "keys": "".join(f"k{n}: 1\n" for n in range(90_000)),
+    "one key": big("k: 1\n"),
+    "tabs": big("\t\n"),
+    "indented tabs": big(" \tx\n"),
+    "unseen": big("\x00"),
+    "blank lines": big("\n"),
+    "one line": big("x"),
+    "one long key": "? " + big("x"),
+    "quotes": '"' + big("\\n"),
+    "comments": big("# x\n"),
+    "unknown targets": HEAD + "rules:\n" + "".join(
+        f"  - {{ id: r{n}, when: {{ event: death }}, send: [x{n}], followup: none }}\n" for n in range(13_000)
+    ) + DEFAULT,
+    "many targets": "version: 1\ntargets:\n" + "".join(
+        f"  t{n}: {{ who: nurse, via: [mss], carries: pointer }}\n" for n in range(12_000)
+    ) + "rules:\n" + "".join(f"  - {{ id: r{n}, when: {{ event: death }}, send: [u{n}], followup: none }}\n" for n in range(2_000)),
+    "many windows": HEAD.replace('"20:00-08:00"', ", ".join(['"01:00-02:00"'] * 30_000)) + DEFAULT,
+    "many words": HEAD.replace("chute: [chute", "chute: [" + ", ".join(f"mot{n}" for n in range(60_000))) + DEFAULT,
+    "many values": WHOLE.replace("identity: test", "ward: [" + ", ".join(f"s{n}" for n in range(90_000)) + "]"),
+    "many exceptions": HEAD.replace("holidays: closed }", ", ".join(f"20{n:02}-01-01..20{n:02}-12-31: closed" for n in range(99)) + " }") + DEFAULT,
+    "many conditions": WHOLE.replace("{ identity: test }", "{ any: [" + ", ".join(["{ age: 3 }"] * 60_000) + "] }"),
+    "bad bytes": b"\xff" * 900_000,
+    "utf-16": WHOLE.encode("utf-16"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_is_answered_within_seconds(name):
+    raw = HOSTILE[name]
+    started = time.process_time()
+    _, findings = load(raw, "routes.yaml", SITE)
+    assert time.process_time() - started < 5
+    assert len(findings) <= 200
+    assert sum(len(f.text()) for f in findings) < 400_000
+
+
+# -- fuzz
+
+
+WORD = st.sampled_from(
+    [*SECTIONS, *RULE_KEYS, *FIELDS, "who", "via", "carries", "await", "ack", "ladder", "after", "remind", "hand_to",
+     "within", "clock", "any", "all", "unless", "during", "gte", "matches", "mon-fri", "every-day", "2026-01-01", "hold",
+     "registered_gp", "desk/sorties", "rota/x", "document", "pointer", "mss", "telegram", "none", "real", "default",
+     "1", "2d", "1h", "-1", "", "~", "unknown", "yes", "no", "08:00-12:00", "20:00-08:00", "FR", "Moselle", "é", "((",
+     "discharge", "urgent", "sorties", "gp", "2026-01-01..2027-01-01", "tests", "given", "expect", "coverage", "name"]
+)  # fmt: skip
+TREE = st.recursive(
+    WORD,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.lists(st.tuples(WORD, inner), max_size=5).map(lambda pairs: {"pairs": pairs})
+    ),
+    max_leaves=40,
+)
+
+
+def as_yaml(tree: object) -> str:
+    if isinstance(tree, list):
+        return "[" + ", ".join(map(as_yaml, tree)) + "]"
+    if isinstance(tree, dict):
+        return "{" + ", ".join(f'"{key}": {as_yaml(value)}' for key, value in tree["pairs"]) + "}"
+    return f"'{tree}'" if tree == "" else str(tree)
+
+
+def check_findings(text: str, findings: tuple[Finding, ...]) -> None:
+    lines = re.split("\r\n|\n|\r", text)
+    for finding in findings:
+        assert 1 <= finding.line <= len(lines)
+        assert 1 <= finding.column <= len(lines[finding.line - 1]) + 1
+        assert finding.message
+        assert finding.fix
+        assert finding.text().isprintable() or "\n" in finding.text()
+
+
+@settings(max_examples=many(250), deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(SECTIONS), TREE), max_size=8), st.sampled_from(["fr", "en"]))
+def test_any_tree_of_the_language_s_own_words_ends_in_rules_or_in_findings(sections, lang):
+    text = "version: 1\n" + "".join(f"{name}: {as_yaml(tree)}\n" for name, tree in sections)
+    rules, findings = load(text, "routes.yaml", SITE, lang)
+    assert (rules is None) == any(f.severity == "error" for f in findings)
+    check_findings(text, findings)
+
+
+@settings(max_examples=many(100), deadline=None)
+@given(TREE, TREE)
+def test_any_tree_among_good_sections_ends_in_rules_or_in_findings(when, value):
+    text = f"{HEAD}rules:\n  - id: r\n    when: {as_yaml(when)}\n    send: {as_yaml(value)}\n    followup: none\n{DEFAULT}"
+    rules, findings = load(text, "routes.yaml", SITE)
+    assert (rules is None) == any(f.severity == "error" for f in findings)
+    check_findings(text, findings)
+
+
+@settings(max_examples=many(100), deadline=None)
+@given(TREE)
+def test_any_tree_as_a_test_file_ends_in_cases_or_in_findings(tree):
+    outcome = cases.run(RULES, f"tests: {as_yaml(tree)}\n", "routes.test.yaml")
+    assert outcome.ok or outcome.findings
+
+
+@settings(max_examples=many(100), deadline=None)
+@given(st.binary(max_size=400))
+def test_any_bytes_as_a_test_file_are_told_and_never_crash(raw):
+    outcome = cases.run(RULES, raw, "routes.test.yaml")
+    assert not outcome.ok
+    assert outcome.findings
+
+
+RULES = good(WHOLE)
