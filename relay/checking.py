@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 import stat
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from cryptography import x509
 
-from relay import daemon
+from relay import daemon, ruling
 from relay.clock import SystemClock
 from relay.errors import RelaisError, Unavailable, Verdict
 from relay.ports import Tools
@@ -50,6 +51,7 @@ async def examine(settings: Settings, *, online: bool = False) -> list[Found]:
     found += _adapters(settings)
     found += watched(settings)
     found += _certificates(settings)
+    found += sealing(settings, datetime.now(UTC))
     found += _keys(settings)
     found += await _database_and_rules(settings)
     found += _clock()
@@ -136,6 +138,24 @@ def _certificates(settings: Settings) -> Iterator[Found]:
                 yield Found(title, "error", "certificate and key are no pair, or the key is locked")
 
 
+def sealing(settings: Settings, at: datetime) -> Iterator[Found]:
+    """The files of [smime]: what others encrypt to, and lists that a signature cannot be checked without."""
+    daemon.opener(settings)
+    if isinstance(file := settings.smime.get("certificate"), str):
+        ours = x509.load_pem_x509_certificates(Path(file).read_bytes())
+        yield _lasting("certificate smime", max(ours, key=_ends), at)
+    if isinstance(file := settings.smime.get("crl"), str):
+        marks = re.findall(
+            rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", Path(file).read_bytes(), re.DOTALL
+        )
+        ends = [end for each in marks if (end := x509.load_pem_x509_crl(each).next_update_utc)]
+        if ends and min(ends) < at:
+            text = f"one expired on {min(ends):%Y-%m-%d}: every signature is held until it is renewed"
+            yield Found("revocation lists smime", "error", text)
+        else:
+            yield Found("revocation lists smime", "ok", f"{len(marks)} of them")
+
+
 def _no_prompt() -> str:
     """OpenSSL would ask the terminal for a key's password."""
     return ""
@@ -145,8 +165,8 @@ def _ends(certificate: x509.Certificate) -> datetime:
     return certificate.not_valid_after_utc
 
 
-def _lasting(title: str, certificate: x509.Certificate) -> Found:
-    left = _ends(certificate) - datetime.now(UTC)
+def _lasting(title: str, certificate: x509.Certificate, at: datetime | None = None) -> Found:
+    left = _ends(certificate) - (at or datetime.now(UTC))
     if left < timedelta(0):
         return Found(title, "error", f"expired on {_ends(certificate):%Y-%m-%d}")
     if left < WARN_BEFORE:
@@ -195,7 +215,7 @@ def _rules(settings: Settings) -> list[Found]:
         text = file.read_bytes()
     except OSError as error:
         return [Found("rules", "error", f"{file} cannot be read ({type(error).__name__})")]
-    rules, findings = language.load(text, str(file), daemon.rules_site(settings), settings.language)
+    rules, findings = language.load(text, str(file), ruling.rules_site(settings), settings.language)
     beside = Path(cases.tests_beside(str(file)))
     if rules is not None and beside.exists():
         findings = (*findings, *cases.run(rules, beside.read_bytes(), str(beside)).findings)

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import importlib
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 import uvicorn
@@ -31,6 +30,7 @@ from relay.intake import Intake
 from relay.model import Why
 from relay.ports import Adapter, Clock, Directory, Inbox, Limits, Sender, Tools
 from relay.registers import BadLine, Duty
+from relay.ruling import Ruling
 from relay.schedule import Schedule
 from relay.store import Store
 from relay.vault import FileKeyRing, Vault
@@ -125,74 +125,6 @@ def directories(settings: Settings, tools: Tools | None = None) -> dict[str, Dir
     return found
 
 
-def rules_site(settings: Settings) -> language.Site:
-    """What a rule file may refer to."""
-    spellings = tuple(frozenset((ward.name, ward.slug)) for ward in settings.wards.values())
-    return language.Site(
-        adapters={name: table.kind for name, table in settings.adapters.items()},
-        desks={name: desk.sees for name, desk in settings.desks.items()},
-        rotas=frozenset(settings.rotas),
-        wards=frozenset[str]().union(*spellings),
-        language=settings.language,
-        spellings=spellings,
-    )
-
-
-async def rules_in_force(settings: Settings, store: Store, by: str = "relay") -> language.RuleSet | None:
-    """The rule set to run: the file when it checks and its tests pass, else the last good one, else None.
-
-    With None everything is held. The text that was good is kept in the store.
-    """
-    from rules import cases
-
-    site = rules_site(settings)
-    file = settings.rules
-    text = await asyncio.to_thread(_text, file)
-    active = await store.rules_active()
-    if text is not None:
-        rules, findings = language.load(text, str(file), site, lang=settings.language)
-        if rules is not None:
-            beside = cases.tests_beside(str(file))
-            tests = await asyncio.to_thread(_text, Path(beside))
-            if tests is not None:
-                findings = (*findings, *cases.run(rules, tests, beside).findings)
-            if not any(finding.severity == "error" for finding in findings):
-                if active is None or active.digest != rules.digest:
-                    await store.activate_rules(text, rules.digest, by=by, reason="file")
-                    log.get().info("rules_activated", digest=rules.digest[:12])
-                return rules
-        first = next((finding for finding in findings if finding.severity == "error"), None)
-        log.get().error(
-            "rules_file_refused", code=first.code if first else None, file=file.name,
-            line=first.line if first else None,
-        )  # fmt: skip
-    else:
-        log.get().error("rules_file_missing", file=file.name)
-    if active is None:
-        return None
-    rules, _ = language.load(active.text, f"{file.name} (last good)", site, lang=settings.language)
-    return rules
-
-
-async def rules_standing(settings: Settings, store: Store) -> dict[str, object]:
-    """The set in force, and whether the file on disk is that set (`status`, docs/interface.md, States)."""
-    active = await store.rules_active()
-    text = await asyncio.to_thread(_text, settings.rules)
-    digest = hashlib.sha256(text.encode()).hexdigest() if text is not None else None
-    return {
-        "digest": active.digest if active else None,
-        "active_since": active.active_since if active else None,
-        "file_matches": active is not None and digest == active.digest,
-    }
-
-
-def _text(file: Path) -> str | None:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return None
-
-
 def tokens(settings: Settings) -> planning.Tokens:
     """The signer of Message-IDs, reply addresses and buttons."""
     mail = settings.mail
@@ -284,7 +216,9 @@ class Daemon:
         directories = {name: each for name, each in adapters.items() if isinstance(each, Directory)}
         self.adapters = adapters
         self._limits = {name: sender.limits for name, sender in self.senders.items()}
-        self.site = open_site(self.settings, await rules_in_force(self.settings, self.store), self._limits)
+        self.ruling = Ruling(self.settings, self.store, self.clock, self._use)
+        self.site = open_site(self.settings, await self.ruling.start(), self._limits)
+        self._opening = False
         source = self.current_site
         self.health = Health(self.store, source, self.clock, adapters)
         self.lookups = Lookups(self.store, directories, self.clock, self._heard)
@@ -294,7 +228,6 @@ class Daemon:
         self.readiness.database = True
         self.readiness.rules = True
         self.readiness.adapters.update(dict.fromkeys(adapters, False))
-        metrics.ruleset_ok(self.site.rules is not None)
         for name in adapters:
             await self.store.adapter_state(name, "starting", "")
 
@@ -326,7 +259,9 @@ class Daemon:
             await self._end(tasks, server)
 
     def _work(self, server: uvicorn.Server | None) -> list[tuple[str, Coroutine[object, object, None]]]:
-        work: list[tuple[str, Coroutine[object, object, None]]] = []
+        work: list[tuple[str, Coroutine[object, object, None]]] = [
+            ("rules", self.ruling.run(self.current_site))
+        ]
         if self.does("intake") or self.does("dispatch"):
             work.append(("health", self.health.run()))
         if self.does("intake"):
@@ -438,20 +373,30 @@ class Daemon:
         with contextlib.suppress(Unavailable):
             status = await self.store.status()
             metrics.standing(status["threads"], status["oldest_waiting_s"])
+            metrics.rules(await self.store.rule_counts())
 
     port: int | None = None
+    _opening = True  # there is no site yet
 
     def _reload(self) -> None:
         """SIGHUP: rules and certificates again, between two messages."""
         self._reloading = asyncio.get_running_loop().create_task(self.reload(), name="reload")
 
     async def reload(self) -> None:
-        """Read the rules again; the set in force stays when the file is bad."""
-        rules = await rules_in_force(self.settings, self.store)
+        """Read the rules and the rotas again; the set in force stays when the file is bad."""
+        await self.ruling.reload()
+        self._use(self.ruling.rules)
+        await self.ruling.tell(self.site)
+
+    def _use(self, rules: language.RuleSet | None) -> None:
+        """Other rules are in force: one reference, swapped between two messages."""
+        if self._opening:
+            return
         try:
-            self.site = open_site(self.settings, rules or self.site.rules, self._limits)
+            self.site = open_site(self.settings, rules, self._limits)
         except ConfigurationError as error:
             log.get().error("reload_refused", file=error.file, line=error.line, key=error.key)
+            self.site = replace(self.site, rules=rules)
 
     async def _end(self, tasks: set[asyncio.Task[None]], server: uvicorn.Server | None) -> None:
         """Let what is on the wire end, then cut."""

@@ -14,14 +14,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from relay import daemon, planning
+from relay import daemon, planning, ruling
 from relay.clock import SystemClock
 from relay.errors import NotFound, Refused, Stale, UsageError
 from relay.identity import normal_rpps
 from relay.intake import Intake
 from relay.model import AuditEvent, DeliveryNews, DeliveryState, EnvelopeState, Plan, Verb, Why
 from relay.planning import Correction
-from rules import language
 
 if TYPE_CHECKING:
     from relay.config import Settings
@@ -34,11 +33,9 @@ TRIES = 5
 
 async def _site(settings: Settings, store: Store) -> Site:
     """The site under the rules in force. A changed file waits for the daemon: a command puts nothing in force."""
-    active = await store.rules_active()
+    active, rules = await ruling.in_force(settings, store)
     if active is None:
-        return daemon.open_site(settings, await daemon.rules_in_force(settings, store))
-    name = settings.rules.name
-    rules, _ = language.load(active.text, name, daemon.rules_site(settings), lang=settings.language)
+        rules = await ruling.Ruling(settings, store, SystemClock(), lambda _: None).start()
     return daemon.open_site(settings, rules)
 
 

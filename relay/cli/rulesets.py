@@ -31,9 +31,9 @@ def _file(named: Path | None) -> tuple[Path, Site | None]:
         if named is None:
             raise UsageError("no configuration here: name a rule file, or give --config")
         return named, None
-    from relay import daemon
+    from relay import ruling
 
-    return named or site.rules, daemon.rules_site(site)
+    return named or site.rules, ruling.rules_site(site)
 
 
 def _text(file: Path) -> bytes:
@@ -201,9 +201,9 @@ def schema(
     place = file if file is not None or site is None else site.rules
     known = None
     if site is not None:
-        from relay import daemon
+        from relay import ruling
 
-        known = daemon.rules_site(site)
+        known = ruling.rules_site(site)
     document = schemas.schema(known, schemas.names_in(_text(place)) if place else None)
     if write:
         if place is None:

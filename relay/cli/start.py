@@ -205,12 +205,12 @@ def status(watch: bool = typer.Option(False, "--watch", help="Show it again ever
     site = shared.settings()
 
     async def page() -> dict[str, object]:
-        from relay import daemon
+        from relay import ruling
 
         async with shared.opened(site) as store:
             found = dict(await store.status())
             found["invariants"] = await store.invariants()
-            found["rules"] = await daemon.rules_standing(site, store)
+            found["rules"] = await ruling.standing(site, store)
         order = (
             "version", "now", "mode", "received", "decided", "held", "ignored", "corrupt", "open", "balance",
             "deliveries", "threads", "oldest_waiting_s", "adapters", "rules", "invariants",

@@ -41,11 +41,12 @@ class RuleFile:
     """A rule file on the disk that is not in force, and why.
 
     `refused`: it has errors. `waiting`: it would take something from somebody, and a person must accept it.
-    `passed_over`: a person put other rules in force while it stood there. `first` is the first error's line.
+    `passed_over`: a person put other rules in force while it stood there. `mended`: it is in force again, and the
+    admins, who were told of its error, are to be told. `first` is the first error's line, or what would be lost.
     """
 
     digest: str  # of the file and the tests beside it
-    state: Literal["refused", "waiting", "passed_over"]
+    state: Literal["refused", "waiting", "passed_over", "mended"]
     since: datetime
     first: str = ""
     told: bool = False  # the admins were
