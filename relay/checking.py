@@ -11,11 +11,13 @@ from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 from cryptography import x509
 
 from relay import daemon, ruling
 from relay.clock import SystemClock
+from relay.config import DIRECTORY_KINDS
 from relay.errors import RelaisError, Unavailable, Verdict
 from relay.ports import Tools
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from relay.config import Settings
 
 WARN_BEFORE = timedelta(days=30)
+DIRECTORY_OLD = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +200,7 @@ async def _database_and_rules(settings: Settings) -> list[Found]:
         return [*found, Found("database", "error", str(error), unavailable=isinstance(error, Unavailable))]
     try:
         broken = {name: rows for name, rows in (await store.invariants()).items() if rows}
+        sources = await store.directory_sources()
     finally:
         await store.close()
     if broken:
@@ -204,7 +208,26 @@ async def _database_and_rules(settings: Settings) -> list[Found]:
         found.append(Found("database", "error", f"invariants are broken: {words}"))
     else:
         found.append(Found("database", "ok", settings.database_url.partition("://")[0]))
-    return found
+    return [*found, *_directory(settings, sources, datetime.now(UTC))]
+
+
+def _directory(
+    settings: Settings, sources: Mapping[str, Mapping[str, object]], now: datetime
+) -> Iterator[Found]:
+    """How old the copy is that letters go by; a directory that is asked each time needs no import."""
+    asked = any(table.kind in DIRECTORY_KINDS for table in settings.adapters.values())
+    if not sources and not asked:
+        yield Found(
+            "directory", "warning",
+            "empty: no doctor is known, so every letter will be held; `relay directory import FILE`",
+        )  # fmt: skip
+    for name, source in sources.items():
+        as_of = source["as_of"]
+        assert isinstance(as_of, datetime)  # noqa: S101 - the store's own
+        days = (now - as_of).days
+        old = name not in settings.adapters and not asked and now - as_of > DIRECTORY_OLD
+        text = f"{name}: {source['entries']} people, {days} days old"
+        yield Found("directory", "warning" if old else "ok", f"{text}: import it again" if old else text)
 
 
 def _rules(settings: Settings) -> list[Found]:
@@ -260,6 +283,7 @@ async def _online(settings: Settings) -> list[Found]:
 
 
 _PORTS = {"imap": 993, "smtp": 465}
+_URLS = {"telegram": "https://api.telegram.org", "annuaire": "https://gateway.api.esante.gouv.fr/fhir/v2"}
 
 
 def flow_matrix(settings: Settings) -> list[Mapping[str, object]]:
@@ -278,9 +302,10 @@ def flow_matrix(settings: Settings) -> list[Mapping[str, object]]:
         elif "listen" in raw:
             host, _, listening = str(raw["listen"]).rpartition(":")
             row = {"from": "hospital", "to": host, "port": int(listening), "protocol": table.kind}
-        elif "base_url" in raw or table.kind == "telegram":
-            url = str(raw.get("base_url", "https://api.telegram.org"))
-            row = {"from": "relay", "to": url.split("//")[1], "port": 443, "protocol": "https"}
+        elif "base_url" in raw or table.kind in _URLS:
+            url = urlsplit(str(raw.get("base_url", _URLS.get(table.kind))))
+            port = url.port or (80 if url.scheme == "http" else 443)
+            row = {"from": "relay", "to": url.hostname, "port": port, "protocol": url.scheme}
         elif "homeserver" in raw:
             row = {
                 "from": "relay",

@@ -125,6 +125,14 @@ def directories(settings: Settings, tools: Tools | None = None) -> dict[str, Dir
     return found
 
 
+async def directory_standing(store: Store, now: datetime) -> dict[str, dict[str, object]]:
+    """Each source of the directory: when it was last read well, how long ago, how many people it told of."""
+    return {
+        name: {**each, "age_s": round(max(0.0, (now - each["as_of"]).total_seconds()))}
+        for name, each in (await store.directory_sources()).items()
+    }
+
+
 def tokens(settings: Settings) -> planning.Tokens:
     """The signer of Message-IDs, reply addresses and buttons."""
     mail = settings.mail

@@ -7,8 +7,9 @@ between is looked at again, never overwritten.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,15 +17,16 @@ from typing import TYPE_CHECKING
 
 from relay import daemon, planning, ruling
 from relay.clock import SystemClock
-from relay.errors import NotFound, Refused, Stale, UsageError
-from relay.identity import normal_rpps
+from relay.directory import NIGHTLY, Lookups
+from relay.errors import NotFound, Refused, Stale, Unavailable, UsageError, Verdict
+from relay.identity import family_names, normal_rpps
 from relay.intake import Intake
-from relay.model import AuditEvent, DeliveryNews, DeliveryState, EnvelopeState, Plan, Verb, Why
+from relay.model import AuditEvent, DeliveryNews, DeliveryState, EnvelopeState, Person, Plan, Verb, Why
 from relay.planning import Correction
 
 if TYPE_CHECKING:
     from relay.config import Settings
-    from relay.model import Link, ThreadView
+    from relay.model import Link, Professional, ThreadView
     from relay.planning import Site
     from relay.store import Store
 
@@ -43,9 +45,25 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-async def _intake(settings: Settings, store: Store) -> Intake:
+@contextlib.asynccontextmanager
+async def _intake(settings: Settings, store: Store) -> AsyncIterator[Intake]:
+    """What decides letters, for one command; the directory is asked as the daemon asks it."""
     site = await _site(settings, store)
-    return Intake(store, {}, lambda: site, SystemClock())
+    async with asking_directories(settings, store) as lookups:
+        yield Intake(store, {}, lambda: site, SystemClock(), lookups=lookups)
+
+
+@contextlib.asynccontextmanager
+async def asking_directories(settings: Settings, store: Store) -> AsyncIterator[Lookups]:
+    """The configured directory adapters, closed at the end."""
+    directories = daemon.directories(settings)
+    lookups = Lookups(store, directories, SystemClock())
+    try:
+        yield lookups
+    finally:
+        await lookups.close()
+        for each in directories.values():
+            await each.close()
 
 
 async def _recorded(store: Store, plan: Callable[[], Plan | None]) -> Plan | None:
@@ -92,8 +110,8 @@ async def replay(settings: Settings, store: Store, envelope: str) -> dict[str, o
     if row["why"] == Why.REJECTED:
         raise Refused("a person set this letter aside: it stays so")
     if row["state"] != EnvelopeState.DECIDED:
-        intake = await _intake(settings, store)
-        await intake.replay(envelope)
+        async with _intake(settings, store) as intake:
+            await intake.replay(envelope)
         row = dict(await store.envelope(envelope))
     return row
 
@@ -104,10 +122,11 @@ async def release(
     """Send a held letter on as a person decided."""
     if gp is not None and normal_rpps(gp) is None:
         raise UsageError("--gp is an RPPS: 11 digits")
-    intake = await _intake(settings, store)
-    reference = await intake.release(
-        Correction(by=_actor(settings, by), hold=held, gp=normal_rpps(gp) if gp else None, patient=patient)
+    correction = Correction(
+        by=_actor(settings, by), hold=held, gp=normal_rpps(gp) if gp else None, patient=patient
     )
+    async with _intake(settings, store) as intake:
+        reference = await intake.release(correction)
     return {"released": held, "reference": reference}
 
 
@@ -280,6 +299,43 @@ async def link(settings: Settings, store: Store, links: Sequence[Link], *, notic
             if problem is not None:
                 raise problem
     return Linked(len(sure), tuple(sorted({one.rpps for one in links} - set(known))))
+
+
+async def refresh_directory(settings: Settings, store: Store, rpps: Sequence[str]) -> dict[str, object]:
+    """Ask the directory adapters about these professionals, or about all in use. Raises Unavailable, UsageError."""
+    async with _directories(settings, store) as lookups:
+        asked = list(rpps) or list(await store.professionals_in_use(NIGHTLY))
+        found = {each.rpps: each for each in await _asked(lookups, asked, [])} if asked else {}
+    return {
+        "asked": len(asked),
+        "found": len(found),
+        "left": sorted(each.rpps for each in found.values() if not each.active),
+        "unknown": [each for each in asked if each not in found],
+    }
+
+
+async def ask_directory(settings: Settings, store: Store, text: str) -> None:
+    """Ask the directory adapters about an RPPS or a family name as a person types it; the answers enter the copy."""
+    bare = normal_rpps(text)
+    if bare is None and "@" in text:
+        raise UsageError("--online finds an RPPS or a family name: servers are not asked for addresses")
+    async with _directories(settings, store) as lookups:
+        await _asked(lookups, [bare] if bare else [], [] if bare else family_names(Person(name=text)))
+
+
+@contextlib.asynccontextmanager
+async def _directories(settings: Settings, store: Store) -> AsyncIterator[Lookups]:
+    async with asking_directories(settings, store) as lookups:
+        if not lookups.directories:
+            raise UsageError("no directory adapter is configured: add one of kind annuaire")
+        yield lookups
+
+
+async def _asked(lookups: Lookups, rpps: Sequence[str], names: Sequence[str]) -> Sequence[Professional]:
+    try:
+        return await lookups.ask(rpps, names)
+    except Verdict as verdict:
+        raise Unavailable(f"the directory does not answer: {verdict}") from None
 
 
 async def purge(settings: Settings, store: Store) -> dict[str, object]:

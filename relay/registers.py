@@ -326,9 +326,14 @@ def directory(
     lines = iter(lines)
     first = next(lines, b"")
     whole = chain((first,), lines)
-    if first.count(b"|") == len(ANNUAIRE) - 1 or first.removeprefix(_BOM).startswith(b"Type de BAL|"):
+    if is_extraction(first):
         return annuaire(whole, name, tally)
     return _table(whole, DIRECTORY, (("rpps",),), name, _professional)
+
+
+def is_extraction(first: bytes) -> bool:
+    """Whether a file that begins with this line is the Annuaire Santé extraction."""
+    return first.count(b"|") == len(ANNUAIRE) - 1 or first.removeprefix(_BOM).startswith(b"Type de BAL|")
 
 
 def _professional(row: Mapping[str, str]) -> Iterator[Professional | tuple[str, str]]:

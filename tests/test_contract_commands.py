@@ -20,7 +20,7 @@ from tests import letters
 ROOT = Path(__file__).resolve().parent.parent
 STATUS = {
     "version", "now", "mode", "received", "decided", "held", "ignored", "corrupt", "open", "balance",
-    "deliveries", "threads", "oldest_waiting_s", "adapters", "rules", "invariants",
+    "deliveries", "threads", "oldest_waiting_s", "adapters", "rules", "invariants", "directory",
 }  # fmt: skip
 DELIVERIES = {
     "queued", "sending", "in_flight", "deferred", "ambiguous", "sent", "accepted", "seen", "failed", "held", "cancelled",

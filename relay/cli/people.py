@@ -214,20 +214,51 @@ def import_directory(
     async def work() -> ImportCount:
         async with shared.opened(site) as store:
             with _bar(_exists(file)) as progress, file.open("rb") as stream:
+                official = registers.is_extraction(stream.readline())
+                stream.seek(0)
                 return await store.import_professionals(
-                    counted.good(registers.directory(stream, str(file))), identity.fold, progress=progress
+                    counted.good(registers.directory(stream, str(file))),
+                    identity.fold,
+                    progress=progress,
+                    source="extraction" if official else "site",
                 )
 
     return _report(asdict(shared.run(work())), counted.bad, file)
 
 
+@directory.command("refresh")
+def refresh(
+    rpps: list[str] | None = typer.Argument(None, help="Whom to ask about; all in use when left out."),
+) -> int:
+    """Ask the directory's servers now about some professionals, or about all whom the relay writes to."""
+    from relay import operations
+
+    site = shared.settings()
+    numbers = [_rpps(each) for each in rpps or ()]
+
+    async def work() -> dict[str, object]:
+        async with shared.opened(site) as store:
+            return await operations.refresh_directory(site, store, numbers)
+
+    done = shared.run(work())
+    shared.show_one(done)
+    return 1 if done["unknown"] else 0
+
+
 @directory.command("find")
-def find(text: str = typer.Argument(help="A family name, an RPPS or a mail address.")) -> int:
+def find(
+    text: str = typer.Argument(help="A family name, an RPPS or a mail address."),
+    online: bool = typer.Option(False, "--online", help="Ask the directory's servers first."),
+) -> int:
     """Find professionals."""
+    from relay import operations
+
     site = shared.settings()
 
     async def work() -> list[dict[str, object]]:
         async with shared.opened(site) as store:
+            if online:
+                await operations.ask_directory(site, store, text)
             found = await store.find_professionals(text)
             return [
                 {
@@ -237,6 +268,7 @@ def find(text: str = typer.Argument(help="A family name, an RPPS or a mail addre
                     "mailboxes": [box.address for box in each.mailboxes],
                     "active": each.active,
                     "postcode": each.postcode,
+                    "as_of": each.as_of,
                     "channels": [
                         f"{link.adapter_kind}:{link.chat}" for link in await store.links([each.rpps])
                     ],
@@ -246,7 +278,7 @@ def find(text: str = typer.Argument(help="A family name, an RPPS or a mail addre
 
     rows = shared.run(work())
     shared.show_rows(
-        rows, ("rpps", "family_name", "given_name", "mailboxes", "active", "postcode", "channels"),
+        rows, ("rpps", "family_name", "given_name", "mailboxes", "active", "postcode", "as_of", "channels"),
         "nobody of that name",
     )  # fmt: skip
     return 0

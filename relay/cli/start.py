@@ -7,7 +7,7 @@ import contextlib
 import gc
 import os
 import sys
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -205,12 +205,13 @@ def status(watch: bool = typer.Option(False, "--watch", help="Show it again ever
     site = shared.settings()
 
     async def page() -> dict[str, object]:
-        from relay import ruling
+        from relay import daemon, ruling
 
         async with shared.opened(site) as store:
             found = dict(await store.status())
             found["invariants"] = await store.invariants()
             found["rules"] = await ruling.standing(site, store)
+            found["directory"] = await daemon.directory_standing(store, datetime.now(UTC))
         order = (
             "version", "now", "mode", "received", "decided", "held", "ignored", "corrupt", "open", "balance",
             "deliveries", "threads", "oldest_waiting_s", "adapters", "rules", "invariants",
@@ -250,8 +251,20 @@ def _status_page(document: dict[str, object]) -> None:
             elif value or title == "rules":
                 shown.append(f"{name} {value}")
         print(f"{title}: {' · '.join(shown) or '–'}")
+    _directory_lines(document["directory"])
     wait = document["oldest_waiting_s"]
     print(f"oldest waiting: {'–' if wait is None else f'{wait} s'}")
+
+
+def _directory_lines(sources: object) -> None:
+    assert isinstance(sources, dict)  # noqa: S101 - docs/interface.md, States
+    shown = [f"{name} {each['entries']} people, {_age(each['age_s'])} old" for name, each in sources.items()]
+    print(f"directory: {' · '.join(shown) or 'empty'}")
+
+
+def _age(seconds: float) -> str:
+    days, hours = int(seconds // 86400), int(seconds // 3600)
+    return f"{days} d" if days else f"{hours} h" if hours else f"{int(seconds // 60)} min"
 
 
 def pause(adapter: str | None = typer.Argument(None, help="One adapter; all when left out.")) -> int:

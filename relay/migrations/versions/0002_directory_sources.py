@@ -21,3 +21,7 @@ def upgrade() -> None:
         sa.Column("entries", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_directory_source")),
     )
+    op.execute(
+        "INSERT INTO directory_source (name, at, entries) "
+        "SELECT 'site', MAX(load), COUNT(*) FROM professional HAVING COUNT(*) > 0"
+    )
