@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from rules.engine import Decision, ack_due, decide
+from rules.engine import Decision, ack_due, decide, leaves_at
 from rules.facts import FIELDS, UNKNOWN, FactValue, Field, facts_as_json, typed
 from rules.reading import FOLLOWUPS, RULES, TARGETS, Reader
 from rules.ruleset import Copy, Rule, RuleSet
@@ -257,7 +257,7 @@ def _got(rules: RuleSet, case: _Case, decision: Decision, key: str) -> object:
     if key == "ack_due":
         if decision.followup is None:
             return "none"
-        sent = case.at + (decision.grace.elapsed if decision.grace else timedelta(0))
+        sent = leaves_at(rules, decision, case.given, case.at)
         due = ack_due(rules, decision.followup, sent).astimezone(rules.zone)
         wanted = case.expected[key]
         local = due.isoformat(timespec="seconds")[:19]

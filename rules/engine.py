@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from math import isnan
 from typing import TYPE_CHECKING, Final, Generic, Literal, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
@@ -425,6 +425,19 @@ def not_before(rules: RuleSet, target: str | Target, at: datetime, *, urgent: bo
     return rules.hours[chosen.quiet].closes_at(at)
 
 
+def leaves_at(rules: RuleSet, decision: Decision, facts: Facts, at: datetime) -> datetime:
+    """When the letter of a decision to send leaves (UTC): ladders and acknowledgements count from then.
+
+    After the rule's `grace`, and after the quiet hours of the target that carries it to the GP, the first if
+    there are several. `at` is the instant of the decision.
+    """
+    ready = at.astimezone(UTC) + (decision.grace.elapsed if decision.grace else timedelta(0))
+    urgent = facts.get("urgency") == "urgent"
+    letters = (rules.targets[name] for name in decision.targets)
+    carried = [each for each in letters if each.is_gp and each.carries != "pointer"]
+    return min((not_before(rules, each, ready, urgent=urgent) or ready for each in carried), default=ready)
+
+
 # -- explaining
 
 
@@ -452,8 +465,9 @@ def explain(rules: RuleSet, facts: Facts, at: datetime) -> dict[str, object]:
         for rule in rules.every()
     ]
     urgent = values.get("urgency") == "urgent"
-    sent = at + (decision.grace.elapsed if decision.grace else timedelta(0))
-    quiet = {name: not_before(rules, name, sent, urgent=urgent) for name in decision.targets}
+    ready = at + (decision.grace.elapsed if decision.grace else timedelta(0))
+    sent = leaves_at(rules, decision, facts, at)
+    quiet = {name: not_before(rules, name, ready, urgent=urgent) for name in decision.targets}
     due: dict[str, object] = {}
     if decision.followup is not None:
         due["ack_due"] = _local(ack_due(rules, decision.followup, sent), rules)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from rules.engine import ack_due, decide
+from rules.engine import ack_due, decide, leaves_at
 from rules.facts import facts_from_json
 from rules.outcome import copies_of, loss, missing, of_decision
 from rules.ruleset import Copy
@@ -162,7 +162,7 @@ class Replay:
         copied = copies_of(self.before, before)
         people = {*lost.people, *missing(copied, told | outcome.reached)}
         gained |= frozenset(missing(told, copied | old.reached))
-        late = self._late(before, after, at)
+        late = self._late(before, after, facts, at)
         way = _Way(
             self._renamed(_word(before)),
             _word(after),
@@ -177,10 +177,10 @@ class Replay:
         now = self.after.rule(word.rule)
         return word if now is None or isinstance(now, Copy) else Word(now.id, word.action, word.why)
 
-    def _late(self, before: Decision, after: Decision, at: datetime) -> timedelta:
+    def _late(self, before: Decision, after: Decision, facts: Facts, at: datetime) -> timedelta:
         """How much later an answer is due."""
         assert self.before is not None  # noqa: S101 - asked by _fare alone
-        dues = [_due(self.before, before, at), _due(self.after, after, at)]
+        dues = [_due(self.before, before, facts, at), _due(self.after, after, facts, at)]
         return dues[1] - dues[0] if dues[0] and dues[1] else timedelta(0)
 
     def _count(self, way: _Way, late: timedelta, name: str) -> None:
@@ -221,12 +221,10 @@ def _names(people: Iterable[Reach]) -> tuple[str, ...]:
     return tuple(sorted(map(str, people)))
 
 
-def _due(rules: RuleSet, decision: Decision, at: datetime) -> datetime | None:
+def _due(rules: RuleSet, decision: Decision, facts: Facts, at: datetime) -> datetime | None:
     if decision.followup is None or decision.followup not in rules.followups:
         return None
-    return ack_due(
-        rules, decision.followup, at + (decision.grace.elapsed if decision.grace else timedelta(0))
-    )
+    return ack_due(rules, decision.followup, leaves_at(rules, decision, facts, at))
 
 
 def _group(rules: RuleSet, name: str) -> object:

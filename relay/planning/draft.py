@@ -171,14 +171,22 @@ class Draft:
         """A note to the sending ward."""
         self.mail(self.participant(self.ward_key), Purpose.WARD_NOTE, words, answers=answers, ordinal=ordinal)
 
-    def tell_desk(self, name: str | None, words: Mail, *, with_letter: bool = False) -> None:
+    def tell_desk(
+        self,
+        name: str | None,
+        words: Mail,
+        *,
+        with_letter: bool = False,
+        not_before: datetime | None = None,
+    ) -> None:
         """A note to a desk."""
         desk = self.site.desk_named(name)
         if desk is None:
             self.note("no_desk", Why.NO_ADDRESS)
             return
         part = Participant(f"desk:{desk.name}", desk.mail, desk.name)
-        self.mail(part, Purpose.WARD_NOTE, words, with_letter=with_letter and desk.sees == "document")
+        with_letter = with_letter and desk.sees == "document"
+        self.mail(part, Purpose.WARD_NOTE, words, with_letter=with_letter, not_before=not_before)
 
     def quiet_until(self, target: str) -> datetime | None:
         """When the quiet hours of a pinned target end; None when it may ring now. Urgent ignores them."""
@@ -259,8 +267,8 @@ class Draft:
             latest = max(left, key=lambda d: (d.created_at, d.id), default=None)
             if latest is not None and latest.envelope is not None:
                 self.take(threads.Step(replace(self.current, letter=latest.envelope)))
-        told = [d for d in self.had_letter() if d.envelope in gone]
-        self.tell_ward(self.site.words.ward_recalled(self.current.reference, len(stopped), len(told)))
+        told = len(self.had_letter(gone))
+        self.tell_ward(self.site.words.ward_recalled(self.current.reference, len(stopped), told))
 
     # ------------------------------------------------------------------------------------------- carrying out
 
@@ -359,10 +367,11 @@ class Draft:
             return False
         return pinned.targets.get(pinned.ladder[-1].hand_to, {}).get("carries") == "document"
 
-    def had_letter(self) -> tuple[Delivery, ...]:
-        """The letters that left, one for each mailbox."""
+    def had_letter(self, among: AbstractSet[str] | None = None) -> tuple[Delivery, ...]:
+        """The letters that left, one for each mailbox; `among` narrows them to those of some arrivals."""
         view = self.view.deliveries if self.view else ()
-        return tuple({d.address: d for d in view if d.purpose is Purpose.LETTER and d.state in LEFT}.values())
+        left = (d for d in view if d.purpose is Purpose.LETTER and d.state in LEFT)
+        return tuple({d.address: d for d in left if among is None or d.envelope in among}.values())
 
     def asked_at(self) -> datetime:
         """When the question that waits was carried to the ward."""
@@ -396,9 +405,14 @@ class Draft:
                 self.participant(self.ward_key),
                 Purpose.REMINDER,
                 self.site.words.ward_reminder(thread.reference, thread.started_at or thread.opened_at),
+                not_before=self.quiet_until(target),
             )
         elif who.startswith("desk/"):
-            self.tell_desk(who.removeprefix("desk/"), self.site.words.pointer(thread.reference))
+            self.tell_desk(
+                who.removeprefix("desk/"),
+                self.site.words.pointer(thread.reference),
+                not_before=self.quiet_until(target),
+            )
         else:
             self.remind_gp(target)
 
@@ -410,10 +424,10 @@ class Draft:
         chats = tuple(str(name) for name in via) if isinstance(via, list | tuple) else self.chats
         if self.remind_by_chat(thread.gp.removeprefix("rpps:"), chats, target=target):
             return
-        self.remind_by_mail(thread.gp, answer=answer)
+        self.remind_by_mail(thread.gp, answer=answer, target=target)
 
-    def remind_by_mail(self, key: str, *, answer: bool = False) -> None:
-        """A reminder in that person's mailbox."""
+    def remind_by_mail(self, key: str, *, answer: bool = False, target: str = "") -> None:
+        """A reminder in that person's mailbox, after the quiet hours of the target that named them."""
         thread = self.current
         sent = thread.started_at or thread.opened_at
         answer = answer or thread.state is ThreadState.AWAITING_GP
@@ -424,6 +438,7 @@ class Draft:
             self.participant(key),
             Purpose.REMINDER,
             self.site.words.reminder(thread.reference, sent, answer=answer),
+            not_before=self.quiet_until(target),
         )
 
     # -------------------------------------------------------------------------------------------------- done

@@ -57,6 +57,7 @@ from relay.resolution import document_keys as own_documents
 from relay.resolution import replaced_keys
 from relay.threads import Event, Happening
 from relay.wording import Mail
+from rules.engine import leaves_at
 from rules.engine import not_before as quiet_until
 from rules.language import facts_as_json
 
@@ -716,13 +717,13 @@ class _Writer:
         # One alert for one discharge: a letter that follows its notice rings again only where the notice is settled.
         alerts = follows != "same" and not (follows == "letter" and waits)
         start = at + decision.grace.elapsed if decision.grace else at
-        thread, step = self._thread(decision, start, follows)
+        thread, step = self._thread(decision, leaves_at(self.rules, decision, arrival.facts, at), follows)
         self.thread = thread
         copies: list[Delivery] = []
         grants: list[ButtonGrant] = []
         for ordinal, name in enumerate(decision.targets):
             made, granted = self._to_target(
-                self.rules.targets[name], start, ordinal, alerts=alerts, follows=follows, delay=decision.grace
+                self.rules.targets[name], start, ordinal, alerts=alerts, follows=follows
             )
             copies += made
             grants += granted
@@ -733,7 +734,6 @@ class _Writer:
                 ordinal,
                 alerts=alerts,
                 follows=follows,
-                delay=decision.grace,
                 copy=True,
             )
             copies += made
@@ -902,7 +902,6 @@ class _Writer:
         *,
         alerts: bool,
         follows: str,
-        delay: object,
         copy: bool = False,
     ) -> tuple[list[Delivery], list[ButtonGrant]]:
         """Everything that one target means."""
@@ -915,9 +914,7 @@ class _Writer:
             return self._pointers(target, people, start, ordinal, alerts=alerts, copy=copy)
         made = []
         for number, person in enumerate(people):
-            made += self._mails(
-                target, person, start, ordinal * 100 + number, follows=follows, delay=delay, copy=copy
-            )
+            made += self._mails(target, person, start, ordinal * 100 + number, follows=follows, copy=copy)
         if not people and target.carries != "pointer" and not copy:
             raise _CannotSend(Why.NO_ADDRESS)
         return made, []
@@ -930,7 +927,6 @@ class _Writer:
         ordinal: int,
         *,
         follows: str,
-        delay: object,
         copy: bool,
     ) -> list[Delivery]:
         site, arrival = self.site, self.arrival
@@ -973,9 +969,14 @@ class _Writer:
             references=earlier(self.view, person.key, person.address),
             receipts=purpose is Purpose.LETTER and carries != "pointer",
             extra=extra,
-            not_before=start if delay else None,
+            not_before=self._later(target, start),
         )
         return [made] if made else []
+
+    def _later(self, target: Target, start: datetime) -> datetime | None:
+        """When a copy may leave, if not at once: after the rule's grace, and after the target's quiet hours."""
+        quiet = quiet_until(self.rules, target, start, urgent=self.thread.urgency == "urgent")
+        return quiet or (start if start > self.at else None)
 
     def _cannot(self, table: AdapterTable | None, person: Recipient, carries: str) -> Why | None:
         """Why that mail cannot leave."""
@@ -1052,9 +1053,7 @@ class _Writer:
         if not alerts:
             return made, grants
         site, thread = self.site, self.thread
-        urgent = thread.urgency == "urgent"
-        quiet = quiet_until(self.rules, target, start, urgent=urgent)
-        later = quiet or (start if start > self.at else None)
+        later = self._later(target, start)
         for number, person in enumerate(people):
             rpps = person.rpps
             substitute = away(self.context.absences, rpps, self.at, site)
