@@ -219,6 +219,7 @@ class _File(_Table):
     keys: _Keys = Field(default_factory=_Keys)
     identity: _Identity = Field(default_factory=_Identity)
     adapters: dict[str, dict[str, object]] = Field(default_factory=dict)
+    smime: dict[str, object] = Field(default_factory=dict)
     chat: _Chat = Field(default_factory=_Chat)
     facilities: dict[str, str] = Field(default_factory=dict)
     desks: dict[str, _Desk] = Field(default_factory=dict)
@@ -276,8 +277,8 @@ class AdapterTable:
 
 
 CHAT_KINDS = frozenset({"telegram", "matrix", "webchat"})
-
 DIRECTORY_KINDS = frozenset({"annuaire"})
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -309,6 +310,7 @@ class Settings:
     keep_content: timedelta
     keep_facts: timedelta
     keep_audit: timedelta
+    smime: Mapping[str, object] = field(default_factory=dict)  # what adapters.smime's Settings check
     positions: Positions | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -381,7 +383,7 @@ class _Reader:
         """Replace `{ file = … }` and its like by the secret itself; refuse one that stands in the file."""
         for key, value in tree.items():
             here = (*path, key)
-            if key in SECRET_KEYS and path and path[0] in ("adapters", "database"):
+            if key in SECRET_KEYS and path and path[0] in ("adapters", "database", "smime"):
                 if not isinstance(value, dict) or len(value) != 1:
                     raise self.error(
                         here,
@@ -472,6 +474,10 @@ class _Reader:
             keep_content=duration(tree.retention.content),
             keep_facts=duration(tree.retention.facts),
             keep_audit=duration(tree.retention.audit),
+            smime={
+                key: str(self.folder / value) if isinstance(value, str) else value
+                for key, value in tree.smime.items()
+            },
             positions=self.positions,
         )
 
@@ -566,10 +572,14 @@ _COMMON_KEYS = {field.alias or name for name, field in _Common.model_fields.item
 
 
 def known_kinds() -> tuple[str, ...]:
-    """Every `kind` there is: the modules of `adapters/`. Nothing is registered anywhere."""
+    """Every `kind` there is: the modules of `adapters/` but two. Nothing is registered anywhere."""
     folder = Path(__file__).resolve().parent.parent / "adapters"
     return tuple(
-        sorted(module.stem for module in folder.glob("*.py") if module.stem not in ("__init__", "memory"))
+        sorted(
+            module.stem
+            for module in folder.glob("*.py")
+            if module.stem not in ("__init__", "memory", "smime")  # for tests; the table [smime]
+        )
     )
 
 

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from starlette.routing import BaseRoute
     from starlette.types import ASGIApp
 
+    from relay.ports import Opener
+
 DRAIN = 10.0  # seconds between SIGTERM and the end
 LAST_PAGES = 3.0  # seconds for the pages' last answers
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0  # seconds between two tries of a broken adapter
@@ -123,6 +125,22 @@ def directories(settings: Settings, tools: Tools | None = None) -> dict[str, Dir
             module = importlib.import_module(f"adapters.{table.kind}")
             found[name] = module.connect(name, check_adapter(settings, table), tools)
     return found
+
+
+def opener(settings: Settings) -> Opener:
+    """What undoes S/MIME, its files read. Raises ConfigurationError with file, line and key."""
+    from pydantic import ValidationError
+
+    from adapters import smime
+
+    try:
+        return smime.connect("smime", smime.Settings.model_validate(dict(settings.smime)))
+    except ValidationError as error:
+        raise first(
+            [translate(smime.Settings, ("smime",), dict(each), settings.error) for each in error.errors()]
+        ) from None
+    except ConfigurationError as error:
+        raise settings.error(("smime", error.key), error.text) from None
 
 
 async def directory_standing(store: Store, now: datetime) -> dict[str, dict[str, object]]:
@@ -230,8 +248,9 @@ class Daemon:
         source = self.current_site
         self.health = Health(self.store, source, self.clock, adapters)
         self.lookups = Lookups(self.store, directories, self.clock, self._heard)
-        self.intake = Intake(self.store, self.inboxes, source, self.clock, lookups=self.lookups)
-        self.dispatch = Dispatch(self.store, self.senders, source, self.clock, self.health.heard)
+        opening = opener(self.settings)
+        self.intake = Intake(self.store, self.inboxes, source, self.clock, opening, self.lookups)
+        self.dispatch = Dispatch(self.store, self.senders, source, self.clock, self.health.heard, opening)
         self.schedule = Schedule(self.store, source, self.clock)
         self.readiness.database = True
         self.readiness.rules = True

@@ -33,12 +33,13 @@ from relay.model import (
     Receipt,
     Why,
 )
+from relay.ports import Opened
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from relay.planning import Site
-    from relay.ports import Clock, Sender
+    from relay.ports import Clock, Opener, Sender
     from relay.store import Store
 
 BATCH = 100
@@ -77,10 +78,15 @@ class Dispatch:
         site: planning.SiteSource,
         clock: Clock,
         heard: Heard | None = None,
+        opener: Opener | None = None,
     ) -> None:
-        """`heard` is told when a sender took something (None), and why when it could not be reached."""
+        """`heard` is told when a sender took something (None), and why when it could not be reached.
+
+        `opener` undoes S/MIME: a GP reads what the ward wrote, not what was encrypted to the relay.
+        """
         self.store, self.senders, self.site, self.clock = store, senders, site, clock
         self._heard = heard
+        self.opener = opener
         self._draw = random.Random()  # noqa: S311 - spreads retries, guards nothing
         self._draining = False
         self._last_hold_note: dict[str, datetime] = {}
@@ -282,7 +288,7 @@ class Dispatch:
             for delivery in claimed
             if isinstance(delivery.recipe, MailRecipe) and delivery.recipe.original
         }
-        raws = await self.store.raws(sorted(wanted)) if wanted else {}
+        raws = await self._opened(await self.store.raws(sorted(wanted))) if wanted else {}
         ready: list[Delivery] = []
         failed: list[Attempt] = []
         for delivery in claimed:
@@ -291,11 +297,15 @@ class Dispatch:
                 failed.append(self.fail(delivery, Why.UNREADABLE))
                 continue
             original = delivery.recipe.original if isinstance(delivery.recipe, MailRecipe) else None
-            raw = raws.get(original) if original else None
-            if original and raw is None:
+            found = raws.get(original) if original else None
+            if original and found is None:
                 # Its content was destroyed by retention: sending the frame without the letter would lie.
                 failed.append(self.fail(delivery, Why.GAVE_UP))
                 continue
+            if found is not None and found.why is Why.NOT_OPENED and delivery.purpose is Purpose.LETTER:
+                failed.append(self.fail(delivery, Why.NOT_OPENED))  # its key was taken away meanwhile
+                continue
+            raw = found.raw if found else None
             try:
                 message = await self._message(delivery, raw)
             except Exception as error:  # noqa: BLE001 - whatever its recipe did, people are told and the others leave
@@ -304,6 +314,13 @@ class Dispatch:
                 continue
             ready.append(replace(delivery, message=message))
         return ready, failed
+
+    async def _opened(self, raws: Mapping[str, bytes]) -> dict[str, Opened]:
+        """The originals as they are carried: what was encrypted to the relay is of no use to anybody else."""
+        if self.opener is None:
+            return {envelope: Opened(raw) for envelope, raw in raws.items()}
+        now = self.clock.now()
+        return {envelope: await self.opener.open(raw, now) for envelope, raw in raws.items()}
 
     async def _message(self, delivery: Delivery, raw: bytes | None) -> MailMessage | ChatMessage:
         recipe = delivery.recipe

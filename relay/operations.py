@@ -50,7 +50,7 @@ async def _intake(settings: Settings, store: Store) -> AsyncIterator[Intake]:
     """What decides letters, for one command; the directory is asked as the daemon asks it."""
     site = await _site(settings, store)
     async with asking_directories(settings, store) as lookups:
-        yield Intake(store, {}, lambda: site, SystemClock(), lookups=lookups)
+        yield Intake(store, {}, lambda: site, SystemClock(), daemon.opener(settings), lookups=lookups)
 
 
 @contextlib.asynccontextmanager

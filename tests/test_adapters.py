@@ -48,6 +48,8 @@ CONTRACT: dict[str, Line] = {
     "imap": Line(inbox=imap_trial),
     "memory": Line(inbox=memory_trial, sender=memory_trial),
     "mllp": Line(inbox=mllp_trial),
+    # It opens mail and carries none.
+    "smime": Line(elsewhere="test_smime.py"),
     "smtp": Line(sender=smtp_trial),
     "telegram": Line(inbox=telegram_trial, sender=telegram_trial),
     # Its wire is a browser: the page and the contract are tried together there.

@@ -18,6 +18,7 @@ from relay.errors import UsageError
 
 if TYPE_CHECKING:
     from relay.config import Settings
+    from relay.ports import Opened, Opener
     from relay.starter import Answers
 
 
@@ -182,8 +183,10 @@ def recognise(files: list[Path] = typer.Argument(help="Messages or documents."))
             raise UsageError(f"{file}: no file that can be read")
     for file in files:
         raw = file.read_bytes()
-        document = reading.read_file(file.name, raw)
-        row = recognition.to_json(recognition.recognise(document), file=str(file))
+        opened = _opened(raw) if reading.seal(raw) is not None else None
+        document = reading.read_file(file.name, opened.raw if opened else raw)
+        found = recognition.opened(recognition.recognise(document), opened.why if opened else None)
+        row = recognition.to_json(found, file=str(file), signed=opened.signed if opened else None)
         if shared.chosen.json:
             shared.emit(row)
             continue
@@ -193,6 +196,22 @@ def recognise(files: list[Path] = typer.Argument(help="Messages or documents."))
                 text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
                 print(f"  {key}: {text}")
     return 0
+
+
+def _opened(raw: bytes) -> Opened:
+    """What a sealed mail holds; with a configuration, by its keys and authorities."""
+    from datetime import UTC, datetime
+
+    from adapters import smime
+
+    site = shared.settings_or_none()
+    if site is None:
+        opener: Opener = smime.connect("smime", smime.Settings())
+    else:
+        from relay import daemon
+
+        opener = daemon.opener(site)
+    return asyncio.run(opener.open(raw, datetime.now(UTC)))
 
 
 # ------------------------------------------------------------------------------------- status, pause, resume

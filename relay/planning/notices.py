@@ -53,6 +53,7 @@ from relay.planning.site import (
     stay_of_another,
     thread_id,
 )
+from relay.recognition import SEALED
 from relay.resolution import document_keys as own_documents
 from relay.resolution import replaced_keys
 from relay.threads import Event, Happening
@@ -79,7 +80,7 @@ _IDENTITY: Final = frozenset({Why.FLOOR_IDENTITY, Why.TWO_PATIENTS})
 _NOTHING_TO_FILL_IN: Final = frozenset(
     {
         Why.FLOOR_CONSENT, Why.OBJECTION, Why.TWO_PATIENTS, Why.BROKEN_PACKAGE, Why.AUTHENTICATION_FAILED,
-        Why.TOO_LARGE, Why.TRUNCATED,
+        Why.TOO_LARGE, Why.TRUNCATED, *SEALED,
     }
 )  # fmt: skip
 """No line of the ward's would make these letters fit to leave."""

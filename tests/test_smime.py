@@ -1,0 +1,731 @@
+"""S/MIME: what others sign and encrypt with the openssl program is opened, verified, or held with its reason."""
+
+# ruff: noqa: F811 - fixtures
+
+from __future__ import annotations
+
+import base64
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from email import message_from_bytes, policy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adapters import smime
+from relay import checking, config, daemon, reading, recognition
+from relay.errors import ConfigurationError, Refused
+from relay.model import MailMessage, Outcome, Why
+from relay.planning import Correction
+from tests import letters
+from tests.campaign import many
+from tests.letters import MARTIN
+from tests.stores import empty_sqlite, place, store  # noqa: F401 - fixtures
+from tests.test_loops import SENDER, House, house, letter, mails  # noqa: F401 - fixtures
+from tests.test_planning import RULES, _secret, make_site  # noqa: F401 - fixtures
+
+AT = datetime(2026, 12, 1, 16, 30, tzinfo=UTC)
+DAY = timedelta(days=1)
+RELAY = "relais@relais45.mssante.fr"
+
+Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+
+
+# ------------------------------------------------------------------------------------------------- certificates
+
+
+def name(common: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+
+
+def pem(thing: x509.Certificate | x509.CertificateRevocationList) -> bytes:
+    return thing.public_bytes(serialization.Encoding.PEM)
+
+
+def private_pem(key: Key, password: bytes | None = None) -> bytes:
+    locked: serialization.KeySerializationEncryption = (
+        serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
+    )
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, locked)
+
+
+@dataclass
+class Authority:
+    """A certification authority of the year 2026, under `parent` or by itself."""
+
+    title: str
+    parent: Authority | None = None
+    key: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
+    revoked: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        above = self.parent or self
+        self.certificate = (
+            self.builder(self.title, self.key, above, AT - 300 * DAY, AT + 3000 * DAY)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .sign(above.key, hashes.SHA256())
+        )
+
+    def builder(
+        self, common: str, key: Key, above: Authority, start: datetime, end: datetime
+    ) -> x509.CertificateBuilder:
+        public, signer = key.public_key(), above.key.public_key()
+        return (
+            x509.CertificateBuilder()
+            .subject_name(name(common))
+            .issuer_name(name(above.title))
+            .public_key(public)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(start)
+            .not_valid_after(end)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer), critical=False)
+        )
+
+    def issue(
+        self,
+        address: str,
+        key: Key,
+        *,
+        start: datetime = AT - 30 * DAY,
+        end: datetime = AT + 300 * DAY,
+        purpose: x509.ObjectIdentifier = ExtendedKeyUsageOID.EMAIL_PROTECTION,
+    ) -> x509.Certificate:
+        return (
+            self.builder(address, key, self, start, end)
+            .add_extension(x509.SubjectAlternativeName([x509.RFC822Name(address)]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+            .sign(self.key, hashes.SHA256())
+        )
+
+    def crl(self, at: datetime = AT) -> bytes:
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(name(self.title))
+            .last_update(at - DAY)
+            .next_update(at + 7 * DAY)
+            .add_extension(x509.CRLNumber(1), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False
+            )
+        )
+        for serial in self.revoked:
+            gone = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(at - DAY).build()
+            builder = builder.add_revoked_certificate(gone)
+        return pem(builder.sign(self.key, hashes.SHA256()))
+
+
+# ------------------------------------------------------------------------------------------------------ the post
+
+
+@dataclass
+class Post:
+    """A ward's people with their certificates, and the openssl program that signs and encrypts for them."""
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self.root = Authority("Racine d'essai")
+        self.issuing = Authority("Organisations d'essai", self.root)
+        self.rogue = Authority("Racine d'ailleurs")
+        self.key, self.curve = rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP256R1())
+        self.certificates: dict[str, Path] = {}
+        self.keys: dict[str, Path] = {}
+        self.add("ward", self.issuing.issue(SENDER, self.key), self.key)
+        self.add("curve", self.issuing.issue(SENDER, self.curve), self.curve)
+        self.add("expired", self.issuing.issue(SENDER, self.curve, end=AT - DAY), self.curve)
+        self.add("early", self.issuing.issue(SENDER, self.curve, start=AT + DAY), self.curve)
+        self.add("stranger", self.rogue.issue(SENDER, self.curve), self.curve)
+        server = ExtendedKeyUsageOID.SERVER_AUTH
+        self.add("server", self.issuing.issue(SENDER, self.curve, purpose=server), self.curve)
+        revoked = self.issuing.issue(SENDER, self.curve)
+        self.issuing.revoked.append(revoked.serial_number)
+        self.add("revoked", revoked, self.curve)
+        self.add("relay", self.issuing.issue(RELAY, self.key), self.key)
+        self.add("relay-curve", self.issuing.issue(RELAY, self.curve), self.curve)
+        self.add("other", self.issuing.issue("autre@ailleurs.mssante.fr", other := _rsa()), other)
+        self.file("chain.pem", pem(self.issuing.certificate))
+        self.file("trust.pem", pem(self.root.certificate))
+        self.file("crl.pem", self.issuing.crl() + self.root.crl())
+        both = ("relay", "relay-curve")
+        self.file("relay-certs.pem", b"".join(self.certificates[each].read_bytes() for each in both))
+        self.file("relay-keys.pem", private_pem(self.key) + private_pem(self.curve)).chmod(0o600)
+
+    def file(self, title: str, content: bytes) -> Path:
+        path = self.folder / title
+        path.write_bytes(content)
+        return path
+
+    def add(self, title: str, certificate: x509.Certificate, key: Key) -> None:
+        self.certificates[title] = self.file(f"{title}.pem", pem(certificate))
+        self.keys[title] = self.file(f"{title}.key", private_pem(key))
+
+    def table(self, **more: Any) -> dict[str, Any]:
+        at = {
+            "trust": "trust.pem",
+            "crl": "crl.pem",
+            "certificate": "relay-certs.pem",
+            "key": "relay-keys.pem",
+        }
+        found: dict[str, Any] = {key: str(self.folder / file) for key, file in at.items()} | more
+        return {key: value for key, value in found.items() if value is not None}
+
+    def opener(self, **more: Any) -> smime.Smime:
+        return smime.connect("smime", smime.Settings.model_validate(self.table(**more)))
+
+    def openssl(self, entity: bytes, *words: str | Path) -> bytes:
+        """What openssl writes of a MIME entity: another entity, its headers first."""
+        done = subprocess.run(
+            ["openssl", "cms", "-in", "/dev/stdin", *map(str, words)],
+            input=entity,
+            capture_output=True,
+            check=True,
+        )
+        return re.sub(rb"\r?\n", b"\r\n", done.stdout)
+
+    def sign(self, mail: bytes, who: str = "ward", *words: str) -> bytes:
+        outer, entity = taken_apart(mail)
+        given = ("-sign", "-signer", self.certificates[who], "-inkey", self.keys[who])
+        return outer + self.openssl(entity, *given, "-certfile", self.folder / "chain.pem", *words)
+
+    def encrypt(self, mail: bytes, *who: str, words: tuple[str, ...] = ("-aes256",)) -> bytes:
+        outer, entity = taken_apart(mail)
+        return outer + self.openssl(
+            entity, "-encrypt", *words, *(self.certificates[each] for each in who or ("relay",))
+        )
+
+
+def _rsa() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(65537, 2048)
+
+
+def taken_apart(mail: bytes) -> tuple[bytes, bytes]:
+    """The fields that say who wrote to whom; the MIME entity with its own."""
+    head, _, body = mail.partition(b"\r\n\r\n")
+    fields = re.split(rb"\r\n(?![ \t])", head)
+    own = [each for each in fields if each.lower().startswith((b"content-", b"mime-"))]
+    outer = [each for each in fields if each not in own]
+    inner = [each for each in own if each.lower().startswith(b"content-")]
+    return b"".join(each + b"\r\n" for each in outer), b"\r\n".join(inner) + b"\r\n\r\n" + body
+
+
+@pytest.fixture(scope="session")
+def post(tmp_path_factory: pytest.TempPathFactory) -> Post:
+    if shutil.which("openssl") is None:
+        pytest.skip("the openssl program is not installed")
+    return Post(tmp_path_factory.mktemp("smime"))
+
+
+@pytest.fixture
+def opener(post: Post) -> smime.Smime:
+    return post.opener()
+
+
+def words_of(raw: bytes) -> str:
+    return reading.read(raw).text
+
+
+# ----------------------------------------------------------------------------------------------------- signatures
+
+
+@pytest.mark.parametrize(
+    "words",
+    [(), ("-nodetach",), ("-nodetach", "-stream"), ("-keyid",), ("-noattr",), ("-md", "sha512")],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("who", ["ward", "curve"])
+async def test_a_good_signature_is_known_and_its_letter_read(
+    post: Post, opener: smime.Smime, who: str, words: tuple[str, ...]
+) -> None:
+    opened = await opener.open(post.sign(letter(), who, *words), AT)
+    assert (opened.signed, opened.why, opened.layers) == (True, None, ("signed",))
+    assert words_of(opened.raw).splitlines() == words_of(letter()).splitlines()
+    assert reading.read(opened.raw).subject == reading.read(letter()).subject
+    assert recognition.recognise(reading.read(opened.raw)).outcome is Outcome.NOTICE
+
+
+@pytest.mark.parametrize(
+    ("who", "words", "why"),
+    [
+        ("ward", ("-md", "md5"), Why.SIGNATURE_WEAK),
+        ("ward", ("-md", "sha1"), Why.SIGNATURE_WEAK),
+        ("expired", (), Why.SIGNATURE_EXPIRED),
+        ("early", (), Why.SIGNATURE_EXPIRED),
+        ("revoked", (), Why.SIGNATURE_REVOKED),
+        ("stranger", (), Why.SIGNATURE_UNTRUSTED),
+        ("server", (), Why.SIGNATURE_UNTRUSTED),
+        ("other", (), Why.SIGNATURE_OF_ANOTHER),
+        ("ward", ("-nocerts",), Why.SIGNATURE_UNCHECKED),
+    ],
+)
+@pytest.mark.parametrize("shape", ["beside", "around"])
+async def test_a_bad_signature_is_named_and_its_content_stays_readable(
+    post: Post, opener: smime.Smime, shape: str, who: str, words: tuple[str, ...], why: Why
+) -> None:
+    around = ("-nodetach",) if shape == "around" else ()
+    opened = await opener.open(post.sign(letter(), who, *words, *around), AT)
+    assert (opened.signed, opened.why) == (False, why)
+    assert words_of(opened.raw).splitlines() == words_of(letter()).splitlines()
+
+
+async def test_one_changed_word_breaks_the_signature(post: Post, opener: smime.Smime) -> None:
+    mail = post.sign(letter())
+    opened = await opener.open(mail.replace(b"Martin", b"Durand", 1), AT)
+    assert (opened.signed, opened.why) == (False, Why.SIGNATURE_BROKEN)
+
+
+async def test_what_no_authority_is_configured_for_counts_as_unsigned_unless_it_was_changed(
+    post: Post,
+) -> None:
+    bare = smime.connect("smime", smime.Settings())
+    for who in ("ward", "expired", "stranger"):
+        for words in ((), ("-nodetach",)):
+            opened = await bare.open(post.sign(letter(), who, *words), AT)
+            assert (opened.signed, opened.why) == (None, None)
+            assert recognition.recognise(reading.read(opened.raw)).outcome is Outcome.NOTICE
+    changed = await bare.open(post.sign(letter()).replace(b"Martin", b"Durand", 1), AT)
+    assert (changed.signed, changed.why) == (False, Why.SIGNATURE_BROKEN)
+
+
+async def test_a_part_beside_the_signed_one_is_no_part_of_it(post: Post, opener: smime.Smime) -> None:
+    mail = post.sign(letter())
+    boundary = re.search(rb'boundary="([^"]+)"', mail)
+    assert boundary
+    line = b"--" + boundary[1]
+    smuggled = line + b"\r\nContent-Type: text/plain\r\n\r\nPatient : AUTRE\r\n"
+    first, second, rest = mail.split(line + b"\r\n", 2)
+    for spoilt in (
+        first + smuggled + line + b"\r\n" + second + line + b"\r\n" + rest,
+        first + line + b"\r\n" + second + smuggled + line + b"\r\n" + rest,
+        mail.replace(line + b"--", smuggled + line + b"--"),
+    ):
+        opened = await opener.open(spoilt, AT)
+        assert (opened.signed, opened.why) == (False, Why.SIGNATURE_BROKEN)
+    assert (await opener.open(first + line + b"\r\n" + second + line + b"\r\n" + rest, AT)).signed is True
+
+
+async def test_a_letter_stays_signed_when_its_certificate_ends_or_is_revoked_later(
+    post: Post, opener: smime.Smime
+) -> None:
+    mail = post.sign(letter())
+    assert (await opener.open(mail, AT)).signed is True
+    assert (await opener.open(mail, AT + 300 * DAY + DAY)).why is Why.SIGNATURE_EXPIRED
+    later = Authority("Organisations d'essai", post.root, post.issuing.key)
+    later.revoked.append(x509.load_pem_x509_certificate(post.certificates["ward"].read_bytes()).serial_number)
+    post.file("later.pem", later.crl(AT + 10 * DAY) + post.root.crl(AT + 10 * DAY))
+    newer = post.opener(crl=str(post.folder / "later.pem"))
+    assert (await newer.open(mail, AT)).signed is True
+    assert (await newer.open(mail, AT + 10 * DAY)).why is Why.SIGNATURE_REVOKED
+
+
+async def test_a_revocation_list_that_is_missing_or_too_old_leaves_the_signature_to_a_person(
+    post: Post,
+) -> None:
+    mail = post.sign(letter())
+    assert (await post.opener().open(mail, AT + 20 * DAY)).why is Why.SIGNATURE_UNCHECKED
+    post.file("half.pem", post.root.crl())
+    half = post.opener(crl=str(post.folder / "half.pem"))
+    assert (await half.open(mail, AT)).why is Why.SIGNATURE_UNCHECKED
+    assert (await post.opener(crl=None).open(mail, AT + 20 * DAY)).signed is True
+
+
+async def test_new_files_are_taken_without_a_restart_and_bad_ones_are_not(post: Post) -> None:
+    lists = post.file(
+        "daily.pem", post.root.crl() + Authority(post.issuing.title, post.root, post.issuing.key).crl()
+    )
+    opener, mail = post.opener(crl=str(lists)), post.sign(letter(), "revoked")
+    assert (await opener.open(mail, AT)).signed is True
+    lists.write_bytes(b"half writ")
+    assert (await opener.open(mail, AT)).signed is True
+    lists.write_bytes(post.issuing.crl() + post.root.crl())
+    assert (await opener.open(mail, AT)).why is Why.SIGNATURE_REVOKED
+
+
+# ----------------------------------------------------------------------------------------------------- encryption
+
+
+@pytest.mark.parametrize(
+    ("who", "words"),
+    [
+        (("relay",), ("-aes256",)),
+        (("relay",), ("-aes128",)),
+        (("relay",), ("-aes-256-gcm",)),
+        (("relay",), ("-des3",)),
+        (("relay",), ("-aes256", "-keyid")),
+        (("relay-curve",), ("-aes256",)),
+        (("relay-curve",), ("-aes-128-gcm",)),
+        (("curve", "other", "relay"), ("-aes256",)),
+        (("other", "relay-curve"), ("-aes256", "-stream")),
+    ],
+)
+async def test_what_is_encrypted_to_the_relay_is_read(
+    post: Post, opener: smime.Smime, who: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    opened = await opener.open(post.encrypt(letters.xdm_mail(), *who, words=words), AT)
+    assert (opened.signed, opened.why, opened.layers) == (None, None, ("encrypted",))
+    before, after = reading.read(letters.xdm_mail()), reading.read(opened.raw)
+    assert [(p.filename, p.content()) for p in after.attachments] == [
+        (p.filename, p.content()) for p in before.attachments
+    ]
+    assert (after.from_, after.to, after.message_id) == (before.from_, before.to, before.message_id)
+
+
+async def test_oaep_is_read_too(post: Post, opener: smime.Smime) -> None:
+    outer, entity = taken_apart(letter())
+    oaep = ("-keyopt", "rsa_padding_mode:oaep", "-keyopt", "rsa_oaep_md:sha256")
+    mail = outer + post.openssl(entity, "-encrypt", "-aes256", "-recip", post.certificates["relay"], *oaep)
+    assert words_of((await opener.open(mail, AT)).raw) == words_of(letter())
+
+
+@pytest.mark.parametrize("words", [(), ("-nodetach",)], ids=["beside", "around"])
+async def test_layers_are_undone_one_after_the_other(
+    post: Post, opener: smime.Smime, words: tuple[str, ...]
+) -> None:
+    inside = post.encrypt(post.sign(letter(), "ward", *words))
+    assert (await opener.open(inside, AT)).layers == ("encrypted", "signed")
+    assert (await opener.open(inside, AT)).signed is True
+    thrice = post.sign(inside, "curve", *words)
+    opened = await opener.open(thrice, AT)
+    assert (opened.signed, opened.layers) == (True, ("signed", "encrypted", "signed"))
+    assert words_of(opened.raw).splitlines() == words_of(letter()).splitlines()
+    bad = await opener.open(post.sign(inside, "stranger", *words), AT)
+    assert (bad.signed, bad.why) == (False, Why.SIGNATURE_UNTRUSTED)
+
+
+async def test_what_cannot_be_opened_comes_back_as_it_was(post: Post, opener: smime.Smime) -> None:
+    good = post.encrypt(letter())
+    head, _, body = good.partition(b"\r\n\r\n")
+    content = base64.b64decode(body)
+    deep = good
+    for _ in range(smime.MAX_LAYERS):
+        deep = post.encrypt(deep)
+    for title, mail in {
+        "not for us": post.encrypt(letter(), "other"),
+        "cut": head + b"\r\n\r\n" + base64.encodebytes(content[: len(content) // 2]),
+        "damaged": head + b"\r\n\r\n" + base64.encodebytes(content[:-40] + bytes(40)),
+        "no structure": head + b"\r\n\r\n" + base64.encodebytes(b"Bonjour" * 20),
+        "empty": head + b"\r\n\r\n",
+        "too many layers": deep,
+    }.items():
+        opened = await opener.open(mail, AT)
+        assert (opened.raw, opened.why) == (mail, Why.NOT_OPENED), title
+    keyless = post.opener(certificate=None, key=None)
+    assert (await keyless.open(good, AT)).why is Why.NOT_OPENED
+
+
+async def test_a_gateway_that_forgot_the_type_does_not_hide_the_layer(
+    post: Post, opener: smime.Smime
+) -> None:
+    mail = post.encrypt(letter())
+    renamed = re.sub(
+        rb"application/(?:x-)?pkcs7-mime; smime-type=enveloped-data; ", b"application/octet-stream; ", mail
+    )
+    assert renamed != mail
+    assert words_of((await opener.open(renamed, AT)).raw) == words_of(letter())
+
+
+async def test_a_letter_without_mime_fields_keeps_its_first_lines(post: Post, opener: smime.Smime) -> None:
+    outer, _ = taken_apart(letter())
+    bare = "Patient : CORMERAIS Odette\r\nNom : X\r\n\r\nSortie le 1er décembre.\r\n".encode()
+    opened = await opener.open(
+        outer + post.openssl(bare, "-encrypt", "-aes256", post.certificates["relay"]), AT
+    )
+    assert words_of(opened.raw).splitlines()[0] == "Patient : CORMERAIS Odette"
+
+
+def test_ordinary_mail_is_not_touched_and_nothing_is_loaded_for_it() -> None:
+    check = (
+        "import asyncio, sys, datetime; from adapters import smime; from tests import letters;"
+        "o = smime.connect('smime', smime.Settings());"
+        "at = datetime.datetime(2026, 12, 1, tzinfo=datetime.UTC);"
+        "m = letters.xdm_mail(); r = asyncio.run(o.open(m, at)); assert r.raw is m and r.signed is None;"
+        "assert not [n for n in sys.modules if n.startswith(('pyhanko', 'asn1crypto'))]"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", check], capture_output=True, check=False, cwd=Path(__file__).parents[1]
+    )
+    assert done.returncode == 0, done.stderr
+
+
+# --------------------------------------------------------------------------------------------------------- bounds
+
+
+def element(tag: int, content: bytes) -> bytes:
+    size = len(content)
+    if size < 128:
+        return bytes([tag, size]) + content
+    length = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    return bytes([tag, 0x80 | len(length)]) + length + content
+
+
+def test_structures_beyond_all_bounds_are_not_looked_into() -> None:
+    deep = element(4, b"")
+    for _ in range(smime.MAX_NESTING):
+        deep = element(0x30, deep)
+    assert smime._bounded(deep)
+    assert not smime._bounded(element(0x30, deep))
+    many_elements = element(0x30, b"\x05\x00" * smime.MAX_ELEMENTS)
+    assert not smime._bounded(many_elements)
+    assert not smime._bounded(b"\x30\x80" * 10_000)
+    assert smime._bounded(b"\x30\x80\x04\x01a\x00\x00")
+    assert not smime._bounded(b"\x30\x80\x04\x01a")
+    assert not smime._bounded(b"\x30\x05\x04\x7fa")
+    assert not smime._bounded(b"")
+
+
+async def test_more_recipients_than_any_mail_has_are_not_tried(post: Post) -> None:
+    mail = post.encrypt(letter(), *["other"] * smime.MAX_RECIPIENTS, "relay")
+    assert (await post.opener().open(mail, AT)).why is Why.NOT_OPENED
+    fewer = post.encrypt(letter(), *["other"] * 50, "relay")
+    assert (await post.opener().open(fewer, AT)).why is None
+
+
+async def test_certificates_that_lead_in_circles_are_refused_at_once(post: Post, opener: smime.Smime) -> None:
+    twins = [Authority("Jumelle", None) for _ in range(9)]
+    circle = [
+        each.builder("Jumelle", each.key, other, AT - DAY, AT + DAY)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(other.key, hashes.SHA256())
+        for each in twins
+        for other in twins[:1]
+    ]
+    chain = post.file("circle.pem", b"".join(map(pem, circle)))
+    outer, entity = taken_apart(letter())
+    given = ("-sign", "-signer", post.certificates["ward"], "-inkey", post.keys["ward"], "-certfile", chain)
+    opened = await opener.open(outer + post.openssl(entity, *given), AT)
+    assert opened.why is Why.SIGNATURE_UNCHECKED
+
+
+@pytest.fixture(scope="session")
+def sealed(post: Post) -> list[bytes]:
+    return [post.sign(letter()), post.sign(letter(), "curve", "-nodetach"), post.encrypt(letter()),
+            post.encrypt(post.sign(letter()), "relay-curve", words=("-aes-256-gcm",))]  # fmt: skip
+
+
+@settings(max_examples=many(120))
+@given(data=st.data())
+def test_no_mutation_raises_or_passes_for_signed(
+    post: Post, sealed: list[bytes], data: st.DataObject
+) -> None:
+    opener = post.opener()
+    mail = data.draw(st.sampled_from(sealed))
+    head, _, body = mail.partition(b"\r\n\r\n")
+    content = bytearray(base64.b64decode(body)) if b"base64" in head else bytearray(body)
+    for _ in range(data.draw(st.integers(1, 6))):
+        at = data.draw(st.integers(0, len(content) - 1))
+        kind = data.draw(st.sampled_from(["flip", "cut", "double", "insert"]))
+        if kind == "flip":
+            content[at] ^= data.draw(st.integers(1, 255))
+        elif kind == "cut":
+            del content[at : at + data.draw(st.integers(1, 200))]
+        elif kind == "double":
+            content[at:at] = content[at : at + 100]
+        else:
+            content[at:at] = data.draw(st.binary(min_size=1, max_size=20))
+        if not content:
+            content = bytearray(b"x")
+    spoilt = base64.encodebytes(bytes(content)) if b"base64" in head else bytes(content)
+    raw = head + b"\r\n\r\n" + spoilt
+    opened = opener._open(raw, AT)
+    recognised = recognition.opened(recognition.recognise(reading.read(opened.raw)), opened.why)
+    if opened.signed is True:  # whatever was changed was no part of what is read
+        assert words_of(opened.raw).splitlines() == words_of(letter()).splitlines()
+    if opened.why is not None:
+        assert recognised.outcome is not Outcome.NOTICE
+
+
+@settings(max_examples=many(150))
+@given(st.binary(max_size=400))
+def test_no_bytes_raise(content: bytes) -> None:
+    opener = smime.connect("smime", smime.Settings())
+    for media_type in ("application/pkcs7-mime", "multipart/signed; boundary=b"):
+        raw = f"From: a@b.fr\r\nContent-Type: {media_type}; x=pkcs7\r\nContent-Transfer-Encoding: binary\r\n\r\n"
+        opened = opener._open(raw.encode() + content, AT)
+        assert opened.signed is not True
+    smime._bounded(content)
+
+
+# ------------------------------------------------------------------------------------------------------ the house
+
+
+SIGNED_ONLY = RULES.replace("when: { event: discharge }", "when: { event: discharge, signed: yes }")
+
+
+def shut(house: House, opener: smime.Smime | None) -> None:
+    house.intake.opener = house.dispatch.opener = opener
+    house.clock.at = AT
+
+
+async def test_a_rule_may_ask_for_a_signature(house: House, post: Post) -> None:
+    shut(house, post.opener())
+    house.site = make_site(rules=SIGNED_ONLY)
+    await house.take(letter())
+    (held,) = await house.store.holds()
+    assert (held["why"], held["reason"]) == ("default", "Aucune règle ne correspond")
+    await house.take(post.sign(letter(stay="S-2")))
+    await house.leave()
+    assert [each.address for each in mails(house) if each.purpose == "letter"] == [MARTIN.mss_address]
+    decided = next(row for row in await house.store.envelopes() if row["state"] == "decided")
+    assert (await house.store.envelope(str(decided["id"])))["decision"]["facts"]["signed"] is True
+
+
+@pytest.mark.parametrize("language", ["fr", "en"])
+async def test_a_broken_signature_holds_whatever_the_rules_say_and_a_desk_may_let_it_go(
+    house: House, post: Post, language: str
+) -> None:
+    shut(house, post.opener())
+    house.site = replace(house.site, settings=replace(house.site.settings, language=language))
+    await house.take(post.sign(letter(), "revoked", "-nodetach"))
+    (held,) = await house.store.holds()
+    assert held["why"] == "signature_revoked"
+    assert ("révoqué" if language == "fr" else "revoked") in str(held["reason"])
+    await house.leave()
+    assert {each.purpose for each in mails(house)} == {"hold_note"}
+    by_ward = Correction(by="ward:cardiologie", hold=str(held["id"]))
+    with pytest.raises(Refused):
+        await house.intake.release(by_ward)
+    await house.intake.release(Correction(by="desk:sorties", hold=str(held["id"])))
+    await house.leave()
+    assert [each.address for each in mails(house) if each.purpose == "letter"] == [MARTIN.mss_address]
+    assert not any((await house.store.invariants()).values())
+
+
+async def test_the_gp_reads_what_was_encrypted_to_the_relay(house: House, post: Post) -> None:
+    shut(house, post.opener())
+    original = letter(attachments=[("Courrier de sortie.pdf", letters.pdf(), "application/pdf")])
+    sealed = post.encrypt(post.sign(original, "ward", "-nodetach"))
+    await house.take(sealed)
+    await house.leave()
+    (copy,) = [each for each in mails(house) if each.purpose == "letter"]
+    assert isinstance(copy.message, MailMessage)
+    got = message_from_bytes(copy.message.content, policy=policy.default)
+    sent = message_from_bytes(original, policy=policy.default)
+    assert attached(got) == attached(sent)
+    assert list(attached(got)) == ["Courrier de sortie.pdf"]
+    assert words_of(original).strip() in words_of(copy.message.content)
+    (row,) = await house.store.envelopes()
+    assert await house.store.raw(str(row["id"])) == sealed
+
+
+def attached(message: Any) -> dict[str, bytes]:
+    return {
+        str(part.get_filename()): part.get_payload(decode=True)
+        for part in message.walk()
+        if part.get_filename()
+    }
+
+
+async def test_mail_that_nobody_can_open_is_held_and_decided_once_there_is_a_key(
+    house: House, post: Post
+) -> None:
+    shut(house, post.opener(certificate=None, key=None))
+    await house.take(post.encrypt(letter()))
+    (held,) = await house.store.holds()
+    assert held["why"] == "not_opened"
+    await house.leave()
+    (note,) = [each for each in mails(house) if each.to == "ward:cardiologie"]
+    assert isinstance(note.message, MailMessage)
+    text = message_from_bytes(note.message.content, policy=policy.default).get_body().get_content()
+    assert "chiffré" in text
+    shut(house, post.opener())
+    await house.intake.replay(str(held["envelope"]))
+    await house.leave()
+    assert [each.address for each in mails(house) if each.purpose == "letter"] == [MARTIN.mss_address]
+
+
+async def test_a_letter_whose_key_was_taken_away_before_it_left_fails_and_the_ward_is_told(
+    house: House, post: Post
+) -> None:
+    shut(house, post.opener())
+    await house.take(post.encrypt(letter()))
+    house.dispatch.opener = post.opener(certificate=None, key=None)
+    await house.leave()
+    (copy,) = await house.copies(purpose="letter")
+    assert (copy["state"], copy["why"]) == ("failed", "not_opened")
+    assert any(each.to == "ward:cardiologie" for each in mails(house))
+
+
+async def test_the_good_mail_that_follows_a_spoilt_one_is_no_duplicate(house: House, post: Post) -> None:
+    shut(house, post.opener())
+    good = post.sign(letter(), "ward", "-nodetach")
+    await house.take(post.sign(letter(), "stranger", "-nodetach"), good)
+    rows = await house.store.envelopes()
+    assert sorted(str(row["state"]) for row in rows) == ["decided", "held"]
+    await house.take(post.encrypt(letter()))
+    (latest, *_) = await house.store.envelopes()
+    assert (latest["state"], latest["why"]) == ("ignored", "duplicate")
+
+
+async def test_the_trail_says_what_was_undone(house: House, post: Post) -> None:
+    shut(house, post.opener())
+    await house.take(post.encrypt(post.sign(letter())), post.sign(letter(stay="S-3"), "expired"))
+    lines = await house.store.audit_export()
+    notes = {(line["why"], line["note"]) for line in lines if line["act"] == "opened"}
+    assert notes == {(None, "encrypted signed valid"), ("signature_expired", "signed invalid")}
+
+
+# -------------------------------------------------------------------------------------------------- configuration
+
+
+def site_of(text: str, folder: Path) -> Callable[[], object]:
+    return lambda: daemon.opener(config.parse(text, folder / "config.toml"))
+
+
+@pytest.mark.parametrize(
+    ("table", "line", "words"),
+    [
+        ('trust = "none.pem"', 2, "cannot be read"),
+        ('trust = "relay-keys.pem"', 2, "no certificate"),
+        ('trust = "chain.pem"', 2, "no root"),
+        ('trust = "trust.pem"\ncrl = "trust.pem"', 3, "no revocation list"),
+        ('crl = "crl.pem"', 1, "needs `trust`"),
+        ('certificate = "relay.pem"', 1, "go together"),
+        ('certificate = "relay.pem"\nkey = "other.key"', 3, "no key of"),
+        ('certificate = "relay.pem"\nkey = "open.key"', 3, "chmod 600"),
+        ('certificate = "relay.pem"\nkey = "locked.key"', 3, "key_password"),
+        ('key_password = "geheim"', 2, "a secret never stands in this file"),
+        ('trsut = "trust.pem"', 2, "did you mean « trust »"),
+        ("trust = 3", 2, "string"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_the_table_is_named_with_its_line(post: Post, table: str, line: int, words: str) -> None:
+    post.file("open.key", private_pem(post.key)).chmod(0o644)
+    post.file("locked.key", private_pem(post.key, b"secret")).chmod(0o600)
+    post.keys["other"].chmod(0o600)
+    with pytest.raises(ConfigurationError) as caught:
+        site_of(f"[smime]\n{table}\n", post.folder)()
+    assert (caught.value.line, caught.value.file) == (line, str(post.folder / "config.toml"))
+    assert words in str(caught.value)
+
+
+async def test_a_locked_key_opens_with_its_word(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    post.file("locked.key", private_pem(post.key, b"secret")).chmod(0o600)
+    monkeypatch.setenv("SMIME_WORD", "secret")
+    table = 'certificate = "relay.pem"\nkey = "locked.key"\nkey_password = { env = "SMIME_WORD" }'
+    opener: Any = site_of(f"[smime]\n{table}\n", post.folder)()
+    assert (await opener.open(post.encrypt(letter()), AT)).why is None
+
+
+def test_relay_check_says_when_the_files_end(post: Post) -> None:
+    table = "\n".join(f'{key} = "{value}"' for key, value in post.table().items())
+    found = list(checking.sealing(config.parse(f"[smime]\n{table}\n", post.folder / "config.toml"), AT))
+    assert [(each.severity, each.name) for each in found] == [
+        ("ok", "certificate smime"), ("ok", "revocation lists smime"),
+    ]  # fmt: skip
+    late = list(
+        checking.sealing(config.parse(f"[smime]\n{table}\n", post.folder / "config.toml"), AT + 8 * DAY)
+    )
+    assert late[1].severity == "error"
+    assert "expired" in late[1].text
