@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from relay.errors import Verdict
-    from relay.model import Batch, ChatMessage, Delivery, Envelope, Press, Professional, Receipt
+    from relay.model import Batch, ChatMessage, Delivery, Envelope, Press, Professional, Receipt, Why
 
 
 class Clock(Protocol):
@@ -142,18 +142,28 @@ class Directory(Adapter, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """Mail with its S/MIME layers undone. `signed`: None = there was no signature."""
+    """Mail with its S/MIME layers undone.
+
+    `signed`: None where no signature stands, or none that a configured authority could vouch for. `why`:
+    the reason for which a person must look at it. `layers`: what was undone, outermost first, "encrypted"
+    or "signed".
+    """
 
     raw: bytes
-    signed: bool | None
-    why: str | None = None
+    signed: bool | None = None
+    why: Why | None = None
+    layers: tuple[str, ...] = ()
 
 
 class Opener(Protocol):
     """Undoes S/MIME."""
 
-    async def open(self, raw: bytes) -> Opened:
-        """Never raises: what cannot be opened comes back as it was, with the reason."""
+    async def open(self, raw: bytes, at: datetime) -> Opened:
+        """Open mail that arrived `at`. The same bytes give the same `raw` as long as their key is there.
+
+        Never raises: what cannot be opened comes back as it was, with the reason; what a signature covers
+        comes back readable, whatever the signature is worth.
+        """
 
 
 class KeyRing(Protocol):
