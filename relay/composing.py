@@ -156,7 +156,7 @@ def _copied(document: Document, part: Part) -> bytes:
     if part.encoding == "binary" or not _fits(span):
         if part.is_message:  # may not be encoded (RFC 2046 §5.2.1): line ends only
             return headers + _crlf(span)
-        if part.encoding in ("base64", "quoted-printable") and _longest(_crlf(span)) <= _LINE_LIMIT:
+        if part.encoding in ("base64", "quoted-printable") and _short_lines(_crlf(span)):
             return headers + _crlf(span)
         return _encoded(part.content(), headers if headers else raw[part.start : part.body])
     return headers + span
@@ -181,11 +181,18 @@ def _content_headers(document: Document, part: Part) -> bytes:
 
 def _fits(span: bytes) -> bool:
     """Whether SMTP carries it as it stands: CRLF only, no NUL, no line too long (RFC 5321 §4.5.3.1.6)."""
-    return span.count(b"\n") == span.count(b"\r\n") and b"\x00" not in span and _longest(span) <= _LINE_LIMIT
+    return span.count(b"\n") == span.count(b"\r\n") and b"\x00" not in span and _short_lines(span)
 
 
-def _longest(span: bytes) -> int:
-    return max(map(len, span.split(b"\r\n")), default=0)
+def _short_lines(span: bytes, limit: int = _LINE_LIMIT) -> bool:
+    """Whether no line is longer, looking at the last line end alone in each stretch of that length."""
+    start, end = 0, len(span)
+    while end - start > limit:
+        line_end = span.rfind(b"\r\n", start, start + limit + 2)
+        if line_end < 0:
+            return False
+        start = line_end + 2
+    return True
 
 
 def _crlf(text: bytes) -> bytes:
@@ -216,7 +223,7 @@ def _text_part(text: str) -> bytes:
     lines = _CONTROLS_BUT_LINES.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
     content = lines.rstrip("\n").replace("\n", "\r\n").encode("utf-8", "replace") + b"\r\n"
     head = b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: "
-    if content.isascii() and _longest(content) <= _FOLD_AT * 2:
+    if content.isascii() and _short_lines(content, _FOLD_AT * 2):
         return head + b"7bit\r\n\r\n" + content
     sample = content[:4096]
     if len(sample.translate(None, _ASCII)) * 5 < len(sample):
