@@ -76,7 +76,11 @@ async def write(folder: Path, answers: Answers) -> list[Path]:
     rules.mkdir(parents=True)
     keys.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     written = [file, keys, database]
-    for source in sorted(SETS.glob("standard*.yaml")):
+    for source in sorted(
+        each
+        for each in SETS.iterdir()
+        if each.suffix in (".yaml", ".json") and each.stem.split(".")[0] != "demo"
+    ):
         shutil.copyfile(source, rules / source.name)
         written.append(rules / source.name)
     FileKeyRing.create(keys)

@@ -262,7 +262,7 @@ def test_recognise_needs_no_configuration_and_takes_any_bytes(tmp_path: Path) ->
 
 def test_rules_check_test_and_explain_need_no_configuration(tmp_path: Path) -> None:
     sets = ROOT / "rules" / "sets"
-    for name in ("standard.yaml", "demo.yaml"):
+    for name in ("standard.yaml", "cautious.yaml", "cpts.yaml", "demo.yaml"):
         check = relay("rules", "check", sets / name, "--json", cwd=tmp_path)
         assert (check.code, check.json["ok"]) == (0, True), check.out
         test = relay("rules", "test", sets / name, "--json", cwd=tmp_path)

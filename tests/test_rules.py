@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,19 @@ from hypothesis import strategies as st
 
 from relay.calendar import Duration
 from rules import cases
-from rules.language import Finding, RulesError, RuleSet, Site, load, mentioned
+from rules.engine import decide
+from rules.language import (
+    FIELDS,
+    NEEDS_SOMEBODY,
+    UNKNOWN,
+    FactValue,
+    Finding,
+    RulesError,
+    RuleSet,
+    Site,
+    load,
+    mentioned,
+)
 from tests.campaign import many
 
 SETS = Path(__file__).parent.parent / "rules" / "sets"
@@ -537,11 +550,14 @@ def test_keyword_groups_are_found_as_whole_words_without_accents_or_by_pattern(t
 # -- the sets that come with the program
 
 
-@pytest.mark.parametrize("name", ["standard", "demo"])
+SHIPPED = ("standard", "cautious", "cpts", "demo")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_each_set_that_comes_along_loads_and_passes_its_tests_with_every_rule_covered(name):
     path = SETS / f"{name}.yaml"
     adapters = {"mss": "smtp", "telegram": "telegram", "matrix": "matrix", "webchat": "webchat"}
-    site = Site(adapters=adapters, desks={"sorties": "document"})
+    site = Site(adapters=adapters, desks={"sorties": "document", "cpts": "reference"})
     rules, findings = load(path.read_text(), path.name, site)
     assert findings == ()
     assert rules is not None
@@ -551,6 +567,61 @@ def test_each_set_that_comes_along_loads_and_passes_its_tests_with_every_rule_co
     assert outcome.findings == ()
     assert outcome.ok
     assert "coverage: every-rule" in text
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_each_set_that_comes_along_can_be_read_by_somebody_who_is_no_programmer(name):
+    text = (SETS / f"{name}.yaml").read_text()
+    rules = good(text)
+    reasons = [entry.reason for entry in rules.rules if entry.action != "send"] + [rules.default.reason]
+    for reason in reasons:
+        assert reason[0].isupper()
+        assert 15 < len(reason) < 90
+        assert not set("`_{}<>") & set(reason)
+    lines = text.splitlines()
+    assert sum(line.lstrip().startswith("#") for line in lines) >= 3
+    assert max(map(len, lines)) <= 125
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_each_set_that_comes_along_holds_whatever_is_doubtful_and_never_files_a_discharge(name):
+    rules = good((SETS / f"{name}.yaml").read_text())
+    at = datetime(2026, 12, 4, 10, tzinfo=UTC)
+    for event in FIELDS["event"].values:
+        for doubt in (
+            {"identity": "doubtful"},
+            {"consent": "opposed"},
+            {"identity": UNKNOWN},
+            {"consent": UNKNOWN},
+        ):
+            decision = decide(rules, {"event": event, "identity": "qualified", "gp": "found", **doubt}, at)
+            assert decision.action == "hold"
+            assert decision.copies == ()
+    for event in NEEDS_SOMEBODY:
+        for gp in FIELDS["gp"].values:
+            decision = decide(rules, {"event": event, "identity": "qualified", "gp": gp}, at)
+            assert decision.action in (("send", "hold") if gp == "found" else ("hold",))
+
+
+def test_the_cautious_set_sends_nothing_that_is_not_certain_and_leaves_five_minutes():
+    rules = good((SETS / "cautious.yaml").read_text())
+    assert {str(r.grace) for r in rules.rules if r.action == "send"} == {"5m"}
+    at = datetime(2026, 12, 4, 10, tzinfo=UTC)
+    certain: dict[str, FactValue] = {"event": "discharge", "identity": "qualified", "gp": "found"}
+    assert decide(rules, certain, at).action == "send"
+    for doubt in (
+        {"identity": "provisional"},
+        {"gp_source": "notice"},
+        {"gp_away": True},
+        {"gp_away": UNKNOWN},
+        {"gp": UNKNOWN},
+        {"late_hours": 200},
+        {"late_hours": UNKNOWN},
+        {"event": "other"},
+        {"event": "death"},
+        {"urgency": UNKNOWN},
+    ):
+        assert decide(rules, {**certain, **doubt}, at).action == "hold", doubt
 
 
 def test_the_standard_set_only_warns_a_site_that_has_mail_and_nothing_else():

@@ -405,7 +405,7 @@ def test_a_hostile_file_is_answered_within_seconds(name):
     raw = HOSTILE[name]
     started = time.process_time()
     _, findings = load(raw, "routes.yaml", SITE)
-    assert time.process_time() - started < 5
+    assert time.process_time() - started < 10
     assert len(findings) <= 200
     assert sum(len(f.text()) for f in findings) < 400_000
 

@@ -13,7 +13,7 @@ from rules import reading, schema
 from rules.language import FIELDS, Site, load
 from rules.schema import Names, names_in
 from rules.source import Listing, Node, Table, as_text, compose
-from tests.test_rules import DEFAULT, HEAD, MISTAKES, SETS, SITE, WHOLE, changed
+from tests.test_rules import DEFAULT, HEAD, MISTAKES, SETS, SHIPPED, SITE, WHOLE, changed
 
 NUMBER = re.compile(r"[-+]?(0|[1-9][0-9]*)(\.[0-9]*)?([eE][-+]?[0-9]+)?|0[0-9]+")
 
@@ -53,7 +53,7 @@ def filled(text: str = WHOLE, site: Site = SITE) -> schema.Json:
     return schema.schema(site, names_in(text))
 
 
-@pytest.mark.parametrize("name", ["standard", "demo"])
+@pytest.mark.parametrize("name", SHIPPED)
 def test_each_set_that_comes_along_fits_the_schema_open_and_filled(name):
     text = (SETS / f"{name}.yaml").read_text()
     assert text.startswith(schema.EDITOR_LINE + "\n")
