@@ -125,7 +125,7 @@ def _recognised(document: Document, is_ours: Callable[[str], bool], zone: ZoneIn
         if receipt is not None:
             return Recognised(Outcome.RECEIPT, receipt=receipt, why=Why.RECEIPT)
     answers = _answers(document, is_ours)
-    if (document.from_ or "").endswith(_CITIZENS):
+    if _from_citizen(document):
         return (
             Recognised(Outcome.REPLY, why=Why.REPLY)
             if answers
@@ -142,6 +142,8 @@ def _recognised(document: Document, is_ours: Callable[[str], bool], zone: ZoneIn
             or is_ours(source.message_id or "")
         ):
             return _held(Notice(), Why.FORWARDED_REPLY)
+        if receipts.comes_back(document) or _from_citizen(source):
+            return _held(Notice(), Why.UNCLEAR)
         pieces = list(_documents(source))
     letter = letters.read(_own_text(source, forward=forward), subject=source.subject, zone=zone)
     if document.is_mail and receipts.is_automatic_reply(document):
@@ -164,6 +166,13 @@ def _recognised(document: Document, is_ours: Callable[[str], bool], zone: ZoneIn
             recognised, notice=replace(recognised.notice, problems=(*recognised.notice.problems, mark))
         )
     return recognised
+
+
+def _from_citizen(document: Document) -> bool:
+    """A patient wrote it, alone or among its authors: their space writes to professionals, it announces nobody."""
+    return any(
+        address.endswith(_CITIZENS) for name in ("from", "sender") for _, address in document.addresses(name)
+    )
 
 
 def _answers(document: Document, is_ours: Callable[[str], bool]) -> bool:

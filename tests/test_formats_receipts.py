@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import SMTP
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from relay.formats.receipts import is_automatic_reply, is_machine_mail, read_receipt
-from relay.model import ReceiptNews
+from relay.model import Notice, Outcome, ReceiptNews, Why
 from relay.reading import read
+from relay.recognition import recognise
 from tests import letters
+from tests.campaign import many
 
 SAMPLES = Path(__file__).parents[2] / "shared" / "samples"
 OURS = "<v1.thread.abcde.delivery.mac@relais45.mssante.fr>"
@@ -82,6 +89,111 @@ def test_a_plain_ko_mail_is_a_receipt_although_the_package_hangs_on_it():
     assert (news.kind, news.status, news.code) == ("ko", "error", "902")
 
 
+@pytest.mark.parametrize("code", ["900", "901", "902", "903", "904", "905", "906"])
+@pytest.mark.parametrize(
+    "subject",
+    ["[KO Intégration système !][{}] XDM/1.0/DDM+Lettre de liaison", "[Erreur d’intégration !][{}] XDM/1.0/DDM+Lettre", "KO INTEGRATION {}",
+     "RE: [KO Intégration système !][{}] XDM/1.0/DDM+Lettre", "Échec d'intégration ({})"],
+)  # fmt: skip
+def test_every_code_of_a_practices_program_is_read_from_its_subject(subject: str, code: str):
+    raw = letters.mail("Voir le sujet.", sender=GP, to="retours@relais45.mssante.fr", subject=subject.format(code),
+                       attachments=(("IHE_XDM.zip", letters.xdm(), "application/zip"),), headers={"In-Reply-To": OURS})  # fmt: skip
+    assert receipt(raw) == ReceiptNews("ko", "error", code, GP, OURS)
+
+
+def bounced(subject: str, sender: str, inner: bytes = LETTER, headers: dict[str, str] | None = None) -> bytes:
+    """A bounce in words, with the whole letter attached, as some servers write it."""
+    message = EmailMessage(policy=SMTP)
+    message["From"], message["To"], message["Subject"] = sender, "retours@relais45.mssante.fr", subject
+    for name, value in (headers or {}).items():
+        message[name] = value
+    message.set_content("Le message ci-joint a été refusé : 550 5.1.1 utilisateur inconnu.")
+    message.add_attachment(message_from_bytes(inner, policy=SMTP))
+    return message.as_bytes()
+
+
+BOUNCES = ["Undelivered Mail Returned to Sender", "Votre message n'a pas pu être remis", "Non remis : Lettre de liaison", "Échec de remise",
+           "Message en erreur", "Undeliverable: Lettre", "Unzustellbar: Lettre", "failure notice", "Courrier refusé",
+           "Mail delivery failed: returning message to sender", "Notification d'état de remise (échec)",
+           "Impossible de remettre votre message", "Ihre Nachricht wurde nicht zugestellt"]  # fmt: skip
+
+
+@pytest.mark.parametrize("subject", BOUNCES)
+@pytest.mark.parametrize(
+    ("sender", "headers"),
+    [
+        ("MAILER-DAEMON@smtp.operateur.fr", {}),
+        ("postmaster@chr-exemple.fr", {}),
+        ("Microsoft Outlook <msx@chr-exemple.fr>", {"Return-Path": "<>"}),
+        ("gateway@chr-exemple.fr", {"Auto-Submitted": "auto-replied"}),
+    ],
+)
+def test_a_bounce_in_words_is_a_receipt_and_the_letter_in_it_stays_closed(
+    subject: str, sender: str, headers: dict[str, str]
+):
+    for inner in (LETTER, letters.xdm_mail(), letters.text_mail()):
+        found = recognise(read(bounced(subject, sender, inner, headers)))
+        assert (found.outcome, found.notice) == (Outcome.RECEIPT, Notice())
+        assert found.receipt is not None
+        assert (found.receipt.kind, found.receipt.status, found.receipt.code) == ("dsn", "failed", "5.1.1")
+    news = receipt(bounced(subject, sender, LETTER, headers))
+    assert news is not None
+    assert news.original_message_id == OURS
+
+
+def test_what_a_mail_server_sends_back_is_no_letter_whatever_it_calls_it():
+    for subject in ("Lettre de liaison", "", "TR: Lettre de liaison", letters.xdm_subject(letters.ODETTE)):
+        found = recognise(read(bounced(subject, "MAILER-DAEMON@smtp.operateur.fr", letters.xdm_mail())))
+        assert (found.outcome, found.notice) == (Outcome.RECEIPT, Notice())
+        without_sender = bounced(subject, "x@chr-exemple.fr", letters.xdm_mail(), {"Return-Path": "<>"})
+        found = recognise(read(without_sender))
+        assert (found.outcome, found.notice) == (Outcome.UNCLEAR, Notice()), "a person looks"
+
+
+def test_a_warning_of_delay_is_no_failure():
+    news = receipt(bounced("Delivery Delayed: Lettre", "MAILER-DAEMON@smtp.operateur.fr"))
+    assert news is not None
+    assert news.status == "delayed"
+
+
+@pytest.mark.parametrize("raw", [
+    letters.dsn(letters.xdm_mail(), original_message_id=OURS),
+    letters.mdn(letters.xdm_mail(), original_message_id=OURS),
+    letters.mdn(letters.xdm_mail(), original_message_id=OURS, disposition="x; processed/Error: 902^y"),
+    letters.ko(original=letters.xdm()),
+    letters.mdn(letters.text_mail(), original_message_id=OURS).replace(b"report-type=disposition-notification; ", b""),
+    letters.dsn(letters.text_mail(), original_message_id=OURS).replace(b"multipart/report", b"multipart/mixed"),
+], ids=["DSN", "MDN", "MDN of the older grammar", "KO with its package", "MDN without its type", "DSN called mixed"])  # fmt: skip
+def test_nothing_inside_a_report_is_ever_read_as_a_letter(raw: bytes):
+    found = recognise(read(raw))
+    assert (found.outcome, found.notice) == (Outcome.RECEIPT, Notice())
+
+
+CITIZEN = f"{letters.ODETTE.ins}@patient.mssante.fr"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        letters.xdm_mail(sender=CITIZEN),
+        letters.text_mail(sender=f"Cardiologie <{CITIZEN.upper()}>"),
+        letters.cda_mail(sender=f"cardiologie@chr-exemple.mssante.fr, {CITIZEN}"),
+        letters.xdm_mail(headers={"Sender": CITIZEN}),
+        letters.text_mail(sender=CITIZEN, subject="TR: Lettre de liaison"),
+    ],
+    ids=["package", "text, in capitals", "second author", "sender", "sent on"],
+)
+def test_a_citizens_mail_is_never_a_notice(raw: bytes):
+    found = recognise(read(raw))
+    assert (found.outcome, found.why, found.notice) == (Outcome.OTHER, Why.CITIZEN, Notice())
+
+
+def test_a_citizens_mail_sent_on_whole_is_shown_to_a_person():
+    raw = bounced("TR: lettre", "cardiologie@chr-exemple.mssante.fr", letters.xdm_mail(sender=CITIZEN))
+    found = recognise(read(raw))
+    assert (found.outcome, found.notice) == (Outcome.UNCLEAR, Notice())
+
+
 def test_a_letter_is_no_receipt():
     for raw in (LETTER, letters.text_mail(), letters.reply("OK", to_message_id=OURS)):
         assert receipt(raw) is None
@@ -91,8 +203,12 @@ def test_a_letter_is_no_receipt():
 
 @pytest.mark.parametrize(
     "subject",
-    ["Réponse automatique : cabinet fermé", "Automatic reply: away", "Out of office", "Absence du bureau", "Automatische Antwort: x",
-     "RE: Réponse automatique", "Abwesenheitsnotiz"],
+    ["Réponse automatique : cabinet fermé", "Réponse automatique: Lettre de liaison", "RÉPONSE AUTOMATIQUE", "RE: Réponse automatique",
+     "Absence du bureau", "Absent du bureau : congés", "Message d'absence", "Notification d'absence", "Absence jusqu'au 12 janvier",
+     "Je suis absente jusqu'au 7", "En congé", "Répondeur : cabinet fermé", "Auto: Lettre de liaison", "(Absence) Lettre",
+     "Automatic reply: away", "Out of office", "Out of the office until Monday", "Auto-Reply: letter", "Autoreply: x", "Auto response",
+     "Vacation notice", "I am out of the office",
+     "Automatische Antwort: x", "Abwesenheitsnotiz", "Abwesend: x", "AW: Automatische Antwort: Brief"],
 )  # fmt: skip
 def test_an_absence_note_is_known_by_its_subject(subject: str):
     assert is_automatic_reply(read(letters.automatic(subject=subject, marked=False)))
@@ -105,11 +221,41 @@ def test_an_absence_note_is_known_by_its_subject(subject: str):
         {"X-Autoreply": "yes"},
         {"Precedence": "auto_reply"},
         {"X-Autorespond": "x"},
+        {"X-AutoResponse": "x"},
+        {"X-Auto-Reply": "x"},
+        {"Auto-Submitted": "auto-replied (vacation)"},
+        {"Auto-Submitted": "Auto-Notified; owner-email=x@y.fr"},
+        {"Precedence": "AUTO_REPLY"},
     ],
 )
 def test_an_absence_note_is_known_by_its_headers(headers: dict[str, str]):
     raw = letters.mail("Je suis absent.", sender=GP, to="x@y.fr", subject="Re: lettre", headers=headers)
     assert is_automatic_reply(read(raw))
+    assert recognise(read(raw)).outcome is Outcome.AUTOMATIC
+
+
+@pytest.mark.parametrize(
+    "subject",
+    ["Lettre de liaison", "Absents à l'appel", "Automatisation des sorties", "Résumé de l'absence d'effet", "Autonomie du patient",
+     "Reply to your letter", "Antwort auf Ihren Brief", "Vaccination"],
+)  # fmt: skip
+def test_a_subject_that_only_resembles_one_is_no_absence_note(subject: str):
+    assert not is_automatic_reply(read(letters.automatic(subject=subject, marked=False)))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"List-Id": "<agenda.chr-exemple.fr>"},
+        {"List-Unsubscribe": "<mailto:x@y.fr>"},
+        {"Precedence": "list"},
+        {"X-Loop": "x"},
+    ],
+)
+def test_list_mail_is_automatic_and_a_letter_through_a_list_is_a_letter(headers: dict[str, str]):
+    raw = letters.mail("Le bulletin.", sender="x@y.fr", to="z@y.fr", subject="Bulletin", headers=headers)
+    assert (recognise(read(raw)).outcome, recognise(read(raw)).why) == (Outcome.AUTOMATIC, Why.AUTOMATIC)
+    assert recognise(read(letters.text_mail(headers=headers))).outcome is Outcome.NOTICE
 
 
 @pytest.mark.parametrize(
@@ -155,3 +301,28 @@ def test_bounces_in_standard_form_are_failures_or_delays():
         assert news.kind == "dsn"
         seen += news.status in ("failed", "delayed")
     assert seen > 100
+
+
+REPORTS = [
+    letters.dsn(LETTER, original_message_id=OURS, envid="abc"), letters.mdn(LETTER, original_message_id=OURS, disposition="a/b; processed/error", error="902^x"),
+    letters.ko(original=letters.xdm()), bounced(BOUNCES[0], "MAILER-DAEMON@x.fr"), letters.automatic(to_message_id=OURS),
+]  # fmt: skip
+
+
+@settings(max_examples=many(200), deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.sampled_from(REPORTS), st.data())
+def test_no_mutation_raises_or_tells_of_a_delivery_that_was_not_told(raw: bytes, data: st.DataObject):
+    spoilt = bytearray(raw)
+    for _ in range(data.draw(st.integers(1, 5))):
+        place = data.draw(st.integers(0, min(len(spoilt) - 1, 3000)))
+        new = data.draw(
+            st.binary(max_size=10) | st.sampled_from([b"\r\n\r\n", b": ", b"message/rfc822", b"<", b";" * 50])
+        )
+        spoilt[place : place + data.draw(st.integers(0, 40))] = new
+    document = read(bytes(spoilt))
+    news = read_receipt(document)
+    is_automatic_reply(document)
+    is_machine_mail(document)
+    assert news is None or news.status in ("failed", "error", "delayed", "delivered", "processed")
+    if news is not None:
+        assert news.status != "read", "nobody read any of these"

@@ -16,6 +16,7 @@ Status = Literal["delivered", "delayed", "failed", "read", "processed", "error"]
 
 DSN: Final = ("message/delivery-status", "message/global-delivery-status")
 MDN: Final = ("message/disposition-notification", "message/global-disposition-notification")
+_HEADERS: Final = ("text/rfc822-headers", "message/rfc822-headers")
 
 _KO = re.compile(
     r"^\s*(?:(?:re|tr|fwd?)\s*:\s*)*\[?\s*(?:ko integration|erreur d'integration|echec d'integration|erreur integration)"
@@ -25,7 +26,7 @@ _ENHANCED = re.compile(r"(?<![\d.])([245]\.\d{1,3}\.\d{1,3})(?![\d.])")
 _BOUNCE = re.compile(
     r"undeliver|delivery (?:status|failure|failed|has failed|report|problem)|returned mail|failure notice|mail delivery"
     r"|delivery notification|could not be delivered|non remis|non distribue|non delivre|echec de (?:la )?(?:remise|livraison"
-    r"|distribution)|unzustellbar|notification d'etat de remise|message non|rejected mail|mail system error"
+    r"|distribution)|(?:pas pu|impossible de|ne (?:peut|pouvait) pas) .{0,20}(?:remis|remettre|distribu|delivr|livr|achemin)|message en erreur|courrier refuse|retour a l'expediteur|delivery delayed|unzustellbar|zustellung|nicht zugestellt|notification d'etat de remise|message non|rejected mail|mail system error"
 )
 _DELAY = re.compile(r"delay|differe|retard|warning|still being retried|verzoger")
 _MACHINES = re.compile(r"^(?:mailer-daemon|postmaster|mail-?daemon|mdaemon|mailer)@")
@@ -57,11 +58,28 @@ def read_receipt(document: Document) -> ReceiptNews | None:
     sender = document.from_ or ""
     if "disposition" in report:
         return _mdn(document, None)
-    if "delivery-status" in report or (
-        (_MACHINES.match(sender) or _null_sender(document)) and _BOUNCE.search(subject)
-    ) or (document.header("x-failed-recipients") and _BOUNCE.search(subject)):  # fmt: skip
+    if "delivery-status" in report:
+        return _plain_bounce(document, subject)
+    said = _BOUNCE.search(subject)
+    if said and (comes_back(document) or document.header("x-failed-recipients") or _says_replied(document)):
+        return _plain_bounce(document, subject)
+    if _MACHINES.match(sender) and _encloses(document):  # a mail server sends letters back, it writes none
         return _plain_bounce(document, subject)
     return None
+
+
+def comes_back(document: Document) -> bool:
+    """A mail server wrote it, or wants no answer: what such a mail encloses is on its way back."""
+    return bool(_MACHINES.match(document.from_ or "")) or _null_sender(document)
+
+
+def _encloses(document: Document) -> bool:
+    return any(part.is_message or part.media_type in _HEADERS for part in document.parts)
+
+
+def _says_replied(document: Document) -> bool:
+    """Of RFC 3834: an answer that a machine gave."""
+    return (document.header("auto-submitted") or "").lower().startswith(("auto-replied", "auto-notified"))
 
 
 def _machine_text(part: Part) -> str:
@@ -88,7 +106,7 @@ def _bracketed(value: str | None) -> str | None:
 def _enclosed_id(document: Document) -> str | None:
     """The Message-ID of the message a report encloses, whole or its headers."""
     for part in document.parts:
-        if part.is_message or part.media_type in ("text/rfc822-headers", "message/rfc822-headers"):
+        if part.is_message or part.media_type in _HEADERS:
             found = read(part.content(64 * 1024)).message_id
             if found:
                 return found
@@ -198,8 +216,7 @@ def _null_sender(document: Document) -> bool:
 @never_raises(True)
 def is_automatic_reply(document: Document) -> bool:
     """A machine answered in a person's place (RFC 3834): absence notes and the like."""
-    said = (document.header("auto-submitted") or "").lower()
-    if said.startswith(("auto-replied", "auto-notified")):
+    if _says_replied(document):
         return True
     if any(
         document.header(name) for name in ("x-autoreply", "x-autorespond", "x-autoresponse", "x-auto-reply")
