@@ -71,8 +71,9 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Seen]:
         files.append((path, folder / name))
     done = subprocess.run(
         [sys.executable, "-m", "relay", "recognise", "--json", *(str(file) for _, file in files)],
-        capture_output=True, check=True, timeout=60,
+        capture_output=True, check=False, timeout=60,
     )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-500:]
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(rows) == len(files)
     out = {}
