@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import itertools
 import zipfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -25,6 +25,7 @@ from relay.planning import Site, Tokens
 from relay.store import Store
 from rules import language
 from tests import letters
+from tests.campaign import many
 from tests.letters import MARTIN, fhir, hl7, printed
 from tests.stores import Place
 from tests.test_loops import House
@@ -45,9 +46,7 @@ GP = MARTIN.mss_address or ""
 
 
 @pytest.fixture(params=["fr"])
-async def house(
-    request: pytest.FixtureRequest, place: Place, store: Store, tmp_path: Path
-) -> AsyncIterator[House]:
+async def house(request: pytest.FixtureRequest, place: Place, store: Store, tmp_path: Path) -> House:
     """A house whose second way in is the hospital's system."""
     registered = Registration(
         ins=ODETTE.ins or "", ins_oid=letters.INS_NIR, facility="450000088", birth_name="CORMERAIS",
@@ -66,7 +65,7 @@ async def house(
         config.parse(text, Path("/nowhere/config.toml")), rules, Tokens(b"k" * 32, "relais45.mssante.fr")
     )
     sender = memory.connect("mss", memory.Settings(), tools(tmp_path, place.clock))
-    yield House(place, store, site, sender)
+    return House(place, store, site, sender)
 
 
 # ------------------------------------------------------------------------------------------------------ arrivals
@@ -103,12 +102,12 @@ async def arrive(house: House, *arrivals: tuple[bytes, str]) -> None:
     for raw, adapter in arrivals:
         await house.take(raw, adapter=adapter)
         await house.leave()
-        house.clock.turn(minutes=1)
+        house.clock.turn(seconds=5)
 
 
-def to_gp(house: House) -> list[EmailMessage]:
-    """What the GP's mailbox holds, oldest first."""
-    found = [each.message for each in house.sender.sent if each.address == GP]
+def to_gp(house: House, after: int = 0) -> list[EmailMessage]:
+    """What the GP's mailbox holds, oldest first; `after` so many copies sent to anybody."""
+    found = [each.message for each in house.sender.sent[after:] if each.address == GP]
     assert all(isinstance(each, MailMessage) for each in found)
     return [message_from_bytes(each.content, policy=policy.default) for each in found]  # type: ignore[union-attr]
 
@@ -236,3 +235,101 @@ async def test_a_wards_own_lines_about_a_letter_to_come_reach_the_gp(house: Hous
     assert "Merci." in body(to_gp(house)[-1])
     assert "Complète la lettre précédente" in body(to_gp(house)[-1])
     assert "Sorti ce jour" not in body(to_gp(house)[-1]).replace(lines, "")
+
+
+# ------------------------------------------------------------------------------------ replaced, added to, taken back
+
+
+def version(stay: str, number: int, *, replaces: int | None = None, adds_to: int | None = None) -> bytes:
+    """The document `number` of a stay."""
+    root = f"1.2.250.1.999.1.{stay.removeprefix('S-')}"
+    made = letters.cda(
+        patient=ODETTE, stay=stay, document_id=f"{root}.{number}", set_id=f"{root}.{number}.0",
+        title=f"Lettre de liaison {stay} n° {number}",
+        replaces=f"{root}.{replaces or adds_to}" if replaces or adds_to else None,
+    )  # fmt: skip
+    return made.replace(b'typeCode="RPLC"', b'typeCode="APND"') if adds_to else made
+
+
+def package(document: bytes, action: str | None = None) -> tuple[bytes, str]:
+    """It as a ward's secure mail."""
+    held = [("DOC00001.XML", document, "text/xml")]
+    zipped = letters.xdm(held, patient=ODETTE, meta=letters.metadata(held, patient=ODETTE, action=action))
+    return mailed(letters.xdm_mail(patient=ODETTE, package=zipped, with_pdf=False, sender=SENDER))
+
+
+def message(document: bytes, event: str) -> tuple[bytes, str]:
+    """It as the hospital's system tells it; its stay stands in the document."""
+    stay = document.split(b"<encompassingEncounter>")[1].split(b'extension="')[1].split(b'"')[0].decode()
+    return his(hl7.mdm(event, patient=ODETTE, document=document, visit=hl7.pv1(number=stay)))
+
+
+CAMPAIGN = many(1) > 1
+TOLD_OFF = "L'hôpital a retiré cette lettre"
+
+
+@pytest.mark.parametrize("way", ["package", "message"])
+@pytest.mark.parametrize("withdrawn", ["letter", "replacement", "addendum", None])
+async def test_in_any_order_the_gp_ends_with_what_is_in_force(
+    house: House, way: str, withdrawn: str | None
+) -> None:
+    """Letter, replacement, addendum and a retraction of one of them, in each of their orders."""
+    wrong: list[str] = []
+    kinds = ["letter", "replacement", "addendum", *(["retraction"] if withdrawn else [])]
+    orders = list(itertools.permutations(kinds))
+    if way == "message" and not CAMPAIGN:
+        orders = orders[:: 4 if withdrawn else 1]  # planning is the same; the reading differs
+    for number, order in enumerate(orders, 100):
+        stay = f"S-{number}"
+        documents = {
+            "letter": version(stay, 1),
+            "replacement": version(stay, 2, replaces=1),
+            "addendum": version(stay, 3, adds_to=1),
+        }
+        before = len(house.sender.sent)
+        for kind in order:
+            if kind != "retraction":
+                new = package(documents[kind]) if way == "package" else message(documents[kind], "MDM^T02")
+            elif way == "package":
+                new = package(documents[withdrawn or ""], "D")
+            else:
+                new = message(documents[withdrawn or ""], "MDM^T04")
+            await arrive(house, new)
+        seen = [(mail, *(_of_package(mail) or attached(mail)).values()) for mail in to_gp(house, before)]
+        void = {"letter", withdrawn or "letter"}
+        story = " ".join(order)
+        for kind, document in documents.items():
+            places = [n for n, (_, *held) in enumerate(seen) if document in held]
+            voided_by = [k for k in ("retraction", "replacement") if k in order and (
+                (k == "retraction" and kind == withdrawn) or (k == "replacement" and kind == "letter"))]  # fmt: skip
+            if kind not in void:
+                if len(places) != 1:
+                    wrong.append(f"{story}: {kind} in force was sent {len(places)} times")
+                continue
+            first = min(order.index(k) for k in voided_by)
+            if places and order.index(kind) > first:
+                wrong.append(f"{story}: {kind} was sent after it was withdrawn")
+            if len(places) > 1:
+                wrong.append(f"{story}: {kind} was sent {len(places)} times")
+            after = [mail for mail, *_ in seen[places[0] + 1 :]] if places else []
+            if places and not any(
+                TOLD_OFF in body(mail) or "[Annule et remplace]" in str(mail["Subject"]) for mail in after
+            ):
+                wrong.append(f"{story}: nobody was told that {kind} no longer stands")
+        for mail, *held in seen:
+            says = "Annule et remplace" in body(mail) or "[Annule" in str(mail["Subject"])
+            came_before = order.index("letter") < order.index("replacement")
+            if says and not (documents["replacement"] in held and came_before):
+                wrong.append(f"{story}: « annule et remplace » what never came")
+        threads = [row for row in await house.store.threads() if row["reference"] in _references(seen)]
+        if len({row["reference"] for row in threads}) > 1:
+            wrong.append(f"{story}: {len(threads)} threads")
+        if any(row["state"] == "closed" for row in threads):
+            wrong.append(f"{story}: closed while {set(documents) - void} stands")
+    assert not wrong, "\n".join(wrong)
+    assert await house.store.holds() == []
+    await sound(house)
+
+
+def _references(seen: Sequence[tuple[Any, ...]]) -> set[str]:
+    return {body(mail).split("Réf. ")[1][:9] for mail, *_ in seen}

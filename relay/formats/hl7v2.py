@@ -485,7 +485,7 @@ class _Reading:
         if action == "delete":
             # Never its own id beside: the withdrawn document's would make this one its duplicate.
             back = parent or notice.document_id
-            return replace(notice, document="retraction", retracts=back, document_id=None, replaces=None)
+            return replace(notice, document="retraction", retracts=back, document_id=None)
         if action == "replace":
             return replace(notice, document="replacement", replaces=notice.replaces or parent)
         if action == "append" and notice.document == "letter":

@@ -55,7 +55,7 @@ from relay.planning.site import (
 )
 from relay.recognition import SEALED
 from relay.resolution import document_keys as own_documents
-from relay.resolution import replaced_keys
+from relay.resolution import replaced_keys as every_named
 from relay.threads import Event, Happening
 from relay.wording import Mail
 from rules.engine import leaves_at
@@ -98,7 +98,7 @@ def document_keys(arrival: Arrival) -> tuple[str, ...]:
     A retraction bears the name of what it takes back and is no document come again: it leaves no form either.
     """
     notice = arrival.notice
-    gone = replaced_keys(notice)
+    gone = _named(notice)
     marks = [*_own(notice), *(f"void-{key}" for key in gone)]
     if notice.document != "retraction":
         marks += [f"heir-{key}" for key in own_documents(notice) if gone]
@@ -109,11 +109,11 @@ def document_keys(arrival: Arrival) -> tuple[str, ...]:
 def ask_of_notice(notice: Notice, stay: StayKeys | None, ask: Ask) -> Ask:
     """`ask` with the document keys to look up: itself, what it replaces or takes back, whether either was withdrawn
     before and by what, its stay in any form."""
-    own, gone = own_documents(notice), replaced_keys(notice)
+    own, gone = own_documents(notice), _named(notice)
     void = [f"void-{key}" for key in (*own, *gone)]
     heirs = [f"heir-{key}" for key in gone]
     forms = [_form(key, form) for key in _stays(stay) for form in FORMS]
-    keys = (*ask.document_keys, *own, *_own(notice), *gone, *void, *heirs, *forms)
+    keys = (*ask.document_keys, *own, *_own(notice), *every_named(notice), *void, *heirs, *forms)
     return replace(ask, document_keys=tuple(dict.fromkeys(keys)))
 
 
@@ -122,8 +122,13 @@ def _own(notice: Notice) -> tuple[str, ...]:
     own = own_documents(notice)
     if notice.document != "retraction":
         return own
-    gone = replaced_keys(notice)
+    gone = _named(notice)
     return (*(key for key in own if key.startswith("doc-") and key not in gone), *(f"back-{k}" for k in gone))
+
+
+def _named(notice: Notice) -> tuple[str, ...]:
+    """The documents it replaces or takes back. A retraction may come as the very document, which replaced others."""
+    return every_named(replace(notice, replaces=None) if notice.retracts else notice)
 
 
 def _stays(stay: StayKeys | None) -> tuple[str, ...]:
@@ -306,7 +311,7 @@ def _person_insists(arrival: Arrival) -> bool:
 
 def _names_known(arrival: Arrival, context: Context) -> bool:
     """It takes back, by its number alone, a document that came before: whose thread that is a person finds out."""
-    return any(key in context.documents for key in replaced_keys(arrival.notice))
+    return any(key in context.documents for key in _named(arrival.notice))
 
 
 def _withdrawn(arrival: Arrival, context: Context) -> bool:
@@ -314,13 +319,13 @@ def _withdrawn(arrival: Arrival, context: Context) -> bool:
     notice = arrival.notice
     if notice.document == "retraction" and _of_movement(notice):
         return False  # a discharge that was changed before can be cancelled all the same
-    named = replaced_keys(notice) if notice.document == "retraction" else own_documents(notice)
+    named = _named(notice) if notice.document == "retraction" else own_documents(notice)
     return any(context.documents.get(f"void-{key}") not in (None, arrival.envelope.id) for key in named)
 
 
 def _of_movement(notice: Notice) -> bool:
     """Whether a retraction takes back the discharge itself, and no document of it."""
-    return not replaced_keys(notice) or (notice.format == "hl7v2" and notice.code is None)
+    return not _named(notice) or (notice.format == "hl7v2" and notice.code is None)
 
 
 def _desk(site: Site, decision: Decision) -> str | None:
@@ -428,16 +433,19 @@ def _meant(arrival: Arrival, context: Context, view: ThreadView) -> frozenset[st
 
     Empty where it names a document that never came: it is known when it does.
     """
-    named = replaced_keys(arrival.notice)
+    notice = arrival.notice
+    named = _named(notice)
     found = frozenset(context.documents[key] for key in named if key in context.documents)
-    if arrival.notice.document == "retraction" and _of_movement(arrival.notice):
+    if notice.document == "retraction" and _of_movement(notice):
         return None
     here = {view.thread.letter, *(d.envelope for d in _sent_letters(view))}
     if not found:
         # A letter without a number of its own may be the one that is meant: there is but one stay.
         return None if not named or not _forms(arrival, context) <= NUMBERED else frozenset()
-    heirs = [context.documents.get(f"heir-{key}") for key in named]
-    if any(heirs):  # what it replaced was gone before
+    if notice.retracts and notice.replaces:  # what it replaced was gone before
+        before = every_named(replace(notice, retracts=None))
+        found |= {context.documents[key] for key in before if key in context.documents}
+    elif any(context.documents.get(f"heir-{key}") for key in named):
         last = max((d.created_at for d in _sent_letters(view) if d.envelope in found), default=None)
         found |= {d.envelope for d in _sent_letters(view) if d.envelope and last and d.created_at < last}
     return found & here
@@ -474,7 +482,7 @@ def _retracted(
         draft.carry_out(replace(step, why=Why.SUPERSEDED), event)
         told = draft.had_letter()
     else:
-        told = tuple(d for d in draft.had_letter() if d.envelope in gone)
+        told = draft.had_letter(gone)
         draft.withdraw(gone, stands)
     for ordinal, letter in enumerate(told):
         part = Participant(letter.to, letter.address, draft.name(letter.to))
