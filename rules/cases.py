@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+from rules import reach
 from rules.engine import Decision, ack_due, decide, leaves_at
 from rules.facts import FIELDS, UNKNOWN, FactValue, Field, facts_as_json, typed
+from rules.reach import Witness
 from rules.reading import FOLLOWUPS, RULES, TARGETS, Reader
 from rules.ruleset import Copy, Rule, RuleSet
 from rules.source import Finding, Listing, Node, Report, Scalar, Table, as_text, compose, shown
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
 USUAL_INSTANT: Final = "2026-01-06T10:00"
 """When a case without `at` happens, in the rule set's time zone: a Tuesday morning, no holiday near."""
 
+# What YAML, and who reads it, take for one word whatever stands around it.
+_PLAIN_WORD: Final = re.compile(r"(?!(?i:null)$)[^\W\d_](?:[\w./@-]*\w)?|[\d.-]*\d")
 EXPECTED: Final = (
     "rule",
     "action",
@@ -90,7 +96,7 @@ def run(rules: RuleSet, text: str | bytes, file: str, lang: str | None = None) -
     covered: set[str] = set()
     for case in cases:
         decision = decide(rules, case.given, case.at)
-        covered |= _reached(decision)
+        covered |= reach.reached(decision)
         results.append(_judge(rules, case, decision, report))
     findings = report.findings
     if coverage:
@@ -109,107 +115,72 @@ def tests_beside(file: str) -> str:
     return f"{stem}.test.{suffix}" if dot and "/" not in suffix else f"{file}.test.yaml"
 
 
-def _reached(decision: Decision) -> set[str]:
-    # Staying undecided at a rule is not deciding by it.
-    taken = set() if decision.why == "undecided" else {decision.rule}
-    return taken | {name for name, _ in decision.copies} | set(decision.observed)
-
-
 def _uncovered(rules: RuleSet, covered: set[str], lang: str) -> tuple[Finding, ...]:
+    """E304 for what no case reaches, with one that does; what nothing can reach is told elsewhere."""
     report = Report(rules.file, rules.text, lang)
-    places: list[tuple[str, int, int, Rule | Copy | None]] = [
-        (entry.id, entry.line, entry.column, entry) for entry in rules.every() if entry.mode != "off"
-    ]
-    for name, line, column, entry in [*places, ("default", rules.default.line, 1, None)]:
-        if name in covered:
-            continue
-        reached = example(rules, entry)
-        if reached is None:
+    for entry in (*(each for each in rules.every() if each.mode != "off"), None):
+        name = "default" if entry is None else entry.id
+        line, column = (rules.default.line, 1) if entry is None else (entry.line, entry.column)
+        found = reach.answer(rules, entry) if name not in covered else None
+        if isinstance(found, Witness):
+            case = _case_for(rules, entry, found, name)
+            report.tell("no_case_but", (line, column), word=name, facts=case["given"], case=_flow(case))
+        elif name not in covered and found is None:
             report.tell("no_case", (line, column), word=name)
-            continue
-        at, facts = reached
-        given = (
-            "{ " + ", ".join(f"{key}: {_yaml(value)}" for key, value in facts_as_json(facts).items()) + " }"
-        )
-        expected = f"rule: {name}"
-        if isinstance(entry, Copy):
-            expected = f"copy: {entry.target}"
-        if entry is not None and entry.mode == "observe":
-            expected = f"observed: {name}"
-        instant = "" if at == USUAL_INSTANT else f'at: "{at}", '
-        case = f"{{ name: {name}, {instant}given: {given}, expect: {{ {expected} }} }}"
-        report.tell("no_case_but", (line, column), word=name, facts=given, case=case)
     return report.findings
+
+
+def _case_for(rules: RuleSet, entry: Rule | Copy | None, found: Witness, name: str) -> dict[str, str]:
+    """A case that a witness passes, each part as YAML; what it expects is what the engine says."""
+    decision = decide(rules, found.facts, found.at)
+    expect: dict[str, object] = {"rule": decision.rule}
+    if decision.why == "undecided":
+        expect = {"undecided_at": decision.undecided_at, "hold": decision.hold}
+    elif decision.action == "send":
+        expect |= {"send": list(decision.targets), "followup": decision.followup or "none"}
+    elif decision.action == "file":
+        expect["file"] = True
+    else:
+        expect["hold"] = decision.hold
+        if decision.why.startswith("floor"):
+            expect["why"] = decision.why
+    if isinstance(entry, Copy) and entry.mode == "on":
+        expect["copy"] = sorted({target for _, target in decision.copies})
+    if entry is not None and entry.mode == "observe":
+        expect["observed"] = sorted(decision.observed)
+    local = found.at.replace(tzinfo=None, fold=0)
+    again = local.replace(tzinfo=rules.zone)
+    at = (local if again.astimezone(UTC) == found.at.astimezone(UTC) else found.at).isoformat(
+        timespec="minutes" if not found.at.second else "seconds"
+    )
+    case = {"name": _yaml(name)}
+    if at != USUAL_INSTANT:
+        case["at"] = f'"{at}"'
+    return case | {"given": _flow_of(facts_as_json(found.facts)), "expect": _flow_of(expect)}
+
+
+def _flow(parts: Mapping[str, str]) -> str:
+    return "{ " + ", ".join(f"{key}: {value}" for key, value in parts.items()) + " }" if parts else "{}"
+
+
+def _flow_of(values: Mapping[str, object]) -> str:
+    return _flow({key: _yaml(value) for key, value in values.items()})
 
 
 def _yaml(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        return "[" + ", ".join(map(str, value)) + "]"
-    return str(value)
-
-
-def example(rules: RuleSet, entry: Rule | Copy | None) -> tuple[str, dict[str, FactValue]] | None:
-    """An instant and facts that reach a rule or copy (None: the default), or None when none was found.
-
-    It tries what the rules themselves mention, so it may miss a reachable rule; what it returns does reach.
-    """
-    usual = USUAL_INSTANT
-    if entry is not None and (entry.start or entry.until):
-        usual = f"{entry.start or entry.until}T10:00"
-    at = datetime.fromisoformat(usual).replace(tzinfo=rules.zone)
-    wanted = "default" if entry is None else entry.id
-    start: dict[str, FactValue] = {"event": "birth", "identity": "qualified", "gp": "found"}
-    bases = [start]
-    if entry is not None:
-        alternatives = entry.when.any_of or ((),)
-        bases = []
-        for group in alternatives:
-            tests = (*entry.when.tests, *group, *(t for each in entry.when.all_of or () for t in each))
-            facts: dict[str, FactValue] = {"event": "discharge", "identity": "qualified", "gp": "found"}
-            for test in tests:
-                if test.values:
-                    facts[test.field] = _fact(FIELDS[test.field], sorted(test.values, key=str)[0])
-                elif test.bounds:
-                    facts[test.field] = _between(test.bounds)
-            bases.append(facts)
-    for base in bases:
-        for facts in _neighbours(rules, base, entry):
-            if wanted in _reached(decide(rules, facts, at)):
-                return usual, facts
-    return None
+        return "[" + ", ".join(map(_yaml, value)) + "]"
+    if isinstance(value, str) and not _PLAIN_WORD.fullmatch(value):
+        return json.dumps(value, ensure_ascii=not value.isprintable())
+    return f"{value:f}".rstrip("0") if isinstance(value, float) and not value.is_integer() else str(value)
 
 
 def _fact(entry: Field, value: str | bool | float) -> FactValue:
     if entry.kind == "set":
         return frozenset({str(value)})
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _between(bounds: Sequence[tuple[str, float]]) -> float:
-    low = max((b + (sign == "gt") for sign, b in bounds if sign in ("gte", "gt")), default=None)
-    high = min((b - (sign == "lt") for sign, b in bounds if sign in ("lte", "lt")), default=None)
-    value = low if low is not None else (high or 0)
-    return int(value) if value == int(value) else value
-
-
-def _neighbours(
-    rules: RuleSet, base: dict[str, FactValue], entry: Rule | Copy | None
-) -> list[dict[str, FactValue]]:
-    """The base, and the base with one or two fields changed to something its own tests allow."""
-    choices: list[tuple[str, FactValue]] = []
-    own = {t.field: t for t in entry.when.tests} if entry is not None else {}
-    for name, field in FIELDS.items():
-        values: Sequence[str | bool | float] = field.values
-        if name in own:
-            values = sorted(own[name].values, key=str)
-        elif field.kind == "yesno":
-            values = (True, False)
-        choices += [(name, _fact(field, value)) for value in values]
-    single = [{**base, name: value} for name, value in choices]
-    double = [{**one, name: value} for one in single[:60] for name, value in choices[:60]]
-    return [base, *single, *double]
 
 
 def _judge(rules: RuleSet, case: _Case, decision: Decision, report: Report) -> CaseResult:

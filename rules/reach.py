@@ -1,0 +1,655 @@
+"""Which rules can decide at all: for each, facts that reach it, or the earlier rules that leave it none.
+
+A rule reaches a notice when its `when` is a sure yes and every earlier rule in force is a sure no, or is
+undecided and says `if_unknown: skip`. The facts of a notice are a point in a space with one axis a field:
+
+- enum and yes/no: each value, absent, unknown; absent `urgency` and `consent` are their usual values;
+- number: each number that some rule names, each interval between, absent, unknown;
+- text: each text that some rule names, any other, absent, unknown; a ward of the site may also carry all its
+  spellings at once, as its notices do;
+- `mentions`: one yes/no a keyword group, or the whole unknown;
+- the instant: one cell for each way in which the named hours can be open and the dates of rules in force
+  together, between 2000 and 2099, to the minute, with holidays, exceptions and both nights of summer time;
+- patterns: one yes/no each, for texts that no rule names.
+
+So a rule is called dead exactly when it is, but for patterns: they count as independent of each other, and
+of letter case. A rule that only the meaning of patterns could show to be dead is neither called dead nor
+given a witness. No witness is believed before `decide` confirmed it.
+"""
+
+from __future__ import annotations
+
+import operator
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from weakref import WeakKeyDictionary
+
+from rules.boxes import Box, Covered, OutOfBudget, Space, bits
+from rules.engine import decide
+from rules.facts import FIELDS, UNKNOWN, WHEN_ABSENT, Facts, FactValue, Field, as_number
+from rules.ruleset import Copy, Rule, RuleSet, Test
+from rules.source import Report
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from relay.calendar import Hours
+    from rules.engine import Decision
+    from rules.source import Finding
+
+USUAL_DAY: Final = date(2026, 1, 6)
+"""A Tuesday with no holiday near, on whose morning a witness happens unless another instant is needed."""
+
+_MORNING: Final = time(10)
+_FIRST, _LAST = date(2000, 1, 1), date(2099, 12, 31)
+_NEAR_DAYS: Final = 730
+_STEPS: Final = 20_000
+_ALL_STEPS: Final = 200_000
+_MOST_BOXES: Final = 50_000
+_APART: Final = "\0"
+_SPOKEN: Final = f"mentions{_APART}"
+# What an ordinary letter says, where a rule leaves the choice.
+_COMPARE: Final = {"gte": operator.ge, "lte": operator.le, "lt": operator.lt, "gt": operator.gt}
+_PLAIN: Final = ("event", "identity", "gp")
+_OTHER: Final[Mapping[str, str]] = {
+    "code": "00000-0",
+    "sender": "autre@example.org",
+    "facility": "000000000",
+    "department": "00",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """Facts, and an aware instant in the set's zone, for which a rule decides, copies or is observed."""
+
+    at: datetime
+    facts: Facts
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """No facts reach the rule. `by` are earlier rules that together take everything; none can be spared.
+
+    An empty `by`: the rule's own condition contradicts itself. `floored`: a copy that some floor forbids
+    whenever its condition holds.
+    """
+
+    by: tuple[Rule, ...] = ()
+    floored: bool = False
+
+
+Answer: TypeAlias = Witness | Dead | None
+"""None: neither could be shown."""
+
+
+def reached(decision: Decision) -> set[str]:
+    """The ids that a decision is a case of: who decided, who copied, who was observed, or `default`."""
+    # Staying undecided at a rule is not deciding by it.
+    taken = set() if decision.why == "undecided" else {decision.rule}
+    return taken | {name for name, _ in decision.copies} | set(decision.observed)
+
+
+def answer(rules: RuleSet, entry: Rule | Copy | None) -> Answer:
+    """What reaches a rule or copy of a set (None: the default). Remembered; the same answer each time."""
+    proof = _PROOFS.get(rules)
+    if proof is None:
+        proof = _PROOFS[rules] = _Proof(rules)
+    return proof.answer(entry)
+
+
+def findings(rules: RuleSet, lang: str | None = None) -> tuple[Finding, ...]:
+    """What can't be reached: E201 for each dead rule, W202 for the default, W203 for a copy never made.
+
+    Each stands at the entry's `id`. The time grows with the square of the number of rules: 500 take half a
+    second, and so it is asked for by who checks a file, once, and not by `load`.
+    """
+    report = Report(rules.file, rules.text, lang or rules.language)
+    for entry in rules.every():
+        found = answer(rules, entry)
+        if not isinstance(found, Dead):
+            continue
+        place = entry.line, entry.column
+        if found.by:
+            report.tell("covered", place, word=entry.id, by=_together(found.by))
+        elif found.floored:
+            report.tell("floored", place, word=entry.id)
+        else:
+            noun = ("règle", "rule") if isinstance(entry, Rule) else ("copie", "copy")
+            report.tell("contradicts", place, word=entry.id, noun=noun)
+    if isinstance(answer(rules, None), Dead):
+        report.tell("default_dead", (rules.default.line, 1))
+    return report.findings
+
+
+def _together(by: Sequence[Rule]) -> tuple[str, str]:
+    """The covering rules in words, French and English."""
+    french = " + ".join(f"« {rule.id} » (l.{rule.line})" for rule in by)
+    english = " + ".join(f"“{rule.id}” (line {rule.line})" for rule in by)
+    return (f"{french} ensemble", f"{english} together") if len(by) > 1 else (french, english)
+
+
+# -- axes
+
+
+@dataclass(slots=True)
+class _Axis:
+    """One dimension: `name` is a field, `at`, or a part of one; `cells` what a point may have there.
+
+    `spelled` says which cells have a text among their spellings, case-folded.
+    """
+
+    name: str
+    number: int
+    cells: list[object]
+    spelled: dict[object, int] = field(default_factory=dict)
+
+    @property
+    def full(self) -> int:
+        return (1 << len(self.cells)) - 1
+
+    def mask(self, wanted: Iterable[object]) -> int:
+        found = 0
+        for value in wanted:
+            found |= self.spelled.get(value, 0)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Literal:
+    """One test on one axis: where it is a sure yes, and where a sure no. Unknown is neither."""
+
+    axis: int
+    yes: int
+    no: int
+
+
+_Boxes: TypeAlias = list[dict[int, int]]
+
+
+class _Model:
+    """The space of one rule set: its axes, its rules as boxes. `century`: every instant, and patterns as axes."""
+
+    def __init__(self, rules: RuleSet, *, century: bool) -> None:
+        self.rules = rules
+        self.century = century
+        self.live = [rule for rule in rules.rules if rule.mode != "off"]
+        self.axes: list[_Axis] = []
+        self.by_name: dict[str, _Axis] = {}
+        self.links: _Boxes = []
+        self.literals: dict[object, _Literal] = {}
+        tests: dict[str, list[Test]] = {}
+        # Only a rule that skips what it can't tell is ever passed by something unknown.
+        self.unknown: set[str] = set()
+        for entry in (e for e in rules.every() if e.mode != "off"):
+            for test in entry.when.every_test():
+                tests.setdefault("at" if test.during else test.field, []).append(test)
+                if isinstance(entry, Rule) and entry.skip_unknown and entry.mode == "on":
+                    self.unknown.add(test.field)
+        self.tests = tests
+        for name, kind in FIELDS.items():
+            if kind.kind == "set":
+                self._keywords(tests.get(name, ()))
+            elif name in tests or name in _PLAIN or name == "consent":
+                self._add(name, self._cells(kind, tests.get(name, ())))
+        spans = {(e.start, e.until) for e in rules.every() if e.start or e.until}
+        self.timed = bool(spans) or "at" in tests
+        if self.timed:
+            self._time(sorted({t.during for t in tests.get("at", ()) if t.during}), spans)
+        self.patterned = any(t.pattern is not None for listed in tests.values() for t in listed)
+        if century:
+            self._patterns(tests)
+        boxes: list[tuple[Box, int | None]] = [(box, None) for box in self.links]
+        self.number: dict[int, int] = {}
+        for number, rule in enumerate(self.live):
+            self.number[id(rule)] = number
+            if rule.mode == "on":
+                taken = self.boxes(rule, "yes" if rule.skip_unknown else "not no")
+                boxes.extend((box, number) for box in taken)
+            if len(boxes) > _MOST_BOXES:
+                raise OutOfBudget
+        self.space = Space([len(axis.cells) for axis in self.axes], boxes)
+        self.before: list[int] = [self.space.of(())]
+        for number in range(len(self.live)):
+            self.before.append(self.before[-1] | self.space.of((number,)))
+
+    def _add(self, name: str, cells: list[object]) -> _Axis:
+        axis = _Axis(name, len(self.axes), cells)
+        for number, cell in enumerate(cells):
+            spelled: Iterable[object] = (cell,)
+            if name in FIELDS and FIELDS[name].kind == "text":
+                spelled = {each.casefold() for each in _texts(cell)}
+            for each in spelled:
+                axis.spelled[each] = axis.spelled.get(each, 0) | 1 << number
+        self.axes.append(axis)
+        self.by_name[name] = axis
+        return axis
+
+    def _cells(self, kind: Field, tests: Sequence[Test]) -> list[object]:
+        name = kind.name
+        values: list[object]
+        if kind.kind == "enum":
+            values = list(kind.values)
+        elif kind.kind == "yesno":
+            values = [True, False]
+        elif kind.kind == "number":
+            values = list(_numbers({n for t in tests for n in (*t.values, *(b for _, b in t.bounds))}))  # type: ignore[misc]  # numbers only
+        else:
+            values = self._texts(kind, tests)
+        unknown = [UNKNOWN] if name in self.unknown else []
+        if name in WHEN_ABSENT:
+            usual = WHEN_ABSENT[name]
+            return [usual, *(v for v in values if v != usual), *unknown]
+        return [*values, None, *unknown] if name in _PLAIN else [None, *values, *unknown]
+
+    def _texts(self, kind: Field, tests: Sequence[Test]) -> list[object]:
+        known: dict[str, str] = {}
+        for test in tests:
+            words = test.words if isinstance(test.words, tuple) else (test.words,)
+            for word in words:
+                if isinstance(word, str):
+                    # The one text that means something else in a test file.
+                    known.setdefault(word.casefold(), "Unknown" if word == "unknown" else word)
+        spellings: dict[object, None] = dict.fromkeys(known.values())
+        if kind.name == "ward":
+            for ward in self.rules.wards:
+                if len(ward) > 1 and any(each.casefold() in known for each in ward):
+                    spellings[tuple(sorted(ward))] = None
+        patterns = _patterns(tests)
+        if patterns and not self.century:
+            for word in [*known.values()] if len(patterns) * len(known) < _MOST_BOXES else ():
+                spellings |= dict.fromkeys(_cases(kind, word))
+        other = _OTHER.get(kind.name, "autre")
+        while other.casefold() in known:
+            other += "-x"
+        return [*spellings, other]
+
+    def _keywords(self, tests: Sequence[Test]) -> None:
+        """One axis a keyword, and one for each list of several, bound together."""
+        unknown = [UNKNOWN] if "mentions" in self.unknown else []
+        for word in sorted({str(word) for test in tests for word in test.values}):
+            self._add(_spoken(word), [False, True, *unknown])
+        for several in sorted({tuple(sorted(map(str, t.values))) for t in tests if len(t.values) > 1}):
+            joint = self._add(_spoken(*several), [False, True, *unknown])
+            members = [self.by_name[_spoken(word)].number for word in several]
+            self.links.append({joint.number: 2, **dict.fromkeys(members, 1)})
+            self.links += [{joint.number: 1, each: 2} for each in members]
+
+    # -- the instant
+
+    def _time(self, names: Sequence[str], spans: set[tuple[date | None, date | None]]) -> None:
+        hours = [self.rules.hours[name] for name in names]
+        edges = sorted(
+            {d for start, until in spans for d in (start, until and until + timedelta(days=1)) if d}
+        )
+        cells: dict[tuple[tuple[bool, ...], int], datetime] = {}
+        for signature, instant in _instants(self.rules, hours, edges, every=self.century):
+            cells.setdefault(signature, instant)
+        axis = self._add("at", list(cells.values()))
+        full = axis.full
+        for place, name in enumerate(names):
+            opened = sum(1 << n for n, (states, _) in enumerate(cells) if states[place])
+            self.literals["during", name] = _Literal(axis.number, opened, full & ~opened)
+        days = [instant.date() for instant in cells.values()]
+        for start, until in spans:
+            inside = sum(1 << n for n, day in enumerate(days) if (start or day) <= day <= (until or day))
+            self.literals["span", start, until] = _Literal(axis.number, inside, full & ~inside)
+
+    # -- patterns
+
+    def _patterns(self, tests: Mapping[str, Sequence[Test]]) -> None:
+        """One axis a pattern, bound to the texts that are written in one way only."""
+        for name, listed in tests.items():
+            patterns = _patterns(listed)
+            if not patterns:
+                continue
+            axis = self.by_name[name]
+            certain = [
+                n
+                for n, c in enumerate(axis.cells[:-1] if UNKNOWN in axis.cells else axis.cells)
+                if _one_way(name, c)
+            ]
+            # The last text is any other, which may match whatever it likes.
+            other = max(n for n, c in enumerate(axis.cells) if isinstance(c, str | tuple))
+            unknown = 1 << axis.cells.index(UNKNOWN) if UNKNOWN in axis.cells else 0
+            for words, pattern in patterns.items():
+                own = self._add(f"{name} ~ {words}", [False, True, *([UNKNOWN] if unknown else [])])
+                sure = {True: 0, False: 0}
+                for cell in certain:
+                    if cell != other:
+                        sure[any(pattern.search(each) for each in _texts(axis.cells[cell]))] |= 1 << cell
+                for truth, cells in sure.items():
+                    if cells:
+                        self.links.append({axis.number: cells, own.number: own.full & ~(1 << truth)})
+                if unknown:
+                    self.links.append({axis.number: unknown, own.number: 3})
+                    self.links.append({axis.number: axis.full & ~unknown, own.number: 4})
+                self.literals[name, words] = _Literal(own.number, 2, 1)
+
+    # -- rules as boxes
+
+    def literal(self, test: Test) -> _Literal:
+        """A test as cells of one axis."""
+        if test.during is not None:
+            return self.literals["during", test.during]
+        words = test.words["matches"] if isinstance(test.words, Mapping) and test.pattern is not None else ""
+        key: object = (test.field, words or (test.values, test.bounds))
+        found = self.literals.get(key)
+        if found is None:
+            found = self.literals[key] = self._literal(test)
+        return found
+
+    def _literal(self, test: Test) -> _Literal:
+        if test.field == "mentions":
+            return _Literal(self.by_name[_spoken(*sorted(map(str, test.values)))].number, 2, 1)
+        axis = self.by_name[test.field]
+        if test.pattern is not None:
+            yes = sum(1 << n for n, c in enumerate(axis.cells) if any(map(test.pattern.search, _texts(c))))
+        elif test.bounds:
+            yes = sum(1 << n for n, c in enumerate(axis.cells) if _inside(c, test.bounds))
+        else:
+            yes = axis.mask(test.values)
+        unknown = 1 << axis.cells.index(UNKNOWN) if UNKNOWN in axis.cells else 0
+        return _Literal(axis.number, yes, axis.full & ~yes & ~unknown)
+
+    def boxes(self, entry: Rule | Copy, truth: str) -> _Boxes:
+        """Where an entry is in force and its `when` a sure `yes`, or `not no`: yes or undecided."""
+        sure = truth == "yes"
+        base: dict[int, int] = {}
+        if entry.start or entry.until:
+            span = self.literals["span", entry.start, entry.until]
+            base[span.axis] = span.yes
+        when = entry.when
+        for test in (*when.tests, *(t for group in when.all_of or () for t in group)):
+            self._narrow(base, self.literal(test), negated=False, sure=sure)
+        found = [base]
+        if when.any_of is not None:
+            found = [self._narrowed(box, group, sure=sure) for box in found for group in when.any_of]
+        if when.unless is not None:
+            found = [
+                self._narrow(dict(box), self.literal(test), negated=True, sure=sure)
+                for box in found
+                for test in when.unless
+            ]
+        return [box for box in found if all(box.values())]
+
+    def _narrowed(self, box: dict[int, int], group: Iterable[Test], *, sure: bool) -> dict[int, int]:
+        box = dict(box)
+        for test in group:
+            self._narrow(box, self.literal(test), negated=False, sure=sure)
+        return box
+
+    def _narrow(self, box: dict[int, int], literal: _Literal, *, negated: bool, sure: bool) -> dict[int, int]:
+        wanted, other = (literal.no, literal.yes) if negated else (literal.yes, literal.no)
+        full = self.axes[literal.axis].full
+        box[literal.axis] = box.get(literal.axis, full) & (wanted if sure else full & ~other)
+        return box
+
+    def worlds(self, boxes: _Boxes) -> Iterator[dict[int, int]]:
+        """The boxes where all keywords are known, then those where none is."""
+        spoken = [axis for axis in self.axes if axis.name.startswith(_SPOKEN)]
+        for mask in (3, 4) if "mentions" in self.unknown else (3,):
+            for box in boxes:
+                narrowed = dict(box)
+                for axis in spoken:
+                    narrowed[axis.number] = narrowed.get(axis.number, axis.full) & mask
+                if all(narrowed.values()):
+                    yield narrowed
+
+    def witness(self, point: Sequence[int]) -> Witness:
+        """The facts of a point."""
+        at = datetime.combine(USUAL_DAY, _MORNING, tzinfo=self.rules.zone)
+        facts: dict[str, FactValue] = {}
+        said: set[str] = set()
+        for axis, cell in zip(self.axes, point, strict=True):
+            value = axis.cells[cell]
+            if axis.name == "at":
+                assert isinstance(value, datetime)  # noqa: S101 - what `_time` put there
+                at = value
+            elif axis.name.startswith(_SPOKEN):
+                words = axis.name.split(_APART)[1:]
+                if value is UNKNOWN:
+                    facts["mentions"] = UNKNOWN
+                elif value and len(words) == 1:
+                    said.add(words[0])
+            elif axis.name in FIELDS and value is not None and value != WHEN_ABSENT.get(axis.name):
+                facts[axis.name] = frozenset(value) if isinstance(value, tuple) else value  # type: ignore[assignment]  # a cell of that field
+        if said:
+            facts["mentions"] = frozenset(said)
+        return Witness(at, facts)
+
+    def plain(self, box: dict[int, int]) -> dict[int, int]:
+        """The part of a box where a letter is an ordinary one, or the box itself."""
+        narrowed = dict(box)
+        for name in _PLAIN:
+            axis = self.by_name[name]
+            first = narrowed.get(axis.number, axis.full) & 1
+            if first:
+                narrowed[axis.number] = first
+        return narrowed
+
+
+# -- the proof
+
+
+class _Proof:
+    """The answers about one rule set, as they are asked for."""
+
+    def __init__(self, rules: RuleSet) -> None:
+        self._rules = rules
+        self._answers: dict[Rule | Copy | None, Answer] = {}
+        self._models: dict[bool, _Model | None] = {}
+        self._left = _ALL_STEPS
+
+    def _model(self, *, century: bool) -> _Model | None:
+        if century not in self._models:
+            try:
+                self._models[century] = _Model(self._rules, century=century)
+            except OutOfBudget:
+                self._models[century] = None
+        return self._models[century]
+
+    def answer(self, entry: Rule | Copy | None) -> Answer:
+        """See the function of that name."""
+        if entry not in self._answers:
+            try:
+                self._answers[entry] = self._answer(entry)
+            except OutOfBudget:
+                self._answers[entry] = None
+        return self._answers[entry]
+
+    def _answer(self, entry: Rule | Copy | None) -> Answer:
+        model = self._model(century=False)
+        if model is None or (entry is not None and entry.mode == "off"):
+            return None
+        found = self._ask(model, entry)
+        if isinstance(found, Dead) and (model.timed or model.patterned):
+            # What a few years and the texts of the file don't reach, others may.
+            model = self._model(century=True)
+            found = self._ask(model, entry) if model is not None else None
+        return found
+
+    def _ask(self, model: _Model, entry: Rule | Copy | None) -> Answer:
+        floored = False
+        boxes: _Boxes
+        among = model.before[-1]
+        if entry is None:
+            boxes = [{}]
+        else:
+            boxes = model.boxes(entry, "yes")
+            if isinstance(entry, Copy):
+                among = model.before[0]
+                free = [box for each in boxes if (box := self._floored(model, entry, each))]
+                floored = bool(boxes) and not free
+                boxes = free
+            else:
+                among = model.before[model.number[id(entry)]]
+        boxes = list(model.worlds(boxes))
+        proofs: list[Covered] = []
+        for box in boxes:
+            point = self._outside(model, model.plain(box), among)
+            if isinstance(point, Covered):
+                point = self._outside(model, box, among)
+            if isinstance(point, Covered):
+                proofs.append(point)
+                continue
+            witness = model.witness(point)
+            name = "default" if entry is None else entry.id
+            confirmed = name in reached(decide(self._rules, witness.facts, witness.at))
+            return witness if confirmed else None
+        return Dead(self._cover(model, boxes, proofs), floored)
+
+    def _outside(self, model: _Model, box: Box, among: int) -> tuple[int, ...] | Covered:
+        steps = min(_STEPS, max(self._left, 200))
+        try:
+            return model.space.outside(box, among, steps)
+        finally:
+            self._left -= steps - max(model.space.left, 0)
+
+    def _floored(self, model: _Model, copy: Copy, box: dict[int, int]) -> dict[int, int] | None:
+        """The part of a box where no floor forbids a copy."""
+        asked = {"identity": ("qualified", "validated", "provisional", None), "consent": ("allowed",)}
+        if self._rules.targets[copy.target].is_gp:
+            asked["gp"] = ("found",)
+        narrowed = dict(box)
+        for name, wanted in asked.items():
+            axis = model.by_name[name]
+            narrowed[axis.number] = narrowed.get(axis.number, axis.full) & axis.mask(wanted)
+        return narrowed if all(narrowed.values()) else None
+
+    def _cover(self, model: _Model, boxes: _Boxes, proofs: Sequence[Covered]) -> tuple[Rule, ...]:
+        """Rules that together take all of the boxes, none of which can be spared."""
+        used = {number for proof in proofs for number in bits(proof.owners)}
+        if not used:
+            return ()
+        first = model.space.covering(boxes[0], model.before[max(used) + 1])
+        for alone in (*(() if first is None else (first,)), *sorted(used)):
+            if self._take(model, boxes, [alone]):
+                return (model.live[alone],)
+        for number in sorted(used, reverse=True):
+            if self._take(model, boxes, used - {number}):
+                used -= {number}
+        return tuple(model.live[number] for number in sorted(used))
+
+    def _take(self, model: _Model, boxes: _Boxes, owners: Iterable[int]) -> bool:
+        among = model.space.of(owners)
+        try:
+            return all(isinstance(self._outside(model, box, among), Covered) for box in boxes)
+        except OutOfBudget:
+            return False
+
+
+_PROOFS: Final[WeakKeyDictionary[RuleSet, _Proof]] = WeakKeyDictionary()
+
+
+# -- cells
+
+
+def _numbers(named: set[float]) -> Iterator[float]:
+    """The numbers rules name, and one between each two and beyond them, as few decimals as it takes."""
+    ordered = sorted(named)
+    if not ordered:
+        return
+    for low, high in zip([None, *ordered], [*ordered, None], strict=True):
+        between = _between(low, high)
+        if between is not None:
+            yield int(between) if between == int(between) else between
+        if high is not None:
+            yield int(high) if high == int(high) else high
+
+
+def _between(low: float | None, high: float | None) -> float | None:
+    if low is None:
+        return None if high is None else high - 1
+    if high is None:
+        return low + 1
+    for digits in range(7):
+        step = 10.0**-digits
+        near = round(low + step, digits)
+        if low < near < high and as_number(f"{near:.{digits}f}") == near:
+            return near
+    middle = (low + high) / 2
+    return middle if low < middle < high else None
+
+
+def _inside(value: object, bounds: Iterable[tuple[str, float]]) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return all(_COMPARE[sign](value, bound) for sign, bound in bounds)
+
+
+def _spoken(*words: str) -> str:
+    """The name of the axis of a keyword, or of several of which one is enough."""
+    return _APART.join(("mentions", *words))
+
+
+def _texts(cell: object) -> tuple[str, ...]:
+    return cell if isinstance(cell, tuple) else (cell,) if isinstance(cell, str) else ()
+
+
+def _patterns(tests: Iterable[Test]) -> dict[str, Any]:  # google-re2 has no types
+    return {
+        test.words["matches"]: test.pattern
+        for test in tests
+        if test.pattern is not None and isinstance(test.words, Mapping)
+    }
+
+
+def _cases(kind: Field, word: str) -> tuple[str, ...]:
+    return (word.lower(),) if kind.name == "sender" else (word, word.lower(), word.upper(), word.capitalize())
+
+
+def _one_way(name: str, cell: object) -> bool:
+    """Whether a text can be written in one way only: a sender is lower case, a code has no letters."""
+    return name == "sender" or all(each.casefold() == each.upper() for each in _texts(cell))
+
+
+# -- instants
+
+
+def _instants(
+    rules: RuleSet, hours: Sequence[Hours], edges: Sequence[date], *, every: bool
+) -> Iterator[tuple[tuple[tuple[bool, ...], int], datetime]]:
+    """Instants, with which hours are open then and between which dates of rules they lie; the usual first."""
+    zone = rules.zone
+    seen: set[object] = set()
+    for day in _days(edges, hours, every=every):
+        midnight = datetime.combine(day, time(), tzinfo=zone)
+        near = [day - timedelta(days=1), day, day + timedelta(days=1)]
+        offsets = tuple(datetime.combine(each, time(), tzinfo=zone).utcoffset() for each in near)
+        place = bisect_right(edges, day)
+        key = (offsets, place, tuple(each.windows(other) for each in hours for other in near[:2]))
+        if key in seen:
+            continue
+        seen.add(key)
+        start = midnight.astimezone(UTC)
+        end = datetime.combine(near[2], time(), tzinfo=zone).astimezone(UTC)
+        changes = {
+            instant
+            for each in hours
+            for other in near[:2]
+            for interval in each.intervals(other)
+            for instant in interval
+            if start < instant < end
+        }
+        morning = datetime.combine(day, _MORNING, tzinfo=zone).astimezone(UTC)
+        for instant in (morning, *sorted(changes), start):
+            signature = (tuple(each.open_at(instant) for each in hours), place)
+            yield signature, instant.astimezone(zone)
+
+
+def _days(edges: Sequence[date], hours: Sequence[Hours], *, every: bool) -> Iterator[date]:
+    yield USUAL_DAY
+    special = {day for each in hours for day in each.exceptions}
+    for edge in (*edges, *sorted(special)):
+        for number in (-1, 0, 1):
+            day = edge + timedelta(days=number)
+            if _FIRST <= day <= _LAST:
+                yield day
+    if hours or every:
+        first, count = (_FIRST, (_LAST - _FIRST).days) if every else (USUAL_DAY, _NEAR_DAYS)
+        for number in range(count + 1):
+            yield first + timedelta(days=number)

@@ -1,0 +1,457 @@
+"""Which rules can decide at all: dead ones with what covers them, live ones with facts that reach them."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rules import cases, reach
+from rules.boxes import Covered, OutOfBudget, Space
+from rules.engine import decide
+from rules.language import UNKNOWN, Finding, Rule, RuleSet, Site, load
+from rules.reach import Dead, Witness
+from tests.campaign import many
+
+SETS = Path(__file__).parent.parent / "rules" / "sets"
+HEAD = """\
+version: 1
+hours:
+  cabinet: { mon-fri: ["08:00-12:30", "13:30-19:00"], holidays: closed }
+  nuit: { every-day: ["20:00-08:00"] }
+  midi: { mon-fri: ["12:00-12:20"] }
+  noel: { mon: ["10:00-11:00"], 2027-12-25: ["08:00-20:00"] }
+targets:
+  gp: { who: registered_gp, via: [mss], carries: document }
+  ward: { who: sending_ward, via: [mss], carries: pointer }
+  sorties: { who: desk/sorties, via: [mss], carries: document }
+keywords: { chute: chute, fugue: fugue, avk: avk }
+default: { hold: sorties, reason: "Rien ne va" }
+"""
+EVERY_EVENT = "event: [discharge, er_visit, admission, transfer, death, birth, other]"
+
+
+def rules_of(*whens: str, also: tuple[str, ...] = (), site: Site | None = None) -> RuleSet:
+    """A set whose rules are r0, r1, …, and whose copies c0, c1, …; what follows a bar stands beside `when`."""
+    text = HEAD
+    for section, letter, action, listed in (
+        ("rules", "r", "hold: sorties, reason: x", whens),
+        ("also", "c", "copy: ward", also),
+    ):
+        text += f"{section}:\n" if listed else ""
+        for number, written in enumerate(listed):
+            when, _, more = written.partition("|")
+            text += f"  - {{ id: {letter}{number}, when: {{ {when} }}, {more.strip() or action} }}\n"
+    rules, found = load(text, "routes.yaml", site)
+    assert rules is not None, [f.text() for f in found]
+    return rules
+
+
+def last(rules: RuleSet) -> reach.Answer:
+    return reach.answer(rules, rules.rules[-1])
+
+
+def names(answer: reach.Answer) -> list[str]:
+    assert isinstance(answer, Dead), answer
+    return [rule.id for rule in answer.by]
+
+
+def reaches(rules: RuleSet) -> Witness:
+    """The witness of the last rule, once more asked of the engine."""
+    found = last(rules)
+    assert isinstance(found, Witness), found
+    decision = decide(rules, found.facts, found.at)
+    assert (decision.rule, decision.why) == (rules.rules[-1].id, "rule")
+    return found
+
+
+# -- dead
+
+
+@pytest.mark.parametrize(
+    ("whens", "covering"),
+    [
+        (["event: discharge", "event: discharge"], ["r0"]),
+        (["event: [discharge, death]", "age: 3", "event: discharge, age: { lt: 10 }"], ["r0"]),
+        (["age: { lt: 75 }", "age: { gte: 75 }", "age: { gte: 18 }"], ["r0", "r1"]),
+        (["age: { lt: 75 }", "age: { gt: 75 }", "age: 75", "age: { gte: 70, lte: 80 }"], ["r0", "r1", "r2"]),
+        (["signed: yes", "signed: no", "event: death", "signed: [yes, no]"], ["r0", "r1"]),
+        (["event: discharge, urgency: urgent", "event: discharge, urgency: [routine, soon]",
+          "event: discharge, ward: x"], ["r0", "r1"]),
+        (["urgency: [soon, urgent]", "urgency: routine", "ward: x"], ["r0", "r1"]),
+        (["consent: [opposed, masked]", "consent: allowed", "event: birth"], ["r0", "r1"]),
+        (["unless: { ward: geriatrie }", "ward: cardiologie"], ["r0"]),
+        (["unless: { event: discharge, age: { gte: 75 } }", "event: death"], ["r0"]),
+        (["any: [ { event: discharge }, { event: death } ]", "event: [death, discharge]"], ["r0"]),
+        (["event: [death, discharge]", "any: [ { event: discharge, age: 3 }, { event: death } ]"], ["r0"]),
+        (["all: [ { event: discharge }, { age: { gt: 1 } } ]", "event: discharge, age: 2"], ["r0"]),
+        (["mentions: chute", "mentions: [fugue, avk]", "mentions: [avk, chute]"], ["r0", "r1"]),
+        (["ward: [A, b]", "ward: a"], ["r0"]),
+        (["during: nuit", "unless: { during: nuit }", "event: discharge"], ["r0", "r1"]),
+        (["unless: { during: cabinet }", "during: nuit"], ["r0"]),
+        (["event: discharge | from: 2026-01-01, hold: sorties, reason: x",
+          "event: discharge | from: 2027-01-01, hold: sorties, reason: x"], ["r0"]),
+        (["event: discharge | until: 2026-12-31, hold: sorties, reason: x",
+          "event: discharge | from: 2027-01-01, hold: sorties, reason: x", "event: discharge"], ["r0", "r1"]),
+        (['sender: { matches: "@ch" }', 'sender: { matches: "@ch" }'], ["r0"]),
+        (['sender: { matches: "@ch[.]fr$" }', "sender: secretariat@ch.fr"], ["r0"]),
+        (['code: { matches: "^1" }', "code: 11490-0"], ["r0"]),
+        (['unless: { sender: { matches: "@ch" } }', 'sender: { matches: "@ch" }', "sender: a@b.fr"], ["r0"]),
+        # What r0 can't tell it holds: an unknown event never comes to r1.
+        ([EVERY_EVENT, EVERY_EVENT], ["r0"]),
+        # Undecided counts as passed here, but a known event does not pass.
+        ([f"{EVERY_EVENT} | if_unknown: skip, hold: sorties, reason: x", "event: birth"], ["r0"]),
+        (["event: discharge", "event: discharge | mode: observe, hold: sorties, reason: x"], ["r0"]),
+    ],
+)  # fmt: skip
+def test_a_rule_that_earlier_ones_cover_together_is_dead_and_no_more_of_them_are_named(whens, covering):
+    assert names(last(rules_of(*whens))) == covering
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        "age: { gte: 80, lt: 70 }",
+        "age: { gt: 5, lt: 5 }",
+        "event: discharge, unless: { event: discharge }",
+        "event: discharge, all: [ { event: death } ]",
+        "event: discharge, any: [ { event: death }, { event: birth } ]",
+        "mentions: chute, unless: { mentions: [chute, fugue] }",
+        "ward: a, all: [ { ward: b } ]",
+        "during: midi, all: [ { during: nuit } ]",
+        "during: nuit, all: [ { during: cabinet } ]",
+        'sender: { matches: "x" }, unless: { sender: { matches: "x" } }',
+        "sender: a@b.fr, all: [ { sender: { matches: c } } ]",
+        "during: noel, all: [ { during: nuit } ] | from: 2026-01-01, until: 2026-12-31, hold: sorties, reason: x",
+    ],
+)
+def test_a_condition_that_contradicts_itself_is_dead_without_any_other_rule(when):
+    assert names(last(rules_of("event: birth", when))) == []
+
+
+def test_a_copy_is_dead_by_its_own_condition_only():
+    rules = rules_of(
+        EVERY_EVENT, also=("event: discharge", "event: discharge", "age: { lt: 3, gt: 4 }", "identity: test")
+    )
+    first, second, third, fourth = (reach.answer(rules, copy) for copy in rules.also)
+    assert isinstance(first, Witness)
+    assert isinstance(second, Witness)
+    assert third == Dead()
+    assert fourth == Dead(floored=True)
+    assert [(f.code, f.severity) for f in reach.findings(rules)] == [("E201", "error"), ("W203", "warning")]
+
+
+# -- alive
+
+
+@pytest.mark.parametrize(
+    ("whens", "facts"),
+    [
+        # Absent is a value of a field as well.
+        (["event: [discharge, er_visit]", "identity: test"], {"event": "admission"}),
+        ([EVERY_EVENT, "identity: [qualified, test]"], {"identity": "qualified"}),
+        (["age: { lt: 75 }", "age: { gte: 75 }", "unless: { age: 3 }"], {}),
+        (["age: { lte: 17 }", "age: { gte: 18 }", "age: { gt: 16 }"], {"age": 17.1}),
+        (["mentions: chute", "mentions: [chute, avk]"], {"mentions": frozenset({"avk"})}),
+        (["ward: a", "unless: { ward: b }, ward: [a, B, c]"], {"ward": "c"}),
+        ([f"{EVERY_EVENT} | if_unknown: skip, hold: sorties, reason: x", "age: 3 "], {"age": 3}),
+        (["signed: yes | mode: observe, hold: sorties, reason: x", "signed: yes"], {"signed": True}),
+        (["signed: yes | mode: off, hold: sorties, reason: x", "signed: yes"], {"signed": True}),
+        (["ward: Unknown", "ward: [unknown, Autre, autre-x]"], {"ward": "Autre"}),
+    ],
+)
+def test_a_live_rule_has_facts_that_reach_it(whens, facts):
+    found = reaches(rules_of(*whens)).facts
+    assert {name: found[name] for name in facts} == facts
+
+
+def test_only_what_is_unknown_passes_a_rule_that_takes_every_value_and_skips_what_it_cannot_tell():
+    skipping = "| if_unknown: skip, hold: sorties, reason: x"
+    found = reaches(
+        rules_of(f"signed: [yes, no] {skipping}", f"unless: {{ signed: no }} {skipping}", "age: 1")
+    )
+    assert found.facts["signed"] is UNKNOWN
+    found = reaches(
+        rules_of(f"mentions: chute {skipping}", f"unless: {{ mentions: chute }} {skipping}", "age: 2")
+    )
+    assert found.facts["mentions"] is UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("whens", "instant"),
+    [
+        (["during: nuit"], "2026-01-06T20:00"),
+        (["during: nuit", "unless: { during: cabinet }"], "2026-01-06T12:30"),
+        (["during: cabinet", "unless: { during: nuit }, all: [ { during: midi } ]"], None),
+        (["event: death | from: 2029-03-01, until: 2029-03-01, hold: sorties, reason: x"], "2029-03-01T10:00"),
+        (["unless: { during: cabinet }", "during: nuit"], None),
+        (["during: noel, all: [ { during: cabinet } ]"], "2026-01-12T10:00"),
+        # A Saturday: noel is open for its exception's sake only.
+        (["during: noel, unless: { during: cabinet } | from: 2027-01-01, hold: sorties, reason: x"],
+         "2027-12-25T10:00"),
+    ],
+)  # fmt: skip
+def test_the_instant_of_a_witness_lies_in_the_hours_and_dates_that_rules_ask_for(whens, instant):
+    rules = rules_of(*whens)
+    found = last(rules)
+    if instant is None and isinstance(found, Dead):
+        return
+    assert isinstance(found, Witness), found
+    assert found.at.tzinfo is not None
+    if instant is not None:
+        assert found.at == datetime.fromisoformat(instant).replace(tzinfo=ZoneInfo("Europe/Paris"))
+
+
+def test_an_instant_that_comes_once_in_many_years_is_found():
+    # 8 May and Ascension on one day: 2059 is the first after 2008 where a Thursday's window can tell.
+    rules = rules_of(
+        "during: cabinet", "during: midi | from: 2059-05-08, until: 2059-05-08, hold: sorties, reason: x"
+    )
+    assert reaches(rules).at.isoformat() == "2059-05-08T12:00:00+02:00"
+
+
+def test_a_ward_of_the_site_has_all_its_spellings_at_once():
+    site = Site(adapters={"mss": "smtp"}, desks={"sorties": "document"}, wards=frozenset({"Cardiologie", "cardio", "Gériatrie", "geri"}),
+                spellings=(frozenset({"Cardiologie", "cardio"}), frozenset({"Gériatrie", "geri"})))  # fmt: skip
+    whens = ("unless: { ward: cardio }", "ward: Cardiologie")
+    assert reaches(rules_of(*whens, site=site)).facts["ward"] == frozenset({"cardio", "Cardiologie"})
+    assert names(last(rules_of("unless: { ward: cardio }", "ward: geri", site=site))) == ["r0"]
+
+
+def test_without_need_a_witness_is_an_ordinary_letter_on_an_ordinary_morning():
+    found = reaches(rules_of("identity: test", "event: [birth, discharge], urgency: urgent"))
+    assert found.facts == {
+        "event": "discharge",
+        "identity": "qualified",
+        "gp": "found",
+        "urgency": "urgent",
+    }
+    assert found.at.isoformat() == "2026-01-06T10:00:00+01:00"
+
+
+# -- findings
+
+
+def finding(rules: RuleSet, lang: str = "fr") -> Finding:
+    (found,) = reach.findings(rules, lang)
+    return found
+
+
+def test_a_dead_rule_is_told_at_its_id_with_the_covering_rules_and_their_lines():
+    text = HEAD + (
+        "rules:\n"
+        "  - id: mt-introuvable\n"
+        "    when: { event: discharge, gp: [none, many, conflict, left, no_mailbox] }\n"
+        "    hold: sorties\n"
+        "    reason: Médecin traitant à trouver\n"
+        "  - id: sortie-toutes\n"
+        "    when: { event: discharge, unless: { gp: [none, many, conflict, left, no_mailbox] } }\n"
+        "    send: [gp]\n"
+        "    followup: none\n"
+        "  - id: sortie-urgente\n"
+        "    when: { event: discharge, urgency: urgent }\n"
+        "    send: [gp]\n"
+        "    followup: none\n"
+    )
+    rules, _ = load(text, "routes.yaml")
+    assert rules is not None
+    found = finding(rules)
+    one, two, three = (rule.line for rule in rules.rules)
+    assert (found.file, found.line, found.column, found.code) == ("routes.yaml", three, 5, "E201")
+    assert found.message == (
+        "règle « sortie-urgente » inatteignable : "
+        f"couverte par « mt-introuvable » (l.{one}) + « sortie-toutes » (l.{two}) ensemble."
+    )
+    assert found.source_line == "  - id: sortie-urgente"
+    assert finding(rules, "en").message == (
+        "rule “sortie-urgente” can't be reached: "
+        f"covered by “mt-introuvable” (line {one}) + “sortie-toutes” (line {two}) together."
+    )
+
+
+def test_one_covering_rule_is_named_alone():
+    found = finding(rules_of("event: discharge", "event: discharge, age: 3"))
+    assert found.message.endswith("couverte par « r0 » (l.14).")
+    assert found.severity == "error"
+
+
+def test_a_contradiction_says_so():
+    found = finding(rules_of("age: { gt: 3, lt: 2 }"))
+    assert (found.code, found.line) == ("E201", 14)
+    assert found.message == "règle « r0 » inatteignable : sa condition se contredit."
+
+
+def test_a_default_that_nothing_comes_to_is_warned_about_and_needs_no_test():
+    rules = rules_of("urgency: routine", "unless: { urgency: routine }")
+    found = finding(rules)
+    assert (found.code, found.severity, found.line, found.column) == ("W202", "warning", 12, 1)
+    assert found.message == "`default` inatteignable."
+    assert finding(rules, "en").message == "`default` can't be reached."
+    tests = (
+        "coverage: every-rule\ntests:\n"
+        "  - { name: a, given: {}, expect: { rule: r0 } }\n"
+        "  - { name: b, given: { urgency: soon }, expect: { rule: r1 } }\n"
+    )
+    assert cases.run(rules, tests, "routes.test.yaml").ok
+
+
+def test_a_default_that_only_something_absent_comes_to_is_no_finding():
+    assert reach.findings(rules_of(EVERY_EVENT)) == ()
+
+
+@pytest.mark.parametrize("path", sorted(SETS.glob("*.yaml")), ids=lambda path: path.name)
+def test_of_the_sets_that_come_along_every_rule_is_reached(path):
+    if path.name.endswith(".test.yaml"):
+        pytest.skip("the tests beside a set")
+    rules, _ = load(path.read_bytes(), path.name)
+    assert rules is not None
+    assert [f.text() for f in reach.findings(rules)] == []
+    for entry in (*rules.every(), None):
+        found = reach.answer(rules, entry)
+        assert isinstance(found, Witness)
+        assert (entry.id if entry else "default") in reach.reached(decide(rules, found.facts, found.at))
+
+
+# -- against trying everything
+
+FACTS: dict[str, tuple[object, ...]] = {
+    "urgency": ("routine", "soon", "urgent", UNKNOWN),
+    "consent": ("allowed", "opposed", "masked", UNKNOWN),
+    "signed": (True, False, None, UNKNOWN),
+    "age": (2, 3, 4, 5, 6, None, UNKNOWN),
+    "cpts": ("a", "B", "z", None, UNKNOWN),
+    "mentions": (*(frozenset(c) for n in range(3) for c in itertools.combinations(("avk", "chute"), n)), UNKNOWN),
+    "event": ("discharge", "er_visit", "admission", "transfer", "death", "birth", "other", None, UNKNOWN),
+}  # fmt: skip
+INSTANTS = [
+    datetime.fromisoformat(text).replace(tzinfo=ZoneInfo("Europe/Paris"))
+    for text in (
+        # Each way the hours can be open together, before 2028 and after: 1 May is a holiday.
+        *("2026-01-06T10:00", "2026-01-06T12:10", "2026-01-06T13:00", "2026-01-06T22:00", "2026-05-01T12:10"),
+        *("2030-05-06T10:00", "2030-05-06T12:10", "2030-05-06T13:00", "2030-05-06T22:00", "2030-05-01T12:10"),
+    )
+]
+
+
+def any_test(field: str) -> st.SearchStrategy[str]:
+    if field == "age":
+        sign = st.sampled_from(("gte", "lte", "lt", "gt"))
+        return st.one_of(
+            st.sampled_from(("age: 3", "age: [3, 5]")),
+            st.builds("age: {{ {}: {} }}".format, sign, st.sampled_from((3, 5))),
+        )
+    if field == "during":
+        return st.sampled_from(("during: nuit", "during: cabinet", "during: midi"))
+    words = ["yes", "no"] if field == "signed" else ["avk", "chute"] if field == "mentions" else None
+    words = words or [str(value) for value in FACTS[field] if isinstance(value, str) and value != "z"]
+    return st.lists(st.sampled_from(words), min_size=1, max_size=4, unique=True).map(
+        lambda chosen: f"{field}: [{', '.join(chosen)}]"
+    )
+
+
+def conjunction(fields: st.SearchStrategy[str], most: int) -> st.SearchStrategy[str]:
+    return (
+        st.lists(fields, min_size=1, max_size=most, unique=True)
+        .flatmap(lambda chosen: st.tuples(*map(any_test, chosen)))
+        .map(", ".join)
+    )
+
+
+@st.composite
+def small_sets(draw: st.DrawFn) -> tuple[RuleSet, list[str], bool]:
+    """A rule set of few fields, those fields, and whether the time matters."""
+    chosen = draw(st.lists(st.sampled_from([*FACTS, "during"]), min_size=2, max_size=3, unique=True))
+    fields = st.sampled_from(chosen)
+    whens = []
+    for _ in range(draw(st.integers(1, 6))):
+        parts = [draw(conjunction(fields, 2))] if draw(st.integers(0, 4)) else []
+        shape = draw(st.integers(0, 9))
+        group = conjunction(fields, 2).map("{{ {} }}".format)
+        if shape in (1, 2, 3):
+            parts.append(f"any: [{', '.join(draw(st.lists(group, min_size=1, max_size=3)))}]")
+        if shape in (3, 4):
+            parts.append(f"all: [{', '.join(draw(st.lists(group, min_size=1, max_size=2)))}]")
+        if shape in (2, 5, 6, 7) or not parts:
+            parts.append(f"unless: {draw(group)}")
+        more = draw(
+            st.sampled_from(
+                ("", "", "", "if_unknown: skip, ", "mode: observe, ", "mode: off, ", "from: 2028-01-01, ")
+            )
+        )
+        whens.append(", ".join(parts) + (f" | {more}hold: sorties, reason: x" if more else ""))
+    rules = rules_of(*whens)
+    return rules, [field for field in chosen if field != "during"], "during" in chosen or "2028" in str(whens)
+
+
+@settings(max_examples=many(80))
+@given(small_sets())
+def test_what_is_called_dead_or_alive_is_what_trying_every_combination_says(drawn):
+    rules, fields, timed = drawn
+    points = [
+        ({f: v for f, v in zip(fields, values, strict=True) if v is not None}, at)
+        for values in itertools.product(*(FACTS[field] for field in fields))
+        for at in (INSTANTS if timed else INSTANTS[:1])
+    ]
+    seen: set[str] = set()
+    for facts, at in points:
+        seen |= reach.reached(decide(rules, facts, at))
+    for entry in (*(rule for rule in rules.rules if rule.mode != "off"), None):
+        name = entry.id if entry else "default"
+        found = reach.answer(rules, entry)
+        assert found is not None, name
+        assert not (isinstance(found, Dead) and name in seen), (name, found)
+        assert isinstance(found, Dead) or name in seen, (name, found)
+        if isinstance(found, Witness):
+            assert name in reach.reached(decide(rules, found.facts, found.at))
+        elif len(points) < 800:
+
+            def alive(by: list[Rule], of: Rule | None = entry, name: str = name) -> bool:
+                chosen = tuple(rule for rule in rules.rules if rule in by or rule is of)
+                part = replace(rules, rules=chosen)
+                return any(name in reach.reached(decide(part, facts, at)) for facts, at in points)
+
+            assert not alive(list(found.by)), (name, found)
+            for spared in found.by:
+                assert alive([rule for rule in found.by if rule is not spared]), (name, spared.id)
+
+
+# -- the search itself
+
+
+@settings(max_examples=many(300))
+@given(
+    st.lists(st.integers(1, 3), min_size=1, max_size=5).flatmap(
+        lambda sizes: st.tuples(
+            st.just(sizes),
+            st.lists(st.tuples(*(st.integers(1, (1 << size) - 1) for size in sizes)), max_size=14),
+        )
+    )
+)
+def test_a_point_is_outside_all_boxes_and_without_one_the_proof_is_covered_by_those_it_names(drawn):
+    sizes, listed = drawn
+    space = Space(sizes, [(dict(enumerate(box)), number) for number, box in enumerate(listed)])
+
+    def outside(point: tuple[int, ...], numbers: list[int]) -> bool:
+        return not any(all(listed[n][a] >> c & 1 for a, c in enumerate(point)) for n in numbers)
+
+    found = space.outside({}, space.of(range(len(listed))), 5_000)
+    everywhere = list(itertools.product(*map(range, sizes)))
+    if isinstance(found, Covered):
+        named = [number for number in range(len(listed)) if found.owners >> number & 1]
+        assert not any(outside(point, named) for point in everywhere)
+    else:
+        assert outside(found, list(range(len(listed))))
+
+
+def test_a_search_that_would_not_end_stops():
+    # Nine pigeons, eight holes: no resolution is short.
+    sizes = [8] * 9
+    boxes = [({a: 1 << h, b: 1 << h}, 0) for h in range(8) for a, b in itertools.combinations(range(9), 2)]
+    with pytest.raises(OutOfBudget):
+        Space(sizes, boxes).outside({}, (1 << len(boxes)) - 1, 300)
