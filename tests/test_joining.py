@@ -333,3 +333,79 @@ async def test_in_any_order_the_gp_ends_with_what_is_in_force(
 
 def _references(seen: Sequence[tuple[Any, ...]]) -> set[str]:
     return {body(mail).split("Réf. ")[1][:9] for mail, *_ in seen}
+
+
+# ------------------------------------------------------------------------------------------- cancelled discharges
+
+
+def movement(
+    trigger: str, number: str = "77001", action: str = "INSERT", control: str = "1"
+) -> tuple[bytes, str]:
+    change = hl7.zbe("CANCEL" if trigger == "A13" else action, trigger="A03", number=number)
+    return his(hl7.adt(trigger, patient=ODETTE, movement=change, control=control))
+
+
+async def test_a_cancelled_discharge_withdraws_its_notice_and_a_later_one_is_told_anew(house: House) -> None:
+    await arrive(house, movement("A03"), movement("A13", control="2"))
+    told, taken_back = to_gp(house)
+    assert TOLD_OFF in body(taken_back)
+    assert taken_back["In-Reply-To"] == told["Message-ID"]
+    (thread,) = await house.store.threads()
+    assert (thread["state"], thread["closed_reason"]) == ("closed", "superseded")
+    await arrive(house, movement("A03", "77002", control="3"))
+    (thread,) = await house.store.threads()
+    assert thread["state"] == "awaiting_ack"
+    assert "lettre à venir" in body(to_gp(house)[-1])
+    states = [row["state"] for row in await house.copies(purpose="alert")]
+    assert states == ["cancelled", "queued"], "what waited for the phone is withdrawn, and it rings anew"
+    await sound(house)
+
+
+async def test_a_cancelled_discharge_withdraws_the_letter_too_that_came_meanwhile(house: House) -> None:
+    await arrive(house, movement("A03"), FORMS["XDM"](), movement("A13", control="2"))
+    assert TOLD_OFF in body(to_gp(house)[-1])
+    (thread,) = await house.store.threads()
+    assert (thread["state"], thread["closed_reason"]) == ("closed", "superseded")
+
+
+async def test_a_cancellation_that_comes_first_keeps_its_discharge_from_being_told(house: House) -> None:
+    await arrive(house, movement("A13", control="2"), movement("A03"))
+    assert to_gp(house) == []
+    assert await house.store.threads() == []
+    assert {row["state"] for row in await house.store.envelopes()} == {"decided"}
+
+
+async def test_a_discharge_that_was_changed_can_still_be_cancelled(house: House) -> None:
+    changed = movement("Z99", action="UPDATE", control="9")
+    await arrive(house, movement("A03"), changed, movement("A13", control="10"))
+    assert TOLD_OFF in body(to_gp(house)[-1])
+    (thread,) = await house.store.threads()
+    assert thread["state"] == "closed"
+
+
+async def test_the_same_retraction_again_is_told_to_nobody(house: House) -> None:
+    document = version("S-500", 1)
+    await arrive(house, package(document), package(document, "D"))
+    before = len(to_gp(house))
+    await arrive(house, message(document, "MDM^T04"))
+    assert len(to_gp(house)) == before
+    (again, *_) = await house.store.envelopes()
+    assert (again["state"], again["why"]) == ("ignored", "duplicate")
+
+
+async def test_a_retraction_of_what_never_came_leaves_the_letter_that_did(house: House) -> None:
+    await arrive(house, package(version("S-501", 1)), package(version("S-501", 7), "D"))
+    assert len(to_gp(house)) == 1
+    (thread,) = await house.store.threads()
+    assert thread["state"] == "awaiting_ack"
+    await arrive(house, package(version("S-501", 7)))
+    assert len(to_gp(house)) == 1, "withdrawn before it came"
+
+
+async def test_a_changed_package_replaces_the_letter_it_changes(house: House) -> None:
+    first = version("S-502", 1)
+    await arrive(house, package(first), package(version("S-502", 2, replaces=1), "C"))
+    letter, changed = to_gp(house)
+    assert str(changed["Subject"]).startswith("[Annule et remplace]")
+    assert changed["References"] == letter["Message-ID"]
+    assert len(await house.store.threads()) == 1
