@@ -231,7 +231,7 @@ def _directory(
 
 
 def _rules(settings: Settings) -> list[Found]:
-    from rules import cases, language
+    from rules import cases, language, reach
 
     file = settings.rules
     try:
@@ -239,6 +239,8 @@ def _rules(settings: Settings) -> list[Found]:
     except OSError as error:
         return [Found("rules", "error", f"{file} cannot be read ({type(error).__name__})")]
     rules, findings = language.load(text, str(file), ruling.rules_site(settings), settings.language)
+    if rules is not None:
+        findings = (*findings, *reach.findings(rules))
     beside = Path(cases.tests_beside(str(file)))
     if rules is not None and beside.exists():
         findings = (*findings, *cases.run(rules, beside.read_bytes(), str(beside)).findings)

@@ -43,10 +43,12 @@ def _text(file: Path) -> bytes:
         raise ConfigurationError(f"cannot be read ({type(error).__name__})", file=str(file)) from None
 
 
-def _load(file: Path, site: Site | None, lang: str) -> tuple[RuleSet | None, tuple[Finding, ...]]:
+def _load(
+    file: Path, site: Site | None, lang: str, *, explaining: bool = False
+) -> tuple[RuleSet | None, tuple[Finding, ...]]:
     from rules import language
 
-    return language.load(_text(file), str(file), site, lang)
+    return language.load(_text(file), str(file), site, lang, explaining=explaining)
 
 
 def _show(findings: tuple[Finding, ...], lang: str) -> None:
@@ -61,14 +63,16 @@ def check(
     lang: str = typer.Option("fr", "--lang", help="Language of the findings: fr or en."),
 ) -> int:
     """Check a rule file and the tests beside it: exit 1 when it has errors."""
-    from rules import cases
+    from rules import cases, reach
 
     if form not in ("text", "json", "sarif"):
         raise UsageError(f"--format is text, json or sarif, not « {form} »")
     place, site = _file(file)
-    rules, findings = _load(place, site, lang)
+    # A doubled id does not keep the rest from being checked: everything is told in one pass.
+    rules, findings = _load(place, site, lang, explaining=True)
     beside = Path(cases.tests_beside(str(place)))
     if rules is not None:
+        findings = (*findings, *reach.findings(rules, lang))
         if beside.exists():
             findings = (*findings, *cases.run(rules, _text(beside), str(beside), lang).findings)
         else:
