@@ -237,6 +237,7 @@ class Stay:
     ward: str | None = None
     unit: str | None = None
     exit_mode: str | None = None
+    entry_mode: str | None = None  # home emergency hospital nursing_home rehabilitation birth other
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +297,9 @@ class Notice:
     urgency: str | None = None
     unknown: tuple[str, ...] = ()  # fields that stand there and could not be read
     problems: tuple[Problem, ...] = ()
+    referring_doctor: Person | None = None  # who sent the patient to the hospital (R.1112-1-2 CSP), never the GP
+    medications: tuple[str, ...] = ()  # at discharge, whole or not at all: for the secure view, never elsewhere
+    stopped_medications: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
