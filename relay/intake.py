@@ -460,8 +460,7 @@ class Intake:
             and decision.action != "send"
             and not decision.why.startswith("floor")
         ):
-            sending = replace(site.rules, rules=tuple(r for r in site.rules.rules if r.action == "send"))
-            decision = engine.decide(sending, facts, now)  # type: ignore[arg-type]
+            decision = engine.decide_released(site.rules, facts, now)  # type: ignore[arg-type]
         return decision
 
     async def _settled(self, letter: _Letter, plan: Plan, popup: str | None) -> None:

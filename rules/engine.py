@@ -101,6 +101,18 @@ def decide_plainly(rules: RuleSet, facts: Facts, at: datetime) -> Decision:
     return _decision(rules, _readable(facts), at, program.rules.entries, program.copies.entries)
 
 
+def decide_released(rules: RuleSet, facts: Facts, at: datetime) -> Decision:
+    """The same for a letter that a person let go: only rules that send are asked; floors and copies stay."""
+    sending = _SENDING.get(rules)
+    if sending is None:
+        only = tuple(rule for rule in rules.rules if rule.action == "send")
+        sending = _SENDING[rules] = replace(rules, rules=only)
+    return decide(sending, facts, at)
+
+
+_SENDING: Final[WeakKeyDictionary[RuleSet, RuleSet]] = WeakKeyDictionary()
+
+
 def _decision(
     rules: RuleSet,
     values: _Values,

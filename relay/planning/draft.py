@@ -28,7 +28,7 @@ from relay.model import (
     derived_id,
 )
 from relay.planning.copies import LEFT, To, alert, earlier, edits, mail, on_its_way
-from relay.planning.site import Site
+from relay.planning.site import Site, away
 from relay.threads import Do
 
 if TYPE_CHECKING:
@@ -413,8 +413,24 @@ class Draft:
                 self.site.words.pointer(thread.reference),
                 not_before=self.quiet_until(target),
             )
+        elif (other := self.meant(who)) is not None:
+            via = known.get("via")
+            chats = tuple(str(name) for name in via) if isinstance(via, list | tuple) else ()
+            if not self.remind_by_chat(other.key.removeprefix("rpps:"), chats, target=target):
+                self.remind_by_mail(other.key, target=target)
         else:
             self.remind_gp(target)
+
+    def meant(self, who: str) -> Participant | None:
+        """Somebody else than the GP whom a rung names and who may answer; None where nobody like that takes part."""
+        rpps = None
+        if who.startswith("rota/"):
+            rpps = self.site.on_duty(who.removeprefix("rota/"), self.at)
+        elif who == "substitute" and self.view is not None:
+            rpps = away(self.view.absences, self.current.gp.removeprefix("rpps:"), self.at, self.site)
+        part = self.participant(f"rpps:{rpps}") if rpps else None
+        answers = part is not None and not part.revoked and not part.copy and part.key != self.current.gp
+        return part if answers else None
 
     def remind_gp(self, target: str = "", *, answer: bool = False) -> None:
         """The GP, by the target's chat where one is linked, else in their mailbox."""

@@ -263,6 +263,9 @@ def plan_notice(
         )
     if stay_of_another(arrival, context) and not ends:
         return plan_hold(site, arrival, context, Why.STAY_OF_ANOTHER, at)
+    if decision.action == "file" and decision.copies:
+        # Nobody is asked, but somebody reads along.
+        return _Writer(site, site.rules, arrival, context, at, view, ends=ends, by=by).plan(decision)
     if decision.action == "file":
         return _filed(site, arrival, view, Why(decision.why), at, ends, by)
     if _withdrawn(arrival, context):
@@ -791,7 +794,8 @@ class _Writer:
         notice, view = self.arrival.notice, self.view
         if view is None:
             return ""
-        letters = _sent_letters(view)
+        readers = {part.key for part in view.thread.participants if part.copy}
+        letters = [d for d in _sent_letters(view) if d.to not in readers]
         known, own = _forms(self.arrival, self.context), _own_form(self.arrival)
         replaces = notice.document == "replacement" or (notice.replaces and notice.document == "letter")
         meant = _meant(self.arrival, self.context, view) if replaces else frozenset()
