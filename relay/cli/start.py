@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from relay.cli import shared
-from relay.errors import UsageError
+from relay.errors import ConfigurationError, UsageError
 
 if TYPE_CHECKING:
     from relay.config import Settings
@@ -204,7 +204,12 @@ def _opened(raw: bytes) -> Opened:
 
     from adapters import smime
 
-    site = shared.settings_or_none()
+    try:
+        site = shared.settings_or_none()
+    except ConfigurationError:
+        if shared.chosen.config is not None:
+            raise
+        site = None  # whoever may look at a file need not be able to read the relay's secrets
     if site is None:
         opener: Opener = smime.connect("smime", smime.Settings())
     else:
