@@ -1,10 +1,7 @@
-"""`relay rules …`: check and test a rule file, and explain a decision."""
+"""`relay rules …`: check and test a rule file; explaining and changing have rooms of their own."""
 
 from __future__ import annotations
 
-import json
-import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +13,15 @@ from relay.errors import ConfigurationError, UsageError
 if TYPE_CHECKING:
     from rules.language import Finding, RuleSet, Site
 
-commands = typer.Typer(help="Routing rules: check, test, explain.", no_args_is_help=True)
+commands = typer.Typer(help="Routing rules: check, test, explain, change.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the program."""
+    from relay.cli import explaining, rulelife
+
+    commands.command("explain")(explaining.explain)
+    rulelife.register(commands)
     app.add_typer(commands, name="rules")
 
 
@@ -130,67 +131,6 @@ def test(
             else f"{len(outcome.results)} cases, {failed} failed."
         )
     return 0 if outcome.ok else 1
-
-
-@commands.command("explain")
-def explain(
-    letter: Path | None = typer.Argument(None, help="A letter's file."),
-    rules_file: Path | None = typer.Option(
-        None, "--rules", help="The rule file; the configured one when left out."
-    ),
-    facts: str | None = typer.Option(None, "--facts", help="Facts as JSON instead of a letter."),
-    at: str | None = typer.Option(None, "--at", help="The instant (site's time); now when left out."),
-    lang: str = typer.Option("fr", "--lang", help="fr or en."),
-) -> int:
-    """Say which rule decides, and why each earlier one did not."""
-    from rules import engine, language
-
-    place, site = _file(rules_file)
-    rules, findings = _load(place, site, lang)
-    if rules is None:
-        _show(findings, lang)
-        return 1
-    if (facts is None) == (letter is None):
-        raise UsageError("name a letter, or give --facts")
-    known: language.Facts
-    when = datetime.now(UTC)
-    if at is not None:
-        try:
-            when = datetime.fromisoformat(at)
-        except ValueError:
-            raise UsageError(f"--at « {at} » is no time; write 2026-12-04T18:45") from None
-        when = when.replace(tzinfo=rules.zone) if when.tzinfo is None else when
-    if facts is not None:
-        try:
-            given = json.loads(facts)
-        except ValueError:
-            raise UsageError("--facts is no JSON") from None
-        if not isinstance(given, dict):
-            raise UsageError('--facts is one JSON object, such as {"event": "discharge"}')
-        try:
-            known = language.facts_from_json(given)
-        except ValueError as error:
-            raise UsageError(str(error)) from None
-    elif letter is not None:
-        from relay import intake
-
-        known = intake.facts_of(letter.name, _text(letter), rules, when)
-    result = engine.explain(rules, known, when)
-    if shared.chosen.json:
-        shared.emit(result)
-        return 0
-    print(f"{place.name} → {result['rule']} ({result['action']}, {result['why']})")
-    if result["undecided_at"]:
-        print(f"  indécis à {result['undecided_at']} : {result['undecided_field']} inconnu")
-    trace = result["trace"]
-    assert isinstance(trace, list)  # noqa: S101 - engine.explain's shape
-    for entry in trace:
-        mark = {"yes": "oui", "no": "non", "unknown": "inconnu"}.get(entry["result"], entry["result"])
-        print(f"  {entry['file']}:{entry['line']} {entry['id']} : {mark}{' ←' if entry['decides'] else ''}")
-        for matcher in entry["matchers"]:
-            words = json.dumps(matcher, ensure_ascii=False, default=str)
-            print(f"      {words}", file=sys.stdout)
-    return 0
 
 
 @commands.command("schema")
