@@ -17,12 +17,14 @@ from hypothesis import strategies as st
 from relay.formats import xdm
 from tests import letters
 from tests.campaign import many
-from tests.letters import ODETTE
+from tests.letters import MARTIN, ODETTE, printed
 
 SAMPLES = Path(__file__).parents[2] / "shared" / "samples"
 PAUL = letters.patient("LEROUX", "Paul", sex="M")
 LETTER = ("DOC00001.XML", letters.cda(), "text/xml")
 PAPER = ("DOC00001.PDF", letters.pdf(), "application/pdf")
+PRINT = ("DOC00001.PDF", printed.letter(ODETTE, MARTIN), "application/pdf")
+SCAN = ("DOC00001.PDF", printed.scan(), "application/pdf")
 
 
 def problems(package: bytes) -> list[str]:
@@ -51,6 +53,23 @@ def test_a_package_gives_its_letter():
         {"meta": letters.metadata([LETTER, PAPER]).replace(b"DOC00001.XML", b"Doc00001.xml")},
         {"meta": letters.metadata([LETTER]).replace(b'name="hash"', b'name="x"').replace(b'name="URI"', b'name="y"')},
         {"meta": letters.metadata([LETTER]).replace(b"^^^&", b"^^^&amp;")},
+        {"root": "IHE_XDM/SUBSET/"},
+        {"root": "ihe_xdm/subset01/"},
+        {"root": "./IHE_XDM/SUBSET01/"},
+        {"root": "IHE_XDM\\SUBSET01\\"},
+        {"root": "CCD1/"},
+        {"noise": [("Thumbs.db", b"x"), ("IHE_XDM/SUBSET01/Thumbs.db", b"\xd0\xcf"), ("IHE_XDM/SUBSET01/~", b"x"),
+                   ("IHE_XDM/SUBSET01/DOC00001.XML~", letters.cda(patient=PAUL)), ("desktop.ini", b"x"),
+                   ("__MACOSX/IHE_XDM/SUBSET01/._DOC00001.XML", letters.cda(patient=PAUL)),
+                   (".git/METADATA.XML", b"<broken")]},
+        {"documents": [("CDA/DOC00001.XML", letters.cda(), "text/xml")]},
+        {"meta": letters.metadata([LETTER]).replace(b">DOC00001.XML<", b">./DOC00001.XML<")},
+        {"meta": letters.metadata([LETTER]).replace(b">DOC00001.XML<", b">DOC00001%2EXML<")},
+        {"meta": letters.metadata([LETTER]).replace(b'name="hash"', b'name="x"').replace(b'name="size"', b'name="y"')
+         .replace(b'name="sourcePatientId"', b'name="z"')},
+        {"meta": letters.metadata([LETTER]).replace(b'value="279', b'value=" 279')},
+        {"meta": b"\xef\xbb\xbf" + letters.metadata([LETTER])},
+        {"meta": letters.metadata([LETTER]).decode().replace("UTF-8", "UTF-16").encode("utf-16")},
     ],
 )  # fmt: skip
 def test_the_shapes_senders_give_it_are_taken(changes: dict[str, object]):
@@ -63,6 +82,27 @@ def test_upper_case_hashes_are_hashes():
     meta = letters.metadata([LETTER])
     digest = meta.split(b'name="hash"><ValueList><Value>')[1][:40]
     assert problems(letters.xdm([LETTER], meta=meta.replace(digest, digest.upper()))) == []
+
+
+@pytest.mark.parametrize("name", ["METADATA.xml", "metadata.xml", "Metadata.XML"])
+def test_the_metadata_go_by_any_case_and_need_no_readme(name: str):
+    package = letters.zipped([(f"IHE_XDM/SUBSET01/{name}", letters.metadata([LETTER])), (f"IHE_XDM/SUBSET01/{LETTER[0]}", LETTER[1])])  # fmt: skip
+    assert problems(package) == []
+
+
+def test_two_subsets_may_hold_different_files_of_one_name():
+    other = ("DOC00001.XML", letters.cda(code="57833-6", document_id="1.2.3.4"), "text/xml")
+    second = [
+        ("IHE_XDM/SUBSET02/METADATA.XML", letters.metadata([other])),
+        ("IHE_XDM/SUBSET02/DOC00001.XML", other[1]),
+    ]
+    notice = xdm.read(letters.xdm([LETTER], noise=second))
+    assert notice is not None
+    assert (notice.code, notice.problems) == ("11490-0", ())
+    stranger = ("DOC00001.XML", letters.cda(patient=PAUL), "text/xml")
+    mixed = [("IHE_XDM/SUBSET02/METADATA.XML", letters.metadata([stranger], patient=PAUL)),
+             ("IHE_XDM/SUBSET02/DOC00001.XML", stranger[1])]  # fmt: skip
+    assert "two_patients" in problems(letters.xdm([LETTER], noise=mixed))
 
 
 def test_the_whole_tree_twice_counts_once():
@@ -130,17 +170,100 @@ def test_the_metadata_name_the_patient_where_the_letter_has_no_ins():
 
 
 def test_a_package_of_pdf_alone_says_what_its_metadata_say():
-    notice = xdm.read(letters.xdm([PAPER]))
+    notice = xdm.read(letters.xdm([SCAN]))
     assert notice is not None
     assert (notice.format, notice.event, notice.code) == (None, "discharge", "11490-0")
     assert notice.patient is not None
     assert notice.patient.ins == ODETTE.ins
 
 
+def test_without_a_cda_the_pdf_of_the_package_names_patient_and_gp():
+    notice = xdm.read(letters.xdm([PRINT]))
+    assert notice is not None
+    assert (notice.format, notice.package, notice.event) == ("pdf", "xdm", "discharge")
+    assert notice.patient is not None
+    assert (notice.patient.ins, notice.patient.ins_oid) == (ODETTE.ins, ODETTE.ins_oid)
+    assert (notice.patient.birth_name, notice.patient.birth_date) == ("CORMERAIS", ODETTE.birth_date)
+    assert notice.registered_gp is not None
+    assert notice.registered_gp.rpps == MARTIN.rpps
+    assert notice.stay is not None
+    assert notice.stay.discharged is not None
+    assert notice.problems == ()
+
+
+def test_an_unreadable_cda_is_held_and_the_pdf_beside_it_tells_whose_it_is():
+    broken = ("DOC00001.XML", letters.cda()[:-200], "text/xml")
+    notice = xdm.read(letters.xdm([broken, PRINT]))
+    assert notice is not None
+    assert "unreadable_document" in {one.code for one in notice.problems}
+    assert notice.patient is not None
+    assert notice.patient.birth_name == "CORMERAIS"
+
+
+def test_a_pdf_of_somebody_else_than_the_metadata_say_is_two_patients():
+    other = ("DOC00001.PDF", printed.letter(PAUL, MARTIN), "application/pdf")
+    assert "two_patients" in problems(letters.xdm([other]))
+    source = f"<Value>PID-5|{PAUL.birth_name}^Paul^^^^^L</Value><Value>PID-7|19480317</Value><Value>PID-8|M</Value>"
+    info = f'<Slot name="sourcePatientInfo"><ValueList>{source}</ValueList></Slot><Classification '.encode()
+    named = letters.metadata([PRINT]).replace(b"<Classification ", info, 1)
+    assert "two_patients" in problems(letters.xdm([PRINT], meta=named))
+
+
+def test_the_metadata_alone_name_whom_a_scan_is_about():
+    source = "<Value>PID-5|CORMERAIS^Odette^^^^^L~VALBRUNE</Value><Value>PID-5|VALBRUNE^Odette^^^^^D</Value>"
+    source += "<Value>PID-7|19480317</Value><Value>PID-8|F</Value>"
+    info = f'<Slot name="sourcePatientInfo"><ValueList>{source}</ValueList></Slot><Classification '.encode()
+    meta = letters.metadata([SCAN]).replace(b"<Classification ", info, 1)
+    notice = xdm.read(letters.xdm([SCAN], meta=meta))
+    assert notice is not None
+    assert notice.problems == ()
+    who = notice.patient
+    assert who is not None
+    assert (who.birth_name, who.used_name, who.given_names) == ("CORMERAIS", "VALBRUNE", ("Odette",))
+    assert (who.birth_date, who.sex, who.ins) == (ODETTE.birth_date, "F", ODETTE.ins)
+
+
 def test_a_deletion_retracts():
     notice = xdm.read(letters.xdm([LETTER], meta=letters.metadata([LETTER], action="D")))
     assert notice is not None
     assert (notice.document, notice.retracts) == ("retraction", "1.2.250.1.999.1.1.20261201.1")
+
+
+def related(kind: str) -> bytes:
+    one = f'<Association associationType="{kind}" sourceObject="Document01" targetObject="urn:uuid:1"/>'
+    return letters.metadata([LETTER]).replace(
+        b"</RegistryObjectList>", one.encode() + b"</RegistryObjectList>"
+    )
+
+
+@pytest.mark.parametrize(
+    ("meta", "document"),
+    [
+        (letters.metadata([LETTER], action="C"), "replacement"),
+        (letters.metadata([LETTER], action="c"), "replacement"),
+        (letters.metadata([LETTER]).replace(b'<Slot name="sub', b'<Slot name="urn:mss:action"><ValueList>'
+                                            b'<Value>D</Value></ValueList></Slot><Slot name="sub'), "retraction"),
+        (related("urn:ihe:iti:2007:AssociationType:RPLC"), "replacement"),
+        (related("urn:ihe:iti:2007:AssociationType:XFRM_RPLC"), "replacement"),
+        (related("RPLC"), "replacement"),
+        (related("urn:ihe:iti:2007:AssociationType:APND"), "addendum"),
+        (related("urn:oasis:names:tc:ebxml-regrep:AssociationType:HasMember"), "letter"),
+    ],
+    ids=["C", "c", "D under a longer name", "RPLC", "XFRM_RPLC", "RPLC alone", "APND", "HasMember"],
+)  # fmt: skip
+def test_the_metadata_say_what_the_document_does_to_another(meta: bytes, document: str):
+    notice = xdm.read(letters.xdm([LETTER], meta=meta))
+    assert notice is not None
+    assert (notice.event, notice.document, notice.problems) == ("discharge", document, ())
+
+
+def test_a_cda_that_names_what_it_replaces_is_a_replacement():
+    newer = letters.cda(
+        document_id="1.2.250.1.999.1.1.20261201.2", version="2", replaces="1.2.250.1.999.1.1.20261201.1"
+    )
+    notice = xdm.read(letters.xdm([("DOC00001.XML", newer, "text/xml")]))
+    assert notice is not None
+    assert (notice.document, notice.replaces) == ("replacement", "1.2.250.1.999.1.1.20261201.1")
 
 
 def test_masked_to_professionals_is_said():
@@ -179,6 +302,11 @@ def _zip(*members: tuple[zipfile.ZipInfo | str, bytes]) -> bytes:
         _zip(*((f"f{number}", b"") for number in range(1001))),
         _zip(("inner.zip", _zip(("a", b"x"))), ("METADATA.XML", b"<x/>")),
         _zip(("METADATA.XML", b'<!DOCTYPE x [<!ENTITY a "b">]><x/>')),
+        _zip(("METADATA.XML", '<?xml version="1.0" encoding="UTF-16"?><!DOCTYPE x><x/>'.encode("utf-16"))),
+        _zip(("METADATA.XML", b"<x>" * 5000 + b"</x>" * 5000)),
+        _zip(("a/" * 20_000 + "METADATA.XML", b"<x/>")),
+        _zip(("METADATA.XML", b"<x/>"), ("METADATB.XML", b"<y/>")).replace(b"METADATB", b"METADATA"),
+        _zip(*((f"f{n}", bytes(2**20 - 1)) for n in range(120)), ("METADATA.XML", b"<x/>")),
         letters.xdm()[:-50],
         letters.xdm()[:300] + b"\x00\x00" + letters.xdm()[302:],
     ],
@@ -192,6 +320,11 @@ def _zip(*members: tuple[zipfile.ZipInfo | str, bytes]) -> bytes:
         "entries",
         "nested",
         "doctype",
+        "wide doctype",
+        "deep XML",
+        "long path",
+        "same name",
+        "many small bombs",
         "cut",
         "damaged",
     ],

@@ -13,19 +13,20 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from urllib.parse import unquote
 
 from lxml import etree
 
 from relay import formats
-from relay.formats import cda
-from relay.model import LocalId, Notice, Patient, Problem
+from relay.formats import cda, pdf
+from relay.model import LocalId, Notice, Patient, Problem, Stay
 from relay.reading import never_raises
 
 MAX_EXPANDED = 100 * 2**20
 MAX_ENTRIES = 1000
 MAX_RATIO = 100
+MAX_DEPTH = 20  # folders within folders
 _SMALL = 2**20  # below this a high ratio is ordinary: blank forms compress well
 
 _RIM = "{*}"  # ebRIM 3.0; XDS.a senders still write 2.1, whose hashes and patients count no less
@@ -57,6 +58,7 @@ class _Entry:
     unique_id: str | None = None
     title: str | None = None
     masked: bool = False
+    person: Patient = field(default_factory=Patient)
 
 
 def looks_like_zip(content: bytes) -> bool:
@@ -106,6 +108,8 @@ def _members(content: bytes) -> dict[str, bytes]:
                 or ".." in name.split("/")
             ):
                 raise _Broken("un chemin sort de l'archive")
+            if name.count("/") > MAX_DEPTH:
+                raise _Broken("l'archive est trop profonde")
             if entry.flag_bits & 0x1:
                 raise _Broken("l'archive est chiffrée")
             if stat.S_ISLNK(entry.external_attr >> 16):
@@ -135,8 +139,10 @@ def _read(members: dict[str, bytes]) -> Notice | None:
         letters = _letters(members.items())
         if not letters:
             return None
-        return _joined(letters, [], None, (Problem("no_metadata", "paquet sans METADATA.XML"),))
+        missing = Problem("no_metadata", "paquet sans METADATA.XML")
+        return _joined(letters, [], None, _printed(letters, members.items()), (missing,))
     letters: list[tuple[bytes, Notice]] = []  # type: ignore[no-redef]
+    papers: list[Notice] = []
     entries: list[_Entry] = []
     action = None
     for body, path in subsets.items():
@@ -152,8 +158,10 @@ def _read(members: dict[str, bytes]) -> Notice | None:
         announced = [_announced(entry, folder, beside) for entry in found if entry.uri]
         action = action or _action(root)
         entries += found
-        letters += [one for one in _letters([*announced, *beside.items()]) if one not in letters]
-    return _joined(letters, entries, action, ())
+        here = [*announced, *beside.items()]
+        letters += [one for one in _letters(here) if one not in letters]
+        papers += [one for one in _printed(letters, here) if one not in papers]
+    return _joined(letters, entries, action, papers, ())
 
 
 def _announced(entry: _Entry, folder: str, beside: dict[str, bytes]) -> tuple[str, bytes]:
@@ -185,6 +193,14 @@ def _letters(members: Iterable[tuple[str, bytes]]) -> list[tuple[bytes, Notice]]
     return list(out.items())
 
 
+def _printed(letters: list[tuple[bytes, Notice]], members: Iterable[tuple[str, bytes]]) -> list[Notice]:
+    """What the PDFs say, each content once, where no CDA can be read: else they are its renditions."""
+    if any(one.patient is not None for _, one in letters):
+        return []
+    contents = dict.fromkeys(content for _, content in members if pdf.looks_like_pdf(content))
+    return [notice for content in contents if (notice := pdf.read(content)) is not None]
+
+
 def _is_xml(name: str, content: bytes) -> bool:
     return b"ClinicalDocument" in content[: 64 * 1024] or (
         name.lower().endswith((".xml", ".cda")) and content[:2] in (b"\xff\xfe", b"\xfe\xff")
@@ -195,14 +211,18 @@ def _joined(
     letters: list[tuple[bytes, Notice]],
     entries: list[_Entry],
     action: str | None,
+    papers: list[Notice],
     problems: tuple[Problem, ...],
 ) -> Notice:
     """One notice of the package: its chief letter, the metadata beside it, and whether all speak of one person."""
     notices = sorted((one for _, one in letters), key=lambda one: _RANK.get(one.event or "", 9))
-    people = [one.patient for one in notices if one.patient is not None]
+    people = [one.patient for one in (*notices, *papers) if one.patient is not None]
     numbers = {entry.patient for entry in entries if entry.patient}
-    numbers |= {(one.ins_oid or "", one.ins) for one in people if one.ins}
-    two = len({value[:13] for _, value in numbers}) > 1 or any(differ(people[0], one) for one in people[1:])
+    numbers |= {
+        (one.patient.ins_oid or "", one.patient.ins) for one in notices if one.patient and one.patient.ins
+    }
+    values = {value[:13] for _, value in numbers} | {one.ins[:13] for one in people if one.ins}
+    two = len(values) > 1 or any(differ(people[0], one) for one in people[1:])
     if two:
         problems += (formats.TWO_PATIENTS,)
     entry = entries[0] if entries else _Entry()
@@ -218,19 +238,26 @@ def _joined(
             code=entry.code,
             title=entry.title,
             document_id=entry.unique_id,
-            patient=Patient() if entry.patient or entry.local else None,
+            patient=entry.person if entry.person != Patient() or entry.patient or entry.local else None,
         )
-    patient = chief.patient
-    if patient is not None and patient.ins is None and len(numbers) == 1:
+    if chief.patient is not None and chief.patient.ins is None and len(numbers) == 1:
         oid, value = next(iter(numbers))
-        patient = replace(patient, ins=value, ins_oid=oid)
+        chief = replace(chief, patient=replace(chief.patient, ins=value, ins_oid=oid))
+    for paper in papers:
+        problems += tuple(one for one in paper.problems if one.code == "two_patients")
+        if chief.patient is not None and paper.patient is not None and differ(chief.patient, paper.patient):
+            problems += (formats.TWO_PATIENTS,)
+        chief = _read_from(chief, paper)
+    patient = chief.patient
     known = {*formats.INS_OIDS, *(one.system for one in patient.local_ids)} if patient is not None else set()
     if patient is not None and entry.local and entry.local[0] not in known:
         patient = replace(patient, local_ids=(*patient.local_ids, LocalId(*entry.local)))
     if action == "D":  # MDM volet, extra-metadata: the documents named are withdrawn
         chief = replace(chief, document="retraction", retracts=chief.document_id or entry.unique_id)
-    elif action == "C" and chief.document == "letter":
+    elif action in ("C", "RPLC") and chief.document == "letter":
         chief = replace(chief, document="replacement")
+    elif action == "APND" and chief.document == "letter":
+        chief = replace(chief, document="addendum")
     masked = any(one.masked for one in entries) or any(one.consent == "masked" for one in notices)
     return replace(
         chief,
@@ -238,6 +265,42 @@ def _joined(
         patient=patient,
         consent="masked" if masked else chief.consent,
         problems=tuple(dict.fromkeys((*problems, *chief.problems))),
+    )
+
+
+def _read_from(chief: Notice, paper: Notice) -> Notice:
+    """A PDF fills what neither a CDA nor the metadata say; what it says of the patient must not contradict them."""
+    if paper.patient is None and paper.event is None:
+        return chief
+    who, named = chief.patient or Patient(), paper.patient
+    if named is not None and not differ(who, named):
+        gaps = {
+            one.name: getattr(named, one.name)
+            for one in fields(Patient)
+            if getattr(who, one.name) in (None, (), "unstated")
+        }
+        who = replace(who, **gaps)
+    stay = replace(chief.stay or Stay(), **{
+        one.name: getattr(paper.stay or Stay(), one.name)
+        for one in fields(Stay) if not getattr(chief.stay or Stay(), one.name)
+    })  # fmt: skip
+    known = chief.event not in (None, "other")
+    return replace(
+        chief,
+        format=chief.format or "pdf",
+        event=chief.event if known else paper.event or chief.event,
+        document=chief.document if known else paper.document,
+        title=chief.title or paper.title,
+        patient=who if who != Patient() else None,
+        stay=stay if stay != Stay() else None,
+        registered_gp=chief.registered_gp or paper.registered_gp,
+        author=chief.author or paper.author,
+        recipients=chief.recipients or paper.recipients,
+        consent=chief.consent or paper.consent,
+        urgency=chief.urgency or paper.urgency,
+        follow_up=chief.follow_up or paper.follow_up,
+        awaited_results=chief.awaited_results or paper.awaited_results,
+        unknown=tuple(dict.fromkeys((*chief.unknown, *paper.unknown))),
     )
 
 
@@ -267,11 +330,14 @@ def differ(one: Patient, other: Patient) -> bool:
 @never_raises(_Entry())
 def _entry(node: etree._Element) -> _Entry:
     slots: dict[str, str] = {}
+    info: list[str] = []
     for slot in node.findall(f"{_RIM}Slot"):
         values = ["".join(one.itertext()).strip() for one in slot.iter(f"{_RIM}Value")]
         slots[(slot.get("name") or "").lower()] = (
             "".join(values) if slot.get("name") == "URI" else next(iter(values), "")
         )
+        if (slot.get("name") or "").lower() == "sourcepatientinfo":
+            info = values
     patient = unique = None
     for one in node.findall(f"{_RIM}ExternalIdentifier"):
         if one.get("identificationScheme") == _PATIENT_ID:
@@ -300,7 +366,29 @@ def _entry(node: etree._Element) -> _Entry:
         unique_id=unique,
         title=title.get("value") if title is not None else None,
         masked=masked,
+        person=_person(info),
     )
+
+
+def _person(info: list[str]) -> Patient:
+    """The traits of sourcePatientInfo: fields of PID, one a value (IHE ITI TF-3 §4.2.3.2.23)."""
+    who = Patient()
+    for value in info:
+        name, _, said = value.partition("|")
+        parts = [*said.split("^"), "", "", "", "", "", "", ""]
+        if name == "PID-5" and parts[0].strip():
+            given = tuple(dict.fromkeys(" ".join(parts[1:3]).split()))
+            kind = parts[6].strip().upper()
+            if kind == "D":
+                who = replace(who, used_name=parts[0].strip(), given_names=who.given_names or given)
+            else:
+                who = replace(who, birth_name=parts[0].strip(), given_names=given or who.given_names,
+                              name_kind="birth" if kind == "L" else "unstated")  # fmt: skip
+        elif name == "PID-7":
+            who = replace(who, birth_date=formats.hl7_day(said))
+        elif name == "PID-8" and said.strip() in ("M", "F"):
+            who = replace(who, sex="M" if said.strip() == "M" else "F")
+    return who
 
 
 def _cx(value: str | None) -> tuple[str, str] | None:
@@ -310,10 +398,14 @@ def _cx(value: str | None) -> tuple[str, str] | None:
 
 
 def _action(root: etree._Element) -> str | None:
-    """The extra-metadata `action` of the submission: D withdraws, C changes."""
+    """The extra-metadata `action` of the submission: D withdraws, C changes; else how its documents relate to others."""
     for slot in root.iter(f"{_RIM}Slot"):
         if (slot.get("name") or "").lower().rsplit(":", 1)[-1] == "action":
             word = "".join(slot.itertext()).strip().upper()
             if word in ("D", "C"):
                 return word
+    for one in root.iter(f"{_RIM}Association"):  # IHE ITI TF-3 §4.2.2: RPLC, XFRM_RPLC, APND
+        kind = re.split(r"[:_]", one.get("associationType") or "")[-1].upper()
+        if kind in ("RPLC", "APND"):
+            return kind
     return None
