@@ -32,7 +32,8 @@ def take_back(now: str, changed: str, before: str) -> str:
     place, last = 0, -1
     for start, end, lines in sorted({*ours, *back}):  # what both do is done once
         if start < place or start == last:
-            raise Overlap(len(merged) + 1)
+            moved = sum(len(new) - (high - low) for low, high, new in ours if high <= start)
+            raise Overlap(start + moved + 1)
         merged += [*base[place:start], *lines]
         place, last = end, start
     return "".join(merged + base[place:])
