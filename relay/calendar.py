@@ -124,7 +124,8 @@ def subdivisions(country: str) -> Mapping[str, str | None]:
         known.update(dict.fromkeys([f"{number:02d}" for number in range(1, 96)] + ["2A", "2B"]))
         known.update(dict.fromkeys(("67", "68", "Bas-Rhin", "Haut-Rhin"), "6AE"))
         del known["20"]
-    known.update({code: code for code in entity.subdivisions})
+    # The library's zones A to C are of school holidays.
+    known.update({code: code for code in entity.subdivisions if not code.startswith("Zone ")})
     known.update({str(alias): str(code) for alias, code in entity.subdivisions_aliases.items()})
     return MappingProxyType(known)
 

@@ -47,7 +47,7 @@ class Finding:
     """One thing wrong, or doubtful, at one place of a file. Lines and columns count from 1, in characters.
 
     `message` and `fix` are in the language the file was checked for. `meant`: the word that stands at the
-    place, and the one that was probably meant instead.
+    place, and the one that was probably meant instead. `details`: further lines for people, before the fix.
     """
 
     code: str
@@ -59,9 +59,10 @@ class Finding:
     fix: str
     source_line: str = ""
     meant: tuple[str, str] | None = None
+    details: tuple[str, ...] = ()
 
     def text(self, lang: str = "fr") -> str:
-        """`file:line:col CODE message`, the line itself, a caret under the place, and the fix."""
+        """`file:line:col CODE message`, the line itself, a caret under the place, details, and the fix."""
         said = [f"{self.file}:{self.line}:{self.column} {self.code} {self.message}"]
         if self.source_line.strip():
             number, line, place = str(self.line), self.source_line, self.column - 1
@@ -71,6 +72,7 @@ class Finding:
             before = "".join("\t" if c == "\t" else " " for c in line[:place])
             said.append(f"  {number} | {line}")
             said.append(f"  {' ' * len(number)} | {before}^")
+        said += [f"  {line}" for line in self.details]
         if self.fix:
             said.append(f"  {'Correction :' if lang == 'fr' else 'Fix:'} {self.fix}")
         return "\n".join(said)
@@ -151,7 +153,12 @@ class Report:
         return fr if self.french else en
 
     def tell(
-        self, entry: str, at: Node | tuple[int, int], guess: str | None = None, **words: object
+        self,
+        entry: str,
+        at: Node | tuple[int, int],
+        guess: str | None = None,
+        details: tuple[str, ...] = (),
+        **words: object,
     ) -> Finding:
         """Note a finding: `entry` is one of `rules.words`, filled with `words`, pairs being (fr, en).
 
@@ -174,7 +181,7 @@ class Report:
         shown_line = _HIDDEN.sub("\ufffd", shown_line) if column <= _LONG_LINE else ""
         word = str(filled.get("word", ""))
         meant = (word, guess) if guess and shown_line[column - 1 :].startswith(word) else None
-        finding = Finding(code, severity, self.file, line, column, message, fix, shown_line, meant)
+        finding = Finding(code, severity, self.file, line, column, message, fix, shown_line, meant, details)
         told = self.cut is None or (line < self.cut and code in _SURE)
         if told and not self.full and finding not in self._findings:
             self._findings.append(finding)

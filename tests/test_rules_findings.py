@@ -118,7 +118,7 @@ def is_entry(entry: str, finding: Finding, lang: str) -> bool:
 
 def check_as_shown(finding: Finding, text: str, lang: str = "fr") -> None:
     """The place, the line itself, a caret under the place, one fix."""
-    first, shown, caret, fix = finding.text(lang).split("\n")
+    first, shown, caret, *_, fix = finding.text(lang).split("\n")
     assert first == f"routes.yaml:{finding.line}:{finding.column} {finding.code} {finding.message}"
     line = text.split("\n")[finding.line - 1]
     head = f"  {finding.line} | "
