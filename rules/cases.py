@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from rules import reach
@@ -14,17 +12,13 @@ from rules.engine import Decision, ack_due, decide, leaves_at
 from rules.facts import FIELDS, UNKNOWN, FactValue, Field, facts_as_json, typed
 from rules.reach import Witness
 from rules.reading import FOLLOWUPS, RULES, TARGETS, Reader
-from rules.ruleset import Copy, Rule, RuleSet
+from rules.ruleset import RuleSet
 from rules.source import Finding, Listing, Node, Report, Scalar, Table, as_text, compose, shown
+from rules.writing import USUAL_INSTANT, Case, as_yaml, case_for, new_file, with_cases
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-USUAL_INSTANT: Final = "2026-01-06T10:00"
-"""When a case without `at` happens, in the rule set's time zone: a Tuesday morning, no holiday near."""
-
-# What YAML, and who reads it, take for one word whatever stands around it.
-_PLAIN_WORD: Final = re.compile(r"(?!(?i:null)$)[^\W\d_](?:[\w./@-]*\w)?|[\d.-]*\d")
 EXPECTED: Final = (
     "rule",
     "action",
@@ -80,6 +74,15 @@ class _Case:
     expected: Mapping[str, object]
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A test file's text with the cases it lacked; `names` are the new ones, `left` the ids without any."""
+
+    text: str
+    names: tuple[str, ...]
+    left: tuple[str, ...]
+
+
 def run(rules: RuleSet, text: str | bytes, file: str, lang: str | None = None) -> Outcome:
     """Run the test file that stands beside a rule set. Never raises; a case that can't be read does not run."""
     content, report = as_text(text, file, lang or rules.language)
@@ -100,7 +103,7 @@ def run(rules: RuleSet, text: str | bytes, file: str, lang: str | None = None) -
         results.append(_judge(rules, case, decision, report))
     findings = report.findings
     if coverage:
-        findings += _uncovered(rules, covered, "fr" if report.french else "en")
+        findings += _uncovered(rules, covered, reading.names, "fr" if report.french else "en")
     return Outcome(tuple(results), findings)
 
 
@@ -115,66 +118,69 @@ def tests_beside(file: str) -> str:
     return f"{stem}.test.{suffix}" if dot and "/" not in suffix else f"{file}.test.yaml"
 
 
-def _uncovered(rules: RuleSet, covered: set[str], lang: str) -> tuple[Finding, ...]:
+def missing(
+    rules: RuleSet, text: str | bytes | None, file: str, lang: str | None = None
+) -> Written | Outcome:
+    """A test file (None: there is none yet) with a case for each rule, each copy and the default that lacks one.
+
+    What stands in it stays as it is. An Outcome instead, with the findings, where it can't be read. Raises
+    ValueError where it has no place for more.
+    """
+    lang = lang or rules.language
+    if text is not None and not text.strip():
+        text = None
+    content, report = as_text(text or "", file, lang)
+    root = None if text is None else compose(content, report)
+    if text is not None and (root is None or report.failed):
+        return Outcome((), report.findings)
+    reading = _Cases(report, rules)
+    covered: set[str] = set()
+    for case in reading.cases(root)[0] if root is not None else ():
+        covered |= reach.reached(decide(rules, case.given, case.at))
+    added: list[Case] = []
+    left: list[str] = []
+    for entry in (*(each for each in rules.every() if each.mode != "off"), None):
+        name = "default" if entry is None else entry.id
+        found = reach.answer(rules, entry) if name not in covered else None
+        if isinstance(found, Witness):
+            added.append(case_for(rules, entry, found, _new_name(name, reading.names)))
+            covered |= reach.reached(decide(rules, found.facts, found.at))
+        elif name not in covered:
+            left.append(name)
+    remark = report.say(
+        "Écrit d'après ce que font les règles, non d'après ce qu'elles devraient faire : à relire.",
+        "Written from what the rules do, not from what they should do: read it again.",
+    )
+    if text is None:
+        content = new_file(added, remark)
+    elif added:
+        content = with_cases(content, added, remark)
+    return Written(content, tuple(case.name for case in added), tuple(left))
+
+
+def _new_name(name: str, taken: dict[str, int]) -> str:
+    """A name that no case has yet; noted as taken."""
+    new, number = name, 1
+    while new in taken:
+        number += 1
+        new = f"{name} ({number})"
+    taken[new] = 0
+    return new
+
+
+def _uncovered(rules: RuleSet, covered: set[str], taken: Mapping[str, int], lang: str) -> tuple[Finding, ...]:
     """E304 for what no case reaches, with one that does; what nothing can reach is told elsewhere."""
     report = Report(rules.file, rules.text, lang)
     for entry in (*(each for each in rules.every() if each.mode != "off"), None):
         name = "default" if entry is None else entry.id
-        line, column = (rules.default.line, 1) if entry is None else (entry.line, entry.column)
+        place = (rules.default.line, 1) if entry is None else (entry.line, entry.column)
         found = reach.answer(rules, entry) if name not in covered else None
         if isinstance(found, Witness):
-            case = _case_for(rules, entry, found, name)
-            report.tell("no_case_but", (line, column), word=name, facts=case["given"], case=_flow(case))
+            case = case_for(rules, entry, found, _new_name(name, dict(taken)))
+            report.tell("no_case_but", place, word=name, facts=case.given, case=case.in_line())
         elif name not in covered and found is None:
-            report.tell("no_case", (line, column), word=name)
+            report.tell("no_case", place, word=name)
     return report.findings
-
-
-def _case_for(rules: RuleSet, entry: Rule | Copy | None, found: Witness, name: str) -> dict[str, str]:
-    """A case that a witness passes, each part as YAML; what it expects is what the engine says."""
-    decision = decide(rules, found.facts, found.at)
-    expect: dict[str, object] = {"rule": decision.rule}
-    if decision.why == "undecided":
-        expect = {"undecided_at": decision.undecided_at, "hold": decision.hold}
-    elif decision.action == "send":
-        expect |= {"send": list(decision.targets), "followup": decision.followup or "none"}
-    elif decision.action == "file":
-        expect["file"] = True
-    else:
-        expect["hold"] = decision.hold
-        if decision.why.startswith("floor"):
-            expect["why"] = decision.why
-    if isinstance(entry, Copy) and entry.mode == "on":
-        expect["copy"] = sorted({target for _, target in decision.copies})
-    if entry is not None and entry.mode == "observe":
-        expect["observed"] = sorted(decision.observed)
-    local = found.at.replace(tzinfo=None, fold=0)
-    again = local.replace(tzinfo=rules.zone)
-    at = (local if again.astimezone(UTC) == found.at.astimezone(UTC) else found.at).isoformat(
-        timespec="minutes" if not found.at.second else "seconds"
-    )
-    case = {"name": _yaml(name)}
-    if at != USUAL_INSTANT:
-        case["at"] = f'"{at}"'
-    return case | {"given": _flow_of(facts_as_json(found.facts)), "expect": _flow_of(expect)}
-
-
-def _flow(parts: Mapping[str, str]) -> str:
-    return "{ " + ", ".join(f"{key}: {value}" for key, value in parts.items()) + " }" if parts else "{}"
-
-
-def _flow_of(values: Mapping[str, object]) -> str:
-    return _flow({key: _yaml(value) for key, value in values.items()})
-
-
-def _yaml(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_yaml, value)) + "]"
-    if isinstance(value, str) and not _PLAIN_WORD.fullmatch(value):
-        return json.dumps(value, ensure_ascii=not value.isprintable())
-    return f"{value:f}".rstrip("0") if isinstance(value, float) and not value.is_integer() else str(value)
 
 
 def _fact(entry: Field, value: str | bool | float) -> FactValue:
@@ -191,10 +197,10 @@ def _judge(rules: RuleSet, case: _Case, decision: Decision, report: Report) -> C
     # The rule first: it explains the rest.
     wrong.sort(key=lambda key: key != "rule")
     facts = facts_as_json(case.given)
-    named = " ".join(f"{key}={_yaml(value)}" for key, value in facts.items()) or "—"
+    named = " ".join(f"{key}={as_yaml(value)}" for key, value in facts.items()) or "—"
 
     def words(values: Mapping[str, object]) -> str:
-        return ", ".join(f"{key}={_yaml(values[key])}" for key in wrong)
+        return ", ".join(f"{key}={as_yaml(values[key])}" for key in wrong)
 
     finding = report.tell(
         "case_failed",

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rules import cases, reach
+from rules import cases, reach, writing
 from rules.boxes import Covered, OutOfBudget, Space
 from rules.engine import decide
 from rules.language import UNKNOWN, Finding, Rule, RuleSet, Site, load
@@ -316,6 +319,108 @@ def test_of_the_sets_that_come_along_every_rule_is_reached(path):
         found = reach.answer(rules, entry)
         assert isinstance(found, Witness)
         assert (entry.id if entry else "default") in reach.reached(decide(rules, found.facts, found.at))
+
+
+# -- cases written for those that have none
+
+ONE = "{ name: a, given: { event: birth }, expect: { rule: r0 } }"
+WRITTEN = (
+    None,
+    "",
+    f"tests:\n  - {ONE}\ncoverage: every-rule\n",
+    f"tests:\n- {ONE}",
+    f"coverage: every-rule\ntests: [ {ONE}, ]",
+    f"coverage: every-rule\r\ntests: [\r\n    {ONE} # first\r\n  ]\r\n# end\r\n",
+    "{ coverage: every-rule, tests: [] }",
+    "coverage: every-rule",
+    "tests:   # none yet\n\ncoverage: every-rule\n",
+    f"tests:\n    - {ONE}   # first\n\n# after\ncoverage: every-rule\n",
+    "tests:\n- name: >-\n    r1\n  given: { event: birth }\n  expect:\n    rule: |-\n      r0\n\n\ncoverage: none\n",
+    "---\ntests:\n- name: r1\n  given: {event: birth}\n  expect:\n    rule:\n      r0\n...\n",
+)
+
+
+@pytest.mark.parametrize("before", WRITTEN)
+def test_the_missing_cases_are_added_behind_what_stands_there_which_stays_as_it_is(before):
+    rules = rules_of(
+        "event: birth",
+        'event: discharge, ward: "l\'aile: nord #2"',
+        "any: [ { during: nuit, mentions: [chute, avk] }, { sender: x@y.fr } ]",
+        "identity: test | mode: observe, hold: sorties, reason: x",
+        also=("event: discharge, age: { gt: 74.5, lt: 74.6 }",),
+    )
+    made = cases.missing(rules, before, "routes.test.yaml")
+    assert isinstance(made, cases.Written)
+    assert made.left == ()
+    # The copy's case ends at the default.
+    assert len(made.names) == (5 if before is None or "birth" not in before else 4)
+    outcome = cases.run(rules, made.text, "routes.test.yaml")
+    assert [f.text() for f in outcome.findings] == []
+    assert outcome.ok
+    assert {result.name for result in outcome.results} >= set(made.names)
+    whole = made.text.replace("coverage: none", "coverage: every-rule")
+    assert cases.run(rules, whole, "routes.test.yaml").ok
+    if before:
+        same = next(
+            (n for n, pair in enumerate(zip(before, made.text, strict=False)) if len(set(pair)) > 1),
+            len(before),
+        )
+        assert made.text.endswith(before[same:])
+        assert ("\r\n" in made.text) is ("\r\n" in before)
+    again = cases.missing(rules, made.text, "routes.test.yaml")
+    assert isinstance(again, cases.Written)
+    assert (again.text, again.names) == (made.text, ())
+
+
+def test_what_nothing_reaches_is_left_out_and_said():
+    made = cases.missing(rules_of("event: birth", "event: birth"), None, "routes.test.yaml")
+    assert isinstance(made, cases.Written)
+    assert made.left == ("r1",)
+    assert made.names == ("r0", "default")
+
+
+def test_a_test_file_that_cannot_be_read_is_not_written_to():
+    made = cases.missing(rules_of("event: birth"), "tests: [", "routes.test.yaml")
+    assert isinstance(made, cases.Outcome)
+    assert [f.code for f in made.findings] == ["E105"]
+    with pytest.raises(ValueError, match="braces"):
+        cases.missing(rules_of("event: birth"), "{ coverage: every-rule }", "routes.test.yaml")
+
+
+def test_the_hour_that_a_night_has_twice_is_written_with_its_offset():
+    rules = rules_of("event: birth")
+    for hour in (0, 1):
+        at = datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Paris"), fold=hour)
+        case = writing.case_for(rules, rules.rules[0], Witness(at, {"event": "birth"}), "night")
+        assert case.parts["at"] == ('"2026-10-25T02:30"', '"2026-10-25T02:30+01:00"')[hour]
+        outcome = cases.run(rules, f"tests: [ {case.in_line()} ]", "routes.test.yaml")
+        assert outcome.ok
+
+
+def test_the_command_writes_them_at_once_and_then_the_file_passes(tmp_path):
+    file, beside = tmp_path / "routes.yaml", tmp_path / "routes.test.yaml"
+    file.write_text(rules_of("event: birth", "age: 3").text, encoding="utf-8")
+
+    def relay(*words: str) -> tuple[int, dict[str, object]]:
+        done = subprocess.run(
+            [sys.executable, "-m", "relay", *words, "--json"],
+            check=False, capture_output=True, text=True, cwd=tmp_path,
+        )  # fmt: skip
+        return done.returncode, json.loads(done.stdout or "{}")
+
+    assert relay("rules", "test", str(file))[0] == 2
+    assert not beside.exists()
+    code, said = relay("rules", "test", str(file), "--write-missing")
+    assert (code, said["ok"], said["written"]) == (0, True, ["r0", "r1", "default"])
+    assert beside.read_text(encoding="utf-8").endswith("coverage: every-rule\n")
+    assert relay("rules", "check", str(file)) == (0, {"ok": True, "findings": []})
+    beside.chmod(0o640)
+    file.write_text(file.read_text() + "  - { id: r2, when: { event: death }, hold: sorties, reason: x }\n")
+    assert relay("rules", "check", str(file))[0] == 1
+    assert relay("rules", "test", str(file), "--write-missing")[1]["written"] == ["r2"]
+    assert relay("rules", "check", str(file))[0] == 0
+    assert beside.stat().st_mode & 0o777 == 0o640
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["routes.test.yaml", "routes.yaml"]
 
 
 # -- against trying everything

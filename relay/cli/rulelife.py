@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -126,7 +123,7 @@ def rollback(
                 site, store, rules, Path(site.rules.name), words, by, since, lang, accept=True, undo=True
             )
             if code == 0 and write:
-                _write(site.rules, text)
+                shared.write_whole(site.rules, text)
                 await store.note_rule_file(None)
             if code == 0 and not shared.chosen.json:
                 _about_file(page, site, rules, written=write)
@@ -300,7 +297,7 @@ async def _put(
             _verdict(page, weighed, active, rules)
         return 1
     if written is not None:
-        _write(site.rules, written)
+        shared.write_whole(site.rules, written)
     try:
         revision = await ruling.put_in_force(
             site, store, rules, by=by, reason=reason, after=active.revision if active else 0,
@@ -374,29 +371,6 @@ def _without(past: tuple[ActiveRules, ...], meant: ActiveRules, page: Paper) -> 
                 f"a later change touches the same lines (line {overlap.line}): edit the file by hand",
             )
         ) from None
-
-
-def _write(file: Path, text: str) -> None:
-    """Replace a file whole, on disk before it counts: nobody ever reads half of it."""
-    try:
-        mode = file.stat().st_mode & 0o777
-    except OSError:
-        mode = 0o644
-    try:
-        number, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-        try:
-            with os.fdopen(number, "w", encoding="utf-8", newline="") as out:
-                out.write(text)
-                out.flush()
-                os.fsync(out.fileno())
-            Path(name).chmod(mode)
-            Path(name).replace(file)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                Path(name).unlink()
-            raise
-    except OSError as error:
-        raise ConfigurationError(f"cannot be written ({type(error).__name__})", file=str(file)) from None
 
 
 # -------------------------------------------------------------------------------------------------------- showing

@@ -102,6 +102,11 @@ def check(
 def test(
     file: Path | None = typer.Argument(None, help="The rule file; the configured one when left out."),
     lang: str = typer.Option("fr", "--lang", help="Language of the findings: fr or en."),
+    write_missing: bool = typer.Option(
+        False,
+        "--write-missing",
+        help="Write a case for each rule that has none; the file is made if need be.",
+    ),
 ) -> int:
     """Run the tests that stand beside a rule file."""
     from rules import cases
@@ -115,11 +120,16 @@ def test(
             _show(findings, lang)
         return 1
     beside = Path(cases.tests_beside(str(place)))
+    written = _write_missing(rules, beside, lang) if write_missing else None
     if not beside.exists():
         raise ConfigurationError("there is no test file beside the rules", file=str(beside))
     outcome = cases.run(rules, _text(beside), str(beside), lang)
     if shared.chosen.json:
-        shared.emit({"ok": outcome.ok, "cases": [result.as_json() for result in outcome.results]})
+        document: dict[str, object] = {
+            "ok": outcome.ok,
+            "cases": [result.as_json() for result in outcome.results],
+        }
+        shared.emit(document if written is None else {**document, "written": list(written)})
     else:
         for result in outcome.results:
             print(f"{'✓' if result.ok else '✗'} {result.name}")
@@ -130,7 +140,24 @@ def test(
             if lang == "fr"
             else f"{len(outcome.results)} cases, {failed} failed."
         )
+        if written is not None:
+            names = ", ".join(written) or ("rien ne manquait" if lang == "fr" else "nothing was missing")
+            print(f"{'Cas écrits' if lang == 'fr' else 'Cases written'} ({beside.name}) : {names}.")
     return 0 if outcome.ok else 1
+
+
+def _write_missing(rules: RuleSet, beside: Path, lang: str) -> tuple[str, ...]:
+    """Add the cases that are missing to a test file; their names. None, and no touch, when it can't be read."""
+    from rules import cases
+
+    try:
+        made = cases.missing(rules, _text(beside) if beside.exists() else None, str(beside), lang)
+    except ValueError as error:
+        raise ConfigurationError(str(error), file=str(beside)) from None
+    if isinstance(made, cases.Outcome) or not made.names:
+        return ()
+    shared.write_whole(beside, made.text)
+    return made.names
 
 
 @commands.command("schema")

@@ -8,13 +8,14 @@ import io
 import json
 import os
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from relay.errors import UsageError
+from relay.errors import ConfigurationError, UsageError
 
 if TYPE_CHECKING:
     from relay.config import Settings
@@ -168,6 +169,29 @@ def show_one(row: Mapping[str, object]) -> None:
 def say(text: str) -> None:
     """A sentence for people; standard error when standard output belongs to JSON."""
     print(text, file=sys.stderr if chosen.json else sys.stdout)
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Replace a file whole, on disk before it counts: nobody ever reads half of it. Raises ConfigurationError."""
+    try:
+        mode = file.stat().st_mode & 0o777
+    except OSError:
+        mode = 0o644
+    try:
+        number, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+        try:
+            with os.fdopen(number, "w", encoding="utf-8", newline="") as out:
+                out.write(text)
+                out.flush()
+                os.fsync(out.fileno())
+            Path(name).chmod(mode)
+            Path(name).replace(file)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                Path(name).unlink()
+            raise
+    except OSError as error:
+        raise ConfigurationError(f"cannot be written ({type(error).__name__})", file=str(file)) from None
 
 
 def since(text: str | None, zone: str = "UTC") -> datetime | None:
