@@ -442,7 +442,7 @@ def to_json(
             admitted=_moment(stay.admitted, zone, exact=stay.admitted_exact),
             discharged=_moment(stay.discharged, zone, exact=stay.discharged_exact),
             number=stay.number, facility=stay.facility, facility_name=stay.facility_name, ward=stay.ward,
-            unit=stay.unit, exit_mode=stay.exit_mode,
+            unit=stay.unit, exit_mode=stay.exit_mode, entry_mode=stay.entry_mode,
         ) if stay else None,
         "author": _person(notice.author, "name", "rpps", "phone"),
         "registered_gp": _person(
@@ -455,6 +455,9 @@ def to_json(
             {"what": one.what, "when": one.when.isoformat() if one.when else None} for one in notice.follow_up
         ],
         "awaited_results": list(notice.awaited_results),
+        "referring_doctor": _person(notice.referring_doctor, "name", "rpps"),
+        "medications": list(notice.medications),
+        "stopped_medications": list(notice.stopped_medications),
         "consent": notice.consent,
         "urgency": notice.urgency,
         "signed": signed,

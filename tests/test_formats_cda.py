@@ -16,6 +16,7 @@ from relay.formats import cda
 from relay.model import FollowUp
 from tests import letters
 from tests.campaign import many
+from tests.letters import ldl
 
 SAMPLES = Path(__file__).parents[2] / "shared" / "samples"
 
@@ -53,6 +54,131 @@ def test_the_header_says_all_that_routing_needs(level: int):
     assert notice.author is not None
     assert (notice.author.name, notice.author.rpps) == ("Solenn KERBELLEC", letters.AUTHOR.rpps)
     assert notice.unknown == ()
+
+
+def header(change: tuple[str, str] | None = None):
+    """The full letter, perhaps with one thing in it changed."""
+    raw = ldl.full()
+    if change:
+        assert change[0].encode() in raw
+        raw = raw.replace(change[0].encode(), change[1].encode())
+    notice = cda.read(raw)
+    assert notice is not None
+    return notice
+
+
+def test_the_chain_of_a_document_is_read_with_both_halves_of_its_numbers():
+    notice = header()
+    assert notice.document_id == "1.2.250.1.999.1.7.1234.5678.3^LDL-7731"
+    assert (notice.set_id, notice.version) == ("1.2.250.1.999.1.7^LDL-77", "3")
+    assert (notice.replaces, notice.document) == ("1.2.250.1.999.1.7.1234.5678.2^LDL-7730", "replacement")
+    added = header(('typeCode="RPLC"', 'typeCode="APND"'))
+    assert (added.replaces, added.document) == (None, "addendum")
+
+
+def test_of_all_the_people_around_the_patient_only_pcp_is_the_gp():
+    notice = header()
+    assert notice.registered_gp is not None
+    assert notice.registered_gp.rpps == letters.MARTIN.rpps
+    assert notice.registered_gp.mss_address == letters.MARTIN.mss_address
+    assert notice.registered_gp.organisation == "Maison de santé de l'Étape"
+    for other in ("XYZ", "CORRE", "353", "PRELV", "REF", "RESP", "ATTPHYS"):
+        assert header(('functionCode code="PCP"', f'functionCode code="{other}"')).registered_gp is None
+    nobody = header(
+        ('functionCode code="PCP" codeSystem="2.16.840.1.113883.5.88" displayName="Médecin traitant"', "time")
+    )
+    assert nobody.registered_gp is None
+
+
+def test_the_doctor_who_sent_the_patient_is_known_and_no_gp():
+    notice = header()
+    assert notice.referring_doctor is not None
+    assert (notice.referring_doctor.name, notice.referring_doctor.rpps) == (
+        "Ismaël AUBERT",
+        ldl.REFERRER.rpps,
+    )
+    as_function = header(('functionCode code="CORRE"', 'functionCode code="REFB"'))
+    assert as_function.referring_doctor is None, "two of them are nobody"
+    alone = header(('typeCode="REFB"', 'typeCode="INF"'))
+    assert alone.referring_doctor is None
+
+
+def test_recipients_keep_their_order_their_kind_and_their_practice():
+    first, second = header().recipients
+    assert (first.rpps, first.copy, first.organisation) == (
+        ldl.CARDIOLOGIST.rpps,
+        False,
+        "Cabinet de cardiologie",
+    )
+    assert (second.rpps, second.copy) == (letters.DUPONT.rpps, True)
+    assert [one.copy for one in header((' typeCode="PRCP"', "")).recipients] == [False, True]
+
+
+def test_the_header_beats_what_the_narrative_says():
+    stay = header().stay
+    assert stay is not None
+    assert stay.discharged == datetime(2026, 12, 3, 13, 30, tzinfo=UTC)
+    assert (stay.number, stay.ward, stay.facility) == ("26113377", "Service de cardiologie A", "450000088")
+    assert (stay.exit_mode, stay.entry_mode) == ("home", "emergency")
+
+
+@pytest.mark.parametrize(
+    ("display", "mode"),
+    [("Entrée par les urgences", "emergency"), ("Domicile", "home"), ("Transfert d'un autre établissement", "hospital"),
+     ("Mutation", "hospital"), ("EHPAD", "nursing_home"), ("SSR", "rehabilitation"), ("Naissance", "birth"), ("?", None)],
+)  # fmt: skip
+def test_how_the_patient_came_is_read(display: str, mode: str | None):
+    stay = header(("Entrée par les urgences", display)).stay
+    assert stay is not None
+    assert stay.entry_mode == mode
+
+
+def test_a_discharge_disposition_of_the_header_goes_before_the_bodys():
+    notice = header(("<responsibleParty>", '<dischargeDispositionCode code="109"/><responsibleParty>'))
+    assert notice.stay is not None
+    assert notice.stay.exit_mode == "rehabilitation"
+
+
+def test_follow_up_has_its_days_and_awaited_results_their_words():
+    notice = header()
+    assert [one.when for one in notice.follow_up] == [date(2026, 12, 5), date(2027, 1, 15), None]
+    assert notice.awaited_results == ("Recherche de thrombophilie", "Holter : lecture en cours")
+
+
+def test_medication_lists_are_whole_and_what_was_struck_out_is_out():
+    notice = header()
+    assert notice.medications[1:] == (
+        "Bisoprolol 2,5 mg 1 le matin 3 mois",
+        "Furosémide 20 mg 1 le matin 1 mois",
+    )
+    assert notice.stopped_medications == ("Ramipril 5 mg toux",)
+    rows = "".join(f"<tr><td>Médicament {n}</td></tr>" for n in range(60))
+    assert len(header(("<tr><td>Bisoprolol", f"{rows}<tr><td>Bisoprolol")).medications) == 63
+    too_many = header(("<tr><td>Bisoprolol", f"{rows}{rows}<tr><td>Bisoprolol"))
+    assert (too_many.medications, too_many.unknown) == ((), ("medications",))
+    long = header(("1 le matin</td><td>3 mois", "x" * 400))
+    assert (long.medications, long.unknown) == ((), ("medications",))
+    assert header(("<list><item>Pénicilline</item></list>", "Aucune")).medications == notice.medications
+
+
+def test_nested_lists_say_each_line_once():
+    inner = "<list><item>Antalgiques<list><item>paracétamol</item></list></item><item>Repos</item></list>"
+    notice = header(("<paragraph>Kinésithérapie respiratoire à domicile</paragraph>", inner))
+    assert [one.what for one in notice.follow_up][2:] == ["Antalgiques paracétamol", "Repos"]
+
+
+@pytest.mark.parametrize(
+    ("value", "status"),
+    [("385651009", "draft"), ("398166005", "final"), ("9571008", "final"), ("29179001", "final")],
+)
+def test_a_document_in_progress_is_a_draft(value: str, status: str):
+    assert header(('code="9571008"', f'code="{value}"')).status == status
+
+
+@pytest.mark.parametrize("code", ["R", "V", "MASQUE_PS"])
+def test_only_the_mask_forbids_professionals(code: str):
+    notice = header(('confidentialityCode code="N"', f'confidentialityCode code="{code}"'))
+    assert notice.consent == ("masked" if code == "MASQUE_PS" else None)
 
 
 def test_the_body_adds_exit_mode_awaited_results_and_what_follows():
@@ -128,7 +254,11 @@ def test_a_gp_number_that_cannot_be_read_is_unknown_not_absent():
 @pytest.mark.parametrize(
     ("code", "event", "document"),
     [("34112-3", "discharge", "letter"), ("18761-7", "admission", "letter"), ("15507-7", "er_visit", "letter"),
-     ("60280-5", "er_visit", "letter"), ("34133-9", "discharge", "other"), ("11502-2", "other", "other")],
+     ("60280-5", "er_visit", "letter"), ("34133-9", "discharge", "other"), ("83981-1", "discharge", "letter"),
+     ("86531-1", "discharge", "other"), ("88348-8", "admission", "letter"), ("78341-5", "transfer", "letter"),
+     ("78489-2", "birth", "other"), ("89235-6", "birth", "other"), ("57057-2", "birth", "other"), ("57075-4", "birth", "other"),
+     ("74207-2", "other", "other"), ("34874-8", "other", "other"), ("11488-4", "other", "other"), ("57833-6", "other", "other"),
+     ("11502-2", "other", "other")],
 )  # fmt: skip
 def test_a_neighbouring_code_keeps_its_own_meaning(code: str, event: str, document: str):
     notice = read(code=code)
@@ -142,6 +272,24 @@ def test_the_code_alone_makes_no_lettre_de_liaison():
     assert foreign is not None
     assert foreign.event == "other"
     assert [problem.code for problem in foreign.problems] == ["foreign_letter"]
+
+
+@pytest.mark.parametrize("realm", ["DE", "AT", "US", None])
+@pytest.mark.parametrize("code", ["11490-0", "34112-3", "34133-9", "18761-7", "15507-7", "78489-2"])
+def test_a_foreign_document_of_the_same_code_is_nothing_we_send_on(realm: str | None, code: str):
+    raw = re.sub(rb"<templateId[^>]*/>", b'<templateId root="1.2.40.0.34.11.2"/>', letters.cda(code=code))
+    mark = b'<realmCode code="FR"/>'
+    assert mark in raw
+    foreign = raw.replace(mark, f'<realmCode code="{realm}"/>'.encode() if realm else b"")
+    notice = cda.read(foreign)
+    assert notice is not None
+    assert (notice.code, notice.event, notice.document) == (code, "other", "other")
+    here = cda.read(raw)
+    assert here is not None
+    assert here.event != "other"
+    other_system = cda.read(raw.replace(letters.LOINC.encode(), b"1.2.276.0.76.5.1"))
+    assert other_system is not None
+    assert other_system.event == "other", "the number of another code system"
 
 
 def test_abroad_a_span_of_care_is_no_stay():
@@ -241,7 +389,7 @@ def test_no_hostile_xml_raises_or_takes_long():
 @settings(max_examples=many(150), deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_no_mutation_raises(data: st.DataObject):
-    raw = bytearray(letters.cda())
+    raw = bytearray(data.draw(st.sampled_from([letters.cda(), ldl.full()])))
     for _ in range(data.draw(st.integers(1, 5))):
         place = data.draw(st.integers(0, len(raw) - 1))
         raw[place : place + data.draw(st.integers(0, 40))] = data.draw(st.binary(max_size=8))

@@ -179,6 +179,103 @@ def test_where_no_gp_is_named_there_is_none(body: str):
     assert notice(HEAD + body).registered_gp is None
 
 
+def test_the_number_after_another_persons_line_is_theirs():
+    found = notice(
+        f"{HEAD}Médecin hospitalier : Dr Kerbellec\nDestinataire : Dr Noé Durand\nRPPS : {letters.DURAND.rpps}\n"
+        f"Adressé par : Dr Alix Dupont\nRPPS : {letters.DUPONT.rpps}\nCardiologue : Dr Aubert\nRPPS : 10000000001\n"
+        "Chef de service : Pr Morvan\nRPPS : 10000000002\n"
+    )
+    assert found.registered_gp is None
+    assert found.author is not None
+    assert (found.author.name, found.author.rpps) == ("Kerbellec", None)
+    assert [(one.name, one.rpps) for one in found.recipients] == [("Noé Durand", letters.DURAND.rpps)]
+    assert found.referring_doctor is not None
+    assert (found.referring_doctor.name, found.referring_doctor.rpps) == ("Alix Dupont", letters.DUPONT.rpps)
+
+
+@pytest.mark.parametrize(
+    ("written", "mode"),
+    [("Mode d'entrée : par les urgences", "emergency"), ("Provenance : EHPAD Les Tilleuls", "nursing_home"),
+     ("Mode d'entrée : programmée", None), ("Admitted from: home", "home")],
+)  # fmt: skip
+def test_how_the_patient_came_is_read(written: str, mode: str | None):
+    found = notice(f"{HEAD}{written}\n").stay
+    assert found is not None
+    assert found.entry_mode == mode
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [
+        ("Medecin traitan", "gp"), ("Médecin traiatnt", "gp"), ("Médecin trraitant", "gp"), ("Médecin troitant", "gp"),
+        ("Date de naisance", "born"), ("Date de sotrie", "discharged"), ("Oposition", "opposition"),
+        ("Nom / Prénom", "family_first"), ("Date de sortie / Discharge date", "discharged"), ("Sexe/Sex", "sex"),
+        ("Médecin traitant / Auteur", None), ("Nom", "name"), ("Non", None), ("Médecin", "doctor"), ("Médecine", None),
+        ("Médecin du travail", None), ("Date de décès", None), ("Date de saisie", None), ("Médecin retraité", None),
+        ("Réservation", None), ("Exposition", None), ("Disposition", None), ("Sorti", None), ("Tel", "address"),
+    ],
+)  # fmt: skip
+def test_a_mistyped_label_is_read_only_where_one_is_meant(label: str, name: str | None):
+    assert text.label_of(label) == name
+
+
+def test_no_two_long_labels_of_different_meaning_are_one_slip_apart():
+    for label, name in text._LABELS.items():
+        if len(label) >= 9:
+            assert text._nearly(label) in (name, None), label
+
+
+def test_a_table_with_a_head_row_names_each_column():
+    head = "Nom de naissance\tPrénom\tDate de naissance\tMédecin traitant\tRPPS\tDate de sortie\n"
+    row = f"CORMERAIS\tOdette\t17/03/1948\tDr Camille Martin\t{GP}\t01/12/2026\n"
+    found = notice(head + row)
+    assert found.patient is not None
+    assert (found.patient.birth_name, found.patient.given_names) == ("CORMERAIS", ("Odette",))
+    assert found.registered_gp is not None
+    assert found.registered_gp.rpps == GP
+    assert found.stay is not None
+    assert found.stay.discharged is not None
+    other = f"LEROUX\tPaul\t04/05/1962\tDr Noé Durand\t{letters.DURAND.rpps}\t01/12/2026\n"
+    assert codes(head + row + other) == ["two_patients", "many_gps"]
+    short = notice(
+        head + row.replace("Odette\t", "")
+    )  # a cell is missing: nothing is taken from the wrong column
+    assert short.patient is None or short.patient.given_names == ()
+    assert short.registered_gp is None
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [("2 48 03 45 234 007 24", "248034523400724"), ("2480345234007 clé 24", "248034523400724"),
+     ("2480345234007 / 24", "248034523400724"), ("2480345234007 (clé : 24)", "248034523400724"),
+     ("2480345234007 | 24", "248034523400724"), ("2480345234007 / 24 ans", "2480345234007"),
+     ("2480345234007, 78 ans", "2480345234007"), ("2480345234007", "2480345234007")],
+)  # fmt: skip
+def test_the_key_of_an_ins_may_stand_apart(written: str, expected: str):
+    patient = notice(f"Patient : VALBRUNE Odette\nINS : {written}\n").patient
+    assert patient is not None
+    assert patient.ins == expected
+
+
+def test_a_hospital_number_without_a_digit_is_unknown():
+    found = notice(f"{HEAD}IPP : voir dossier\n")
+    assert found.patient is not None
+    assert (found.patient.local_ids, found.unknown) == ((), ("patient.local_ids",))
+
+
+@pytest.mark.parametrize(
+    ("said", "tells"),
+    [
+        ("Mme Valbrune est sortie ce jour du service.", True), ("M. Leroux sort demain, merci de prévenir.", True),
+        ("Votre patiente sera sortie avant midi.", True), ("The patient was discharged this morning.", True),
+        ("Retour au domicile de Monsieur Leroux prévu.", True), ("La sortie du service est au fond du couloir.", False),
+        ("Le patient est arrivé.", False), ("La nouvelle version est sortie.", False), ("Sortie de l'équipe : bowling.", False),
+    ],
+)  # fmt: skip
+def test_prose_that_tells_of_a_discharge_is_known(said: str, tells: bool):
+    assert text.read(f"Bonjour,\n\n{said}\n\nCordialement", subject="Information").tells is tells
+
+
 def test_two_gps_are_nobodys_to_choose_from():
     body = f"Médecin traitant : Dr Camille Martin\nRPPS : {GP}\nMédecin traitant : Dr Noé Durand\nRPPS : {letters.DURAND.rpps}\n"
     found = notice(HEAD + body)

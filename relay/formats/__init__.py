@@ -210,6 +210,23 @@ def exit_mode(text: str) -> str | None:
     return next((mode for mode, pattern in _EXITS if re.search(pattern, folded)), None)
 
 
+_ENTRIES = (
+    ("birth", r"naissance|birth"),
+    ("emergency", r"urgences?|samu|smur|emergency"),
+    ("nursing_home", r"ehpad|maison de retraite|nursing home|\busld\b|medico-?social"),
+    ("rehabilitation", r"\bssr\b|\bsmr\b|readaptation|reeducation|convalescence|rehab|soins de suite"),
+    ("hospital", r"transfert|mutation|hopital|hospital|\bch[ru]?u?\b|clinique|etablissement|autre service"),
+    ("home", r"domicile|home|maison|famille"),
+    ("other", r"autre|other|voie publique"),
+)  # fmt: skip
+
+
+def entry_mode(text: str) -> str | None:
+    """How the patient came, in the words of a document; None when they mean nothing known."""
+    folded = fold(text)
+    return next((mode for mode, pattern in _ENTRIES if re.search(pattern, folded)), None)
+
+
 # ------------------------------------------------------------------------------------------------------------- XML
 
 MAX_XML = 50 * 2**20

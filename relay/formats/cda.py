@@ -22,6 +22,7 @@ _SDTC = "{urn:hl7-org:sdtc}"
 _LOINC = "2.16.840.1.113883.6.1"
 _OBSOLETE_INS_C = "1.2.250.1.213.1.4.2"
 _MAX_ENTRIES = 20
+_MAX_MEDICATIONS = 100
 
 # (event, document) by type code, JDV_J07. A rule chooses what to do with each; the code is a fact of its own.
 CODES: dict[str, tuple[str, str]] = {
@@ -128,9 +129,12 @@ class _Letter:
             stay=stay if stay != Stay() else None,
             author=self.author(),
             registered_gp=self.registered_gp(),
+            referring_doctor=self.referring_doctor(),
             recipients=self.recipients(),
             follow_up=tuple(self.follow_up()),
-            awaited_results=tuple(self.entries("30954-2")),
+            awaited_results=tuple(self.entries("30954-2")[:_MAX_ENTRIES]),
+            medications=self.medications("10183-2", "medications"),
+            stopped_medications=self.medications("18610-6", "stopped_medications"),
             consent="masked" if "MASQUE_PS" in confidentiality else None,
             unknown=tuple(dict.fromkeys(self.unknown)),
             problems=tuple(self.problems),
@@ -225,6 +229,21 @@ class _Letter:
             self.problems.append(Problem("many_gps", "plusieurs médecins traitants dans le document"))
             return None
         return people[0] if people else None
+
+    def referring_doctor(self) -> Person | None:
+        """The participant REFB, in either place where it is written; of two, nobody."""
+        people: list[Person] = []
+        for one in self.root.findall(f"{V3}participant"):
+            function, entity = one.find(f"{V3}functionCode"), one.find(f"{V3}associatedEntity")
+            if entity is None or "REFB" not in (
+                one.get("typeCode"),
+                function.get("code") if function is not None else None,
+            ):
+                continue
+            person = self.person(entity, f"{V3}associatedPerson", f"{V3}scopingOrganization")
+            if person is not None and person not in people:
+                people.append(person)
+        return people[0] if len(people) == 1 else None
 
     def recipients(self) -> tuple[Person, ...]:
         people = []
@@ -333,7 +352,17 @@ class _Letter:
             mode = _exit(disposition)
         for observed in () if mode else self.observations("ORG-074"):
             mode = _exit(observed)
-        return replace(stay, facility=facility, facility_name=called, ward=_words(ward), exit_mode=mode)
+        came = None
+        for observed in self.observations("ORG-070"):
+            came = formats.entry_mode(observed.get("displayName") or _words(observed) or "") or came
+        return replace(
+            stay,
+            facility=facility,
+            facility_name=called,
+            ward=_words(ward),
+            exit_mode=mode,
+            entry_mode=came,
+        )
 
     def status(self) -> str | None:
         """Of the observation GEN-065; a signed document without it is final."""
@@ -355,26 +384,72 @@ class _Letter:
 
     # --------------------------------------------------------------------------------------------------- sections
 
-    def entries(self, code: str) -> Iterator[str]:
-        """The lines of one section: items, rows or paragraphs; « Aucun » says nothing."""
+    def entries(self, code: str) -> list[str]:
+        """The lines of one section: items, rows, paragraphs and loose words; « Aucun » says nothing."""
         body = self.root.find(f"{V3}component/{V3}structuredBody")
-        for section in body.findall(f"{V3}component/{V3}section") if body is not None else ():
+        found: list[str] = []
+        for section in body.iter(f"{V3}section") if body is not None else ():
             kind, text = section.find(f"{V3}code"), section.find(f"{V3}text")
             if kind is None or kind.get("code") != code or text is None:
                 continue
-            lines = [
-                *text.iter(f"{V3}item"),
-                *(row for row in text.iter(f"{V3}tr") if row.find(f"{V3}td") is not None),
-            ] or [*text.iter(f"{V3}paragraph"), *text.iter(f"{V3}content")] or [text]  # fmt: skip
-            for line in lines[:_MAX_ENTRIES]:
-                words = _words(line)
-                if words and not _NOTHING.fullmatch(formats.fold(words)):
-                    yield words[:300]
+            found += [words[:300] for words in _lines(text) if not _NOTHING.fullmatch(formats.fold(words))]
+        return found
+
+    def medications(self, code: str, field: str) -> tuple[str, ...]:
+        """The lines of a list of treatments: whole or not at all, half a list being worse than none."""
+        found = self.entries(code)
+        if len(found) > _MAX_MEDICATIONS or any(len(words) == 300 for words in found):
+            self.unknown.append(field)
+            return ()
+        return tuple(found)
 
     def follow_up(self) -> Iterator[FollowUp]:
-        for line in self.entries("18776-5"):
+        for line in self.entries("18776-5")[:_MAX_ENTRIES]:
             day = formats.find_day(formats.fold(line))
             yield FollowUp(line, day[0] if day else None)
+
+
+def _lines(text: etree._Element) -> Iterator[str]:
+    """The lines of a narrative (CDA R2 §4.3.5): rows with cells, items, paragraphs, and the words between them."""
+    loose: list[str] = []
+
+    def said() -> Iterator[str]:
+        words = " ".join("".join(loose).split())
+        loose.clear()
+        if words:
+            yield words
+
+    loose.append(text.text or "")
+    for one in text:
+        tag = etree.QName(one).localname
+        if tag in ("list", "table", "thead", "tbody", "tfoot"):
+            yield from said()
+            yield from _lines(one)
+        elif tag in ("item", "paragraph", "tr"):
+            yield from said()
+            if tag != "tr" or one.find(f"{V3}td") is not None:  # a row of headings alone names nothing
+                loose.append(_kept(one))
+            yield from said()
+        elif tag == "br":
+            yield from said()
+        elif tag not in ("caption", "col", "colgroup", "footnote", "footnoteRef"):
+            loose.append(_kept(one))
+        loose.append(one.tail or "")
+    yield from said()
+
+
+_APART = frozenset({"list", "table", "item", "paragraph", "tr", "td", "th", "br"})
+
+
+def _kept(element: etree._Element) -> str:
+    """The words of an element without those that were struck out (`revised="delete"`); blocks stand apart."""
+    parts = [element.text or ""]
+    for one in element:
+        tag = etree.QName(one).localname
+        if one.get("revised") != "delete" and tag != "caption":
+            parts += [" ", _kept(one), " "] if tag in _APART else [_kept(one)]
+        parts.append(one.tail or "")
+    return "".join(parts)
 
 
 def _exit(value: etree._Element) -> str | None:

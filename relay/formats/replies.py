@@ -142,7 +142,9 @@ _FORM = {
     "stay": "N° de séjour",
 }
 """The labels a ward is asked to fill in. A block that says more is our own note, not the form."""
-_LETTER = frozenset({"admitted", "discharged", "period", "ward", "kind", "exit_mode", "doctor"})
+_LETTER = frozenset(
+    {"admitted", "discharged", "period", "ward", "kind", "exit_mode", "doctor", "referring", "colleague"}
+)
 
 
 @never_raises({})

@@ -60,9 +60,12 @@ _LABELS: dict[str, str] = {
         "doctor": "medecin hospitalier|medecin responsable|medecin referent|redacteur|redactrice|auteur|signataire"
         "|praticien|praticien hospitalier|redige par|valide par|signe par|medecin|docteur|chirurgien|anesthesiste"
         "|interne|chef de service|author|physician|doctor|attending|attending physician|signed by|consultant"
-        "|hospital doctor|medecin senior|medecin signataire|expediteur|medecin du service|cardiologue"
-        "|medecin correspondant|correspondant|adresse par|specialiste|medecin adresseur|referring doctor"
+        "|hospital doctor|medecin senior|medecin signataire|expediteur|medecin du service"
         "|medecin de l'unite|responsable medical|medecin urgentiste|sage-femme|surgeon|praticien responsable",
+        "referring": "adresse par|adressee par|medecin adresseur|medecin qui adresse|medecin ayant adresse le patient"
+        "|referring doctor|referred by|referring physician",
+        "colleague": "medecin correspondant|correspondant|specialiste|cardiologue|medecin specialiste|pharmacien|pharmacie"
+        "|infirmier|infirmiere|idel|kinesitherapeute|specialist|pharmacist|nurse",
         "recipient": "destinataire|destinataires|recipient|recipients",
         "copy": "copie|copie a|copies|cc|copy|copy to|en copie",
         "address": "adresse|tel|telephone|fax|mail|email|e-mail|courriel|cabinet|ville|address|phone"
@@ -90,6 +93,7 @@ _LABELS: dict[str, str] = {
         "|numero de venue|n de venue|identifiant du sejour|identifiant sejour|case number",
         "exit_mode": "mode de sortie|destination|destination de sortie|sortie vers|mode sortie|discharge to|discharged to"
         "|discharge destination|discharge disposition|devenir|devenir a la sortie|retour",
+        "entry_mode": "mode d'entree|mode entree|provenance|entry mode|admission mode|admitted from|admission source",
         "urgency": "urgence|degre d'urgence|niveau d'urgence|priorite|urgency|priority|caractere d'urgence|urgent",
         "opposition": "opposition|opposition du patient|opposition a la transmission|opposition a l'envoi"
         "|opposition du patient a la transmission|opposition au partage|objection|patient objection|refus du patient",
@@ -107,6 +111,8 @@ _LABELS: dict[str, str] = {
     }.items()
     for label in labels.split("|")
 }  # fmt: skip
+
+_PEOPLE = frozenset({"gp", "doctor", "referring", "colleague", "recipient", "copy"})
 
 _FIELD = re.compile(r"[\s>*•·|#_●■▪–—-]*([^\n:=\t|]{2,60}?)\s*(?:[:：﹕꞉∶=|]|\t)\s*(.*)", re.DOTALL)
 _BARE = re.compile(
@@ -196,6 +202,7 @@ class _Found:
     gps: list[Person] = field(default_factory=list)
     gp_said_none: bool = False
     author: Person | None = None
+    referring: Person | None = None
     recipients: list[Person] = field(default_factory=list)
     follow_up: list[FollowUp] = field(default_factory=list)
     awaited: list[str] = field(default_factory=list)
@@ -497,7 +504,7 @@ def person(value: str) -> Person | None:
 def read(text: str, *, subject: str = "", zone: ZoneInfo = formats.PARIS) -> Letter:
     """What a text says; whether it is a notice is the caller's to decide from the marks. Never raises."""
     found = _Found()
-    owner: str | None = None  # whose the next RPPS or address is: "gp", "doctor"
+    owner: str | None = None  # whose the next RPPS or address is: the field of the last person named
     owner_block = -1
     titles: list[str] = []
     prose = 0
@@ -512,8 +519,10 @@ def read(text: str, *, subject: str = "", zone: ZoneInfo = formats.PARIS) -> Let
         prose = 0
         if owner is not None and block != owner_block:
             owner = None
-        if name in ("gp", "doctor", "recipient", "copy"):
-            owner, owner_block = ("gp" if name == "gp" else "doctor"), block
+        if name in _PEOPLE:
+            # A second hospital doctor is not the author, and their number not the author's.
+            second = name == "doctor" and found.author is not None
+            owner, owner_block = ("colleague" if second else name), block
         elif name in ("patient", "family_first", "given_first", "birth_name"):
             owner = None
         found.labelled.add(name)
@@ -598,6 +607,10 @@ def _take(found: _Found, name: str, value: str, owner: str | None, zone: ZoneInf
                 _gp_rpps(found, value)
             elif owner == "doctor" and found.author is not None and found.author.rpps is None:
                 found.author = replace(found.author, rpps=formats.bare_rpps(value))
+            elif owner == "referring" and found.referring is not None and found.referring.rpps is None:
+                found.referring = replace(found.referring, rpps=formats.bare_rpps(value))
+            elif owner in ("recipient", "copy") and found.recipients and found.recipients[-1].rpps is None:
+                found.recipients[-1] = replace(found.recipients[-1], rpps=formats.bare_rpps(value))
         case "mss" | "address":
             address = _EMAIL.search(value)
             if owner == "gp" and found.gps and address and found.gps[-1].mss_address is None:
@@ -606,6 +619,8 @@ def _take(found: _Found, name: str, value: str, owner: str | None, zone: ZoneInf
                 found.patient = replace(patient, postcode=patient.postcode or code[0])
         case "doctor":
             found.author = found.author or person(value)
+        case "referring":
+            found.referring = found.referring or person(value)
         case "recipient" | "copy":
             for piece in re.split(r";|\bet\b(?=\s+(?:le\s+)?(?:Dr|Docteur|Pr))", value):
                 if one_recipient := person(piece):
@@ -743,6 +758,8 @@ def _take_stay(found: _Found, name: str, value: str, folded: str, zone: ZoneInfo
                 found.unknown.append("stay.exit_mode")
             else:
                 found.stay = replace(stay, exit_mode=mode)
+        case "entry_mode":
+            found.stay = replace(stay, entry_mode=stay.entry_mode or formats.entry_mode(value))
         case "urgency":
             found.urgency = _urgency(folded)
             if found.urgency is None:
@@ -851,6 +868,7 @@ def _letter(found: _Found, text: str, subject: str, titles: Iterable[str], zone:
         stay=stay if stay != Stay() else None,
         author=found.author,
         registered_gp=gp,
+        referring_doctor=found.referring,
         recipients=tuple(found.recipients),
         follow_up=tuple(found.follow_up),
         awaited_results=tuple(found.awaited),

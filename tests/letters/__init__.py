@@ -3,6 +3,7 @@
     text_mail()   a ward's plain-text mail with labelled lines      cda_mail()   a mail with a bare CDA
     xdm_mail()    an MSSanté mail with IHE_XDM.zip and its PDF      cda()        the CDA R2 letter alone
     dsn() mdn() ko() reply() automatic()                            what comes back
+    wards, ldl, truths, hl7, hprim                                  letters with what a right reader says of them
 
 Patients are `relay.model.Patient`, doctors `relay.model.Person`; `python -m tests.letters DIR` writes a set of files.
 """

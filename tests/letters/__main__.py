@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from tests import letters
-from tests.letters import hl7, hprim, wards
+from tests.letters import hl7, hprim, ldl, truths, wards
 
 FILES = {
     "xdm_n3.eml": letters.xdm_mail(),
@@ -22,6 +22,7 @@ FILES = {
     "mdn.eml": letters.mdn(original_message_id="<v1.a.b.c.d@relais45.mssante.fr>"),
     "ko_902.eml": letters.ko(original=letters.xdm()),
     **{name: letter.content for name, letter in (hl7.LETTERS | hprim.LETTERS).items()},
+    **{name: letter.content for name, letter in (ldl.LETTERS | truths.FHIR | truths.PDF).items()},
     **{f"ward_{mail.name}.eml": mail.raw for mail in wards.MAILS.values()},
 }
 
