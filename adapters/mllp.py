@@ -2,6 +2,7 @@
 
 One message at a time on each connection, as the protocol has it; several connections side by side. What was
 not answered, because either side went away, is sent again, and is known by its control id and its bytes.
+A batch (FHS, BHS) is taken apart: each message is an arrival of its own, and one batch answers for all of them.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from relay.tls import is_loopback
 START, END = b"\x0b", b"\x1c\r"  # MLLP (HL7 v2.5 implementation guide, appendix C)
 BATCH_MESSAGES, BATCH_BYTES = 200, 8 * 2**20
 CONNECTIONS = 64
+BATCH_SHARE = 50  # messages of one batch that wait for the store at a time
 UNDER_WAY = 200  # messages that wait for the store; more than these are told to come again
 LIGHT_BYTES = 2**20  # of one message; heavier ones are read one at a time over all connections
 CHUNK_BYTES = 64 * 1024
@@ -124,12 +126,10 @@ class Header:
     def of(cls, message: bytes) -> Header | None:
         """None where no MSH stands first: it is no HL7 v2."""
         head = message[:HEAD_BYTES].removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n ")
-        separator = head[3:4]
-        if head[:3] != b"MSH" or not separator or separator.isalnum() or separator < b"!":
+        if head[:3] != b"MSH":
             return None
-        found = re.split(rb"[\r\n]", head, maxsplit=1)[0].split(separator)
-        cleaned = (each.translate(None, _CONTROLS)[:_FIELD_BYTES] for each in found)
-        return cls({1: separator, **{number: each for number, each in enumerate(cleaned, 1) if number > 1}})
+        fields = _fields(head)
+        return cls(fields) if fields else None
 
     def get(self, number: int, default: bytes = b"") -> bytes:
         """MSH-`number`."""
@@ -162,6 +162,84 @@ class Header:
         return b"".join(between.join(segment) + b"\r" for segment in segments)
 
 
+def _fields(head: bytes) -> dict[int, bytes]:
+    """The fields of a header segment (MSH, FHS, BHS) by their numbers; empty where its separator is none."""
+    separator = head[3:4]
+    if not separator or separator.isalnum() or separator < b"!":
+        return {}
+    found = re.split(rb"[\r\n]", head[:HEAD_BYTES], maxsplit=1)[0].split(separator)
+    cleaned = (each.translate(None, _CONTROLS)[:_FIELD_BYTES] for each in found)
+    return {1: separator, **{number: each for number, each in enumerate(cleaned, 1) if number > 1}}
+
+
+# ------------------------------------------------------------------------------------------------- batches
+
+_OPENS_BATCH = re.compile(rb"\s*(?:FHS|BHS)[^\w\s]")
+_EDGE = re.compile(rb"(?:(?<=[\r\n])|\A)(?:MSH|FHS|BHS|BTS|FTS)(?=[^\w\s]|[\r\n]|\Z)")
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """What came between BHS and BTS; `head` is BHS, empty where none stood there."""
+
+    head: bytes
+    messages: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchFile:
+    """A batch as HL7 v2.5 §2.10.3 knows it: packs of messages between FHS and FTS."""
+
+    head: bytes  # FHS; empty where the batch came without
+    packs: tuple[Pack, ...]
+
+    @classmethod
+    def of(cls, block: bytes) -> BatchFile | None:
+        """The messages byte for byte as they stood. None for words outside every message: something is missing."""
+        places = [found.start() for found in _EDGE.finditer(block)]
+        if block[: places[0] if places else None].strip():
+            return None
+        head = b""
+        packs: list[Pack] = []
+        for start, end in zip(places, [*places[1:], len(block)], strict=True):
+            piece = block[start:end]
+            name = piece[:3]
+            if name == b"MSH":
+                if not packs:
+                    packs.append(Pack(b"", []))
+                packs[-1].messages.append(piece)
+            elif any(more.strip() for more in re.split(rb"[\r\n]", piece, maxsplit=1)[1:]):
+                return None
+            elif name == b"FHS":
+                head = piece
+            elif name == b"BHS":
+                packs.append(Pack(piece, []))
+        return cls(head, tuple(packs))
+
+    def answer(self, acknowledged: Sequence[Sequence[bytes]], at: datetime, control: str) -> bytes:
+        """The batch of acknowledgements, one for each message, under the numbers of what it answers (§2.10.3.3)."""
+        lines = [_answering(self.head, at, f"{control}F")] if self.head else []
+        for number, (pack, answers) in enumerate(zip(self.packs, acknowledged, strict=True), 1):
+            between = pack.head[3:4] or b"|"
+            lines.append(_answering(pack.head or b"BHS|^~\\&", at, f"{control}B{number}"))
+            lines += [*answers, b"BTS" + between + str(len(answers)).encode() + b"\r"]
+        if self.head:
+            lines.append(b"FTS" + self.head[3:4] + str(len(self.packs)).encode() + b"\r")
+        return b"".join(lines)
+
+
+def _answering(head: bytes, at: datetime, control: str) -> bytes:
+    """FHS or BHS of an answer: addresses the other way round, field 12 names what is answered (§2.14.2, §2.14.6)."""
+    fields = _fields(head)
+    between = fields.get(1, b"|")
+    told = [
+        head[:3], fields.get(2) or b"^~\\&", fields.get(5) or b"RELAIS", fields.get(6, b""), fields.get(3, b""),
+        fields.get(4, b""), at.strftime("%Y%m%d%H%M%S%z").encode(), b"", b"", b"", control.encode(),
+        fields.get(11, b""),
+    ]  # fmt: skip
+    return between.join(told) + b"\r"
+
+
 # --------------------------------------------------------------------------------------------- the adapter
 
 
@@ -169,9 +247,10 @@ class Header:
 class _Question:
     """One message that waits for its answer, on one connection."""
 
-    writer: asyncio.StreamWriter
+    writer: asyncio.StreamWriter | None  # None within a batch, which is answered as a whole
     header: Header
     answered: asyncio.Event = field(default_factory=asyncio.Event)
+    kept: bool = False
 
 
 class _NoMllp(Exception):
@@ -249,7 +328,9 @@ class Mllp:
         """Answer AA to whoever sent these and still listens. Never raises."""
         for envelope in envelopes:
             for question in self._asked.pop(envelope.id, ()):
-                self._answer(question.writer, question.header, KEPT)
+                if question.writer is not None:
+                    self._answer(question.writer, question.header, KEPT)
+                question.kept = True
                 question.answered.set()
 
     # Listening
@@ -338,41 +419,89 @@ class Mllp:
         if head or len(message) > self._max_bytes:
             return head or message[:HEAD_BYTES], False
         # A sender that broke off and began anew: what it broke off is another patient's, perhaps.
-        return message[message.rfind(START + b"MSH") + 1 :], True
+        anew = max(message.rfind(START + name) for name in (b"MSH", b"FHS", b"BHS"))
+        return message[anew + 1 :], True
 
     async def _heard(self, writer: asyncio.StreamWriter, message: bytes, *, whole: bool) -> None:
-        """Hand a message on, and return once it is answered."""
+        """Hand a message or a batch on, and return once it is answered."""
+        if whole and _OPENS_BATCH.match(message[:HEAD_BYTES]):
+            await self._heard_batch(writer, message)
+            return
         header = Header.of(message)
-        refusal = NO_HL7 if header is None else TOO_LARGE if not whole else None
-        if header is None or refusal is not None:
-            log.get().warning(
-                "message_refused",
-                adapter=self.name,
-                bytes=len(message),
-                why=Why.UNREADABLE if refusal is NO_HL7 else Why.TOO_LARGE,
-            )
-            self._answer(writer, header or Header(), refusal or NO_HL7)
+        if header is None or not whole:
+            refusal = NO_HL7 if whole else TOO_LARGE
+            self._refused(message, Why.UNREADABLE if refusal is NO_HL7 else Why.TOO_LARGE)
+            self._answer(writer, header or Header(), refusal)
             return
-        envelope = await self._envelope(header, message)
         question = _Question(writer, header)
-        if envelope.id in self._asked:  # the same message under way on another connection
-            self._asked[envelope.id].append(question)
-        elif len(self._asked) < UNDER_WAY:
-            self._asked[envelope.id] = [question]
-            self._arrived.append(envelope)
-            self._news.set()
-        else:
+        if not await self._kept([(message, question)]):
             self._answer(writer, header, NOT_KEPT)
+
+    async def _heard_batch(self, writer: asyncio.StreamWriter, block: bytes) -> None:
+        """Each message of a batch is an arrival; the answer leaves once all are kept, or time is up."""
+        batch = BatchFile.of(block.lstrip(b"\r\n "))
+        if batch is None:
+            self._refused(block, Why.UNREADABLE)
+            self._answer(writer, Header(), NO_HL7)
             return
+        asked: list[list[tuple[bytes, _Question | None]]] = []
+        for pack in batch.packs:
+            headers = [(message, Header.of(message)) for message in pack.messages]
+            asked.append([(m, _Question(None, header) if header else None) for m, header in headers])
+        every = [(message, question) for pack in asked for message, question in pack if question]
+        deadline = asyncio.get_running_loop().time() + ANSWER_SECONDS
+        for start in range(0, len(every), BATCH_SHARE):
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0 or not await self._kept(every[start : start + BATCH_SHARE], left):
+                break
+        now = self._tools.clock.now().astimezone(self._zone)
+        told = [[self._told(question, message, now) for message, question in pack] for pack in asked]
+        writer.write(START + batch.answer(told, now, secrets.token_hex(8)) + END)
+
+    def _told(self, question: _Question | None, message: bytes, now: datetime) -> bytes:
+        """The acknowledgement of one message of a batch."""
+        if question is None:
+            self._refused(message, Why.UNREADABLE)
+            return Header().acknowledgement(NO_HL7, now, secrets.token_hex(10))
+        return question.header.acknowledgement(
+            KEPT if question.kept else NOT_KEPT, now, secrets.token_hex(10)
+        )
+
+    def _refused(self, message: bytes, why: Why) -> None:
+        log.get().warning("message_refused", adapter=self.name, bytes=len(message), why=why)
+
+    async def _kept(self, asked: Sequence[tuple[bytes, _Question]], seconds: float | None = None) -> bool:
+        """Hand messages on and wait until the store has each; False where one could not be kept in time."""
+        waiting: list[tuple[str, _Question]] = []
+        every = True
+        for message, question in asked:
+            envelope = await self._envelope(question.header, message)
+            if (
+                envelope.id in self._asked
+            ):  # the same message under way on another connection, or twice in a batch
+                self._asked[envelope.id].append(question)
+            elif len(self._asked) < UNDER_WAY:
+                self._asked[envelope.id] = [question]
+                self._arrived.append(envelope)
+            else:
+                every = False
+                continue
+            waiting.append((envelope.id, question))
+        self._news.set()
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                await question.answered.wait()
+            async with asyncio.timeout(ANSWER_SECONDS if seconds is None else seconds):
+                for _, question in waiting:
+                    await question.answered.wait()
         except TimeoutError:
-            log.get().error("message_not_stored", adapter=self.name, envelope=envelope.id)
-            self._answer(writer, header, NOT_KEPT)
+            every = False
+            for known, question in waiting:
+                if not question.kept:
+                    log.get().error("message_not_stored", adapter=self.name, envelope=known)
         finally:
-            with contextlib.suppress(KeyError, ValueError):
-                self._asked[envelope.id].remove(question)
+            for known, question in waiting:
+                with contextlib.suppress(KeyError, ValueError):
+                    self._asked[known].remove(question)
+        return every
 
     def _answer(self, writer: asyncio.StreamWriter, header: Header, answer: Answer) -> None:
         now = self._tools.clock.now().astimezone(self._zone)
