@@ -1,0 +1,627 @@
+"""The life of a rule file: what may enter into force by itself, what waits, what is refused, and what comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from relay import config, daemon, metrics, planning, ruling
+from relay.errors import Stale
+from relay.model import Purpose, Why
+from relay.ruling import Ruling
+from relay.store import Store
+from rules.language import RuleSet
+from tests.stores import NOON, HandClock, Place, batch, decision, letter
+
+ROOT = Path(__file__).resolve().parent.parent
+
+CONFIG = """\
+[relay]
+rules = "routes.yaml"
+domains = ["*.mssante.fr"]
+admins = ["informatique@chr-exemple.mssante.fr"]
+[adapters.mss]
+kind = "smtp"
+host = "127.0.0.1"
+port = 2525
+security = "none"
+from = "relais@relais45.mssante.fr"
+[desks.sorties]
+mail = "sorties@chr-exemple.mssante.fr"
+"""
+RULES = """\
+# Nos règles.
+version: 1
+targets:
+  gp: { who: registered_gp, via: [mss], carries: document }
+  ping: { who: registered_gp, via: [telegram], carries: pointer }
+  sorties: { who: desk/sorties, via: [mss], carries: document }
+followups:
+  standard: { await: ack, ack: { within: 2d }, ladder: [ { after: 3d, hand_to: sorties } ] }
+rules:
+  - id: sortie
+    when: { event: discharge }
+    send: [gp, ping]
+    followup: standard
+
+  - id: naissance
+    when: { event: birth }
+    send: [gp]
+    followup: none
+    mode: observe
+
+default: { hold: sorties, reason: "Rien ne va" }
+"""
+TESTS = """\
+tests:
+  - name: une sortie
+    given: { event: discharge, identity: qualified, gp: found }
+    expect: { rule: sortie, send: [gp, ping] }
+"""
+LESS = RULES.replace("send: [gp, ping]", "send: [gp]")
+MORE = RULES.replace("event: discharge }", "event: [discharge, er_visit] }")
+BROKEN = RULES.replace("followup: standard", "followup: standart")
+HALF = RULES[: RULES.index("  - id: naissance")] + "default: { hold: sorties, reason: x }\n"
+
+
+@dataclass
+class House:
+    """One process of a relay: its file, and what it runs."""
+
+    folder: Path
+    store: Store
+    clock: HandClock
+    used: list[RuleSet | None] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.file = self.folder / "routes.yaml"
+        self.settings = config.read(self.folder / "config.toml")
+        self.ruling = Ruling(self.settings, self.store, self.clock, self.used.append)
+
+    def write(self, text: str, tests: str | None = None) -> None:
+        self.file.write_text(text, encoding="utf-8")
+        if tests is not None:
+            (self.folder / "routes.test.yaml").write_text(tests, encoding="utf-8")
+
+    async def looks(self, count: int = 2) -> None:
+        for _ in range(count):
+            if await self.ruling.look():
+                await self.ruling.tell(self.site)
+
+    @property
+    def site(self) -> planning.Site:
+        return daemon.open_site(self.settings, self.ruling.rules)
+
+    @property
+    def rules(self) -> list[str]:
+        return [] if self.ruling.rules is None else [rule.id for rule in self.ruling.rules.rules]
+
+    async def mails(self) -> list[str]:
+        """The subjects that the admins were told, oldest first."""
+        rows = await self.store.deliveries()
+        ids = [str(row["id"]) for row in reversed(rows) if row["purpose"] == Purpose.ADMIN.value]
+        taken = await self.store.claim(["mss"], 100, 60)
+        found = {each.id: dict(each.recipe.headers)["Subject"] for each in taken}  # type: ignore[union-attr]  # mail
+        await self.store.release(list(found))
+        return [found[name] for name in ids]
+
+    async def active(self) -> str:
+        active = await self.store.rules_active()
+        assert active is not None
+        return active.text
+
+    async def matches(self) -> bool:
+        return bool((await ruling.standing(self.settings, self.store))["file_matches"])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "site"
+    (made / "state").mkdir(parents=True)
+    (made / "config.toml").write_text(CONFIG, encoding="utf-8")
+    (made / "routes.yaml").write_text(RULES, encoding="utf-8")
+    return made
+
+
+@pytest.fixture
+async def house(folder: Path, place: Place, store: Store) -> House:
+    """A process that has started on RULES. Its clock stands before the file's time, so nothing counts as fresh."""
+    from relay.vault import FileKeyRing
+
+    FileKeyRing.create(folder / "state" / "keys.json")
+    made = House(folder, store, place.clock)
+    await made.ruling.start()
+    return made
+
+
+def restarted(house: House) -> House:
+    return House(house.folder, house.store, house.clock)
+
+
+# ------------------------------------------------------------------------------------------------- entering force
+
+
+async def test_the_first_start_takes_any_file_that_checks(house: House) -> None:
+    assert house.rules == ["sortie", "naissance"]
+    assert await house.matches()
+    assert house.used == [house.ruling.rules]
+
+
+async def test_a_change_that_takes_nothing_enters_into_force_once_two_looks_saw_the_same(
+    house: House,
+) -> None:
+    house.write(MORE)
+    await house.looks(1)
+    assert await house.active() == RULES
+    await house.looks(1)
+    assert await house.active() == MORE
+    assert house.used[-1] is house.ruling.rules
+    assert await house.mails() == []
+
+
+async def test_a_file_that_is_still_being_written_never_counts(house: House) -> None:
+    for end in range(len(MORE) - 40, len(MORE), 10):
+        house.write(MORE[:end])
+        await house.looks(1)
+        assert await house.active() == RULES
+    house.write(MORE)
+    await house.looks()
+    assert await house.active() == MORE
+    assert await house.mails() == []  # nobody was alarmed by half a file
+
+
+async def test_half_a_file_that_lies_still_takes_something_away_and_waits(house: House) -> None:
+    house.write(HALF.replace("event: discharge", "event: er_visit"))
+    await house.looks()
+    assert await house.active() == RULES
+    assert not await house.matches()
+
+
+async def test_a_change_that_takes_something_away_waits_for_a_person(house: House) -> None:
+    house.write(LESS)
+    await house.looks(4)
+    assert await house.active() == RULES
+    assert not await house.matches()
+    assert await house.mails() == ["Relais : règles en attente de votre accord"]
+    again = restarted(house)
+    await again.ruling.start()
+    await again.ruling.tell(again.site)
+    assert again.rules == ["sortie", "naissance"]
+    assert await again.active() == RULES
+    assert len(await again.mails()) == 1
+
+
+async def test_stored_facts_count_as_well_as_any_there_could_be(house: House) -> None:
+    digest = house.ruling.rules.digest if house.ruling.rules else ""
+    facts = {"event": "discharge", "identity": "qualified", "gp": "found"}
+    await house.store.accept(batch(1, 2))
+    await house.store.record(
+        [letter(each, decision=decision(facts=facts, ruleset=digest)) for each in (1, 2)]
+    )
+    house.write(LESS)
+    await house.looks()
+    mark = await house.store.rule_file()
+    assert mark is not None
+    assert (mark.state, mark.first) == ("waiting", "registered_gp (telegram) ne serait plus prévenu (2 avis)")
+
+
+# ----------------------------------------------------------------------------------------------------- bad files
+
+
+async def test_a_bad_file_leaves_the_rules_in_force_and_the_admins_are_told_once(house: House) -> None:
+    house.write(BROKEN)
+    await house.looks(4)
+    assert house.rules == ["sortie", "naissance"]
+    assert await house.mails() == ["Relais : règles refusées"]
+    (mail,) = await house.store.claim(["mss"], 10, 60)
+    assert "routes.yaml:13:15 E110 " in mail.recipe.text  # type: ignore[union-attr]  # mail
+    assert gauge("relay_ruleset_ok") == 0
+    standing = await ruling.standing(house.settings, house.store)
+    assert (standing["file_matches"], standing["file"]) == (False, "refused")
+
+
+async def test_a_restart_with_a_broken_file_runs_the_last_good_rules_and_tells_nobody_again(
+    house: House,
+) -> None:
+    house.write(BROKEN)
+    await house.looks()
+    for _ in range(2):
+        again = restarted(house)
+        await again.ruling.start()
+        await again.ruling.tell(again.site)
+        assert again.rules == ["sortie", "naissance"]
+    assert await house.mails() == ["Relais : règles refusées"]
+
+
+async def test_without_last_good_rules_a_broken_file_holds_everything(
+    folder: Path, place: Place, store: Store
+) -> None:
+    (folder / "routes.yaml").write_text(BROKEN, encoding="utf-8")
+    house = House(folder, store, place.clock)
+    assert await house.ruling.start() is None
+    assert await store.rules_active() is None
+
+
+@pytest.mark.parametrize("mended", [RULES, MORE])
+async def test_the_admins_are_told_once_that_the_file_is_in_order_again(house: House, mended: str) -> None:
+    house.write(BROKEN)
+    await house.looks()
+    house.write(mended)
+    await house.looks(4)
+    assert await house.mails() == ["Relais : règles refusées", "Relais : règles en ordre"]
+    assert gauge("relay_ruleset_ok") == 1
+    assert await house.matches()
+    assert await house.store.rule_file() is None
+
+
+async def test_a_file_mended_while_the_relay_was_down_is_told_of_as_well(house: House) -> None:
+    house.write(BROKEN)
+    await house.looks()
+    house.write(MORE)
+    again = restarted(house)
+    await again.ruling.start()
+    await again.ruling.tell(again.site)
+    assert await again.mails() == ["Relais : règles refusées", "Relais : règles en ordre"]
+
+
+async def test_another_error_is_told_anew(house: House) -> None:
+    house.write(BROKEN)
+    await house.looks()
+    house.write(BROKEN.replace("birth", "berth"))
+    await house.looks()
+    assert await house.mails() == ["Relais : règles refusées"] * 2
+
+
+async def test_a_file_that_is_gone_leaves_the_rules_in_force(house: House) -> None:
+    house.file.unlink()
+    await house.looks()
+    again = restarted(house)
+    await again.ruling.start()
+    assert again.rules == ["sortie", "naissance"]
+    assert not await house.matches()
+
+
+async def test_a_test_that_fails_keeps_a_file_out_and_mending_the_test_lets_it_in(house: House) -> None:
+    house.write(MORE, TESTS.replace("rule: sortie", "rule: naissance"))
+    await house.looks()
+    assert await house.active() == RULES
+    house.write(MORE, TESTS)
+    await house.looks()
+    assert await house.active() == MORE
+
+
+async def test_a_hangup_has_the_file_judged_at_once(house: House) -> None:
+    house.write(MORE)
+    await house.ruling.reload()
+    assert await house.active() == MORE
+
+
+async def test_a_configuration_that_lost_what_the_rules_name_holds_everything(house: House) -> None:
+    file = house.folder / "config.toml"
+    file.write_text(CONFIG.replace("desks.sorties", "desks.autre"), encoding="utf-8")
+    again = restarted(house)
+    assert await again.ruling.start() is None
+
+
+# ----------------------------------------------------------------------------------------------- persons, processes
+
+
+async def applied(house: House, text: str) -> int:
+    from rules import language
+
+    rules, _ = language.load(text, "routes.yaml", house.ruling.site)
+    assert rules is not None
+    return await ruling.put_in_force(
+        house.settings, house.store, rules, by="anne", reason="essai", after=await house.store.rules_revision(),
+        note="", now=house.clock.now(),
+    )  # fmt: skip
+
+
+async def test_what_a_person_put_in_force_is_followed_by_every_process(house: House) -> None:
+    other = restarted(house)
+    await other.ruling.start()
+    house.write(LESS)
+    await house.looks()
+    await applied(house, LESS)
+    await asyncio.sleep(0)
+    for each in (house, other):
+        await each.looks(1)
+        assert each.ruling.rules is not None
+        assert each.ruling.rules.text == LESS
+    assert await house.matches()
+    assert await house.store.rule_file() is None
+
+
+async def test_rules_a_person_set_aside_do_not_come_back_with_a_restart(house: House) -> None:
+    house.write(MORE)
+    await house.looks()
+    await applied(house, RULES)  # back to before, the file untouched
+    again = restarted(house)
+    await again.ruling.start()
+    await again.looks(3)
+    assert await again.active() == RULES
+    assert not await again.matches()
+    # Once it is changed it counts again.
+    again.write(MORE.replace("Nos règles", "Nos nouvelles règles"))
+    await again.looks()
+    assert "Nos nouvelles règles" in await again.active()
+
+
+async def test_two_who_put_rules_in_force_at_the_same_time_do_not_pass_each_other_by(house: House) -> None:
+    revision = await house.store.rules_revision()
+    await house.store.activate_rules("a", "d1", by="anne", reason="x", after=revision)
+    with pytest.raises(Stale):
+        await house.store.activate_rules("b", "d2", by="paul", reason="x", after=revision)
+    active = await house.store.rules_active()
+    assert active is not None
+    assert active.digest == "d1"
+
+
+# ---------------------------------------------------------------------------------------------------------- counting
+
+
+def gauge(name: str, **labels: str) -> float | None:
+    for family in text_string_to_metric_families(metrics.exposition().decode()):
+        for sample in family.samples:
+            if sample.name == name and sample.labels == labels:
+                return float(sample.value)
+    return None
+
+
+async def test_each_rule_is_counted_by_what_it_had_to_do_with_decisions(store: Store) -> None:
+    await store.accept(batch(1, 2, 3))
+    await store.record(
+        [
+            letter(1, decision=decision(copies=("copie",), observed=("naissance",))),
+            letter(2, decision=decision(undecided=("vieux",))),
+            letter(3, decision=decision(action="hold", why=Why.UNDECIDED, undecided_at="sortie")),
+        ]
+    )
+    counts = await store.rule_counts()
+    assert counts == {
+        "copie": {"copied": 1},
+        "naissance": {"observed": 1},
+        "sortie": {"decided": 2, "undecided": 1},
+        "vieux": {"passed": 1},
+    }
+    metrics.rules(counts)
+    assert gauge("relay_rule_decisions_total", rule="sortie", what="decided") == 2
+
+
+async def test_decisions_come_a_page_at_a_time_the_last_of_each_arrival(store: Store) -> None:
+    await store.accept(batch(*range(1, 8)))
+    old = [decision(at=NOON - timedelta(days=9)), *[decision(rule=f"r{n}") for n in range(2, 8)]]
+    await store.record([letter(n, decision=each) for n, each in enumerate(old, 1)])
+    again = replace(
+        letter(3, decision=decision(rule="again")), thread=None, deliveries=(), timers=(), grants=()
+    )
+    assert await store.record([replace(again, document_keys=())]) == [None]
+    pages = [page async for page in store.decisions(NOON - timedelta(days=7), page=2)]
+    assert [len(page) for page in pages] == [2, 2, 2]
+    assert [each.rule for page in pages for each in page] == ["r2", "r4", "r5", "r6", "r7", "again"]
+    latest = [page async for page in store.decisions(NOON - timedelta(days=7), most=3)]
+    assert [each.rule for page in latest for each in page] == ["r6", "r7", "again"]
+    assert (await store.decision("0000-0003")).rule == "again"
+
+
+# ------------------------------------------------------------------------------------------------------- commands
+
+
+@dataclass
+class Done:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:  # Any: whatever the command answers
+        return json.loads(self.out)
+
+
+def _in_a_process(line: list[str]) -> Done:
+    """The command as a shell runs it."""
+    made = subprocess.run(
+        [sys.executable, "-m", "relay", *line], capture_output=True, text=True, check=False, cwd=ROOT,
+        timeout=60, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    return Done(made.returncode, made.stdout, made.stderr)
+
+
+def _in_a_fork(line: list[str], folder: Path) -> Done:
+    """The same without the second that the imports take."""
+    from relay import cli
+
+    out, err = folder / "stdout", folder / "stderr"
+    process = os.fork()
+    if process == 0:
+        code: object = 70
+        try:
+            for number, file in ((1, out), (2, err)):
+                os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+            sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+            cli.main(line)
+        except SystemExit as end:
+            code = end.code
+        finally:
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+            os._exit(code if isinstance(code, int) else 71)
+    _, status = os.waitpid(process, 0)
+    return Done(os.waitstatus_to_exitcode(status), out.read_text(), err.read_text())
+
+
+@pytest.fixture
+def relay(folder: Path) -> Any:  # Any: a command with any words
+    """Runs commands on a site with two hundred stored decisions."""
+    from relay.vault import FileKeyRing
+
+    FileKeyRing.create(folder / "state" / "keys.json")
+
+    def run(*words: str, code: int | None = 0, real: bool = False) -> Done:
+        line = [*words, "--config", str(folder / "config.toml")]
+        made = _in_a_process(line) if real else _in_a_fork(line, folder)
+        assert code is None or made.code == code, made
+        return made
+
+    return run
+
+
+def fill(folder: Path, count: int = 20) -> str:
+    """Letters decided today; the digest that decided them."""
+
+    async def work() -> str:
+        settings = config.read(folder / "config.toml")
+        store = await daemon.open_store(settings)
+        try:
+            rules = await Ruling(settings, store, HandClock(datetime.now(UTC)), lambda _: None).start()
+            assert rules is not None
+            facts = {"event": "discharge", "identity": "qualified", "gp": "found", "age": 80}
+            at = datetime.now(UTC)
+            numbers = range(1, count + 1)
+            await store.accept(batch(*numbers))
+            made = [
+                letter(n, decision=decision(facts=facts, ruleset=rules.digest, at=at, targets=("gp", "ping")))
+                for n in numbers
+            ]
+            assert set(await store.record(made)) == {None}
+            return rules.digest
+        finally:
+            await store.close()
+
+    return asyncio.run(work())
+
+
+def test_a_change_is_previewed_accepted_listed_and_undone_by_commands(folder: Path, relay: Any) -> None:
+    first = fill(folder)
+    file = folder / "routes.yaml"
+    file.write_text(LESS, encoding="utf-8")
+    seen = relay("rules", "preview", "--json").json
+    assert (seen["replayed"], seen["unchanged"], seen["changed"], seen["not_replayable"]) == (20, 0, 20, 0)
+    assert seen["lost"] == {"registered_gp (telegram)": 20}
+    (flow,) = seen["flows"]
+    assert (flow["from"], flow["to"], flow["count"], len(flow["examples"])) == ("sortie", "sortie", 20, 3)
+    assert seen["needs_acceptance"] is True
+    page = relay("rules", "preview", real=True).out
+    assert "sortie → sortie : 20 avis (#0000-0001, #0000-0002, #0000-0003, …)" in page
+    assert "Attend votre accord" in page
+    refused = relay("rules", "apply", "--reason", "moins d'alertes", "--json", code=1).json
+    assert (refused["ok"], refused["changed"]) == (False, False)
+    assert relay("status", "--json").json["rules"]["digest"] == first
+    done = relay(
+        "rules", "apply", "--reason", "moins d'alertes", "--by", "anne", "--accept", "--json", real=True
+    ).json
+    assert (done["ok"], done["changed"], done["accepted"]) == (True, True, True)
+    standing = relay("status", "--json").json["rules"]
+    assert (standing["digest"], standing["file_matches"]) == (done["digest"], True)
+    newest, oldest = relay("rules", "history", "--json").json
+    assert (newest["revision"], newest["by"], newest["reason"], newest["active"]) == (
+        done["revision"],
+        "anne",
+        "moins d'alertes",
+        True,
+    )
+    assert (oldest["digest"], oldest["until"]) == (first, newest["active_since"])
+    assert relay("rules", "history", str(oldest["revision"])).out == RULES
+    trail = [line for line in relay("audit", "export", "--json").json if line["act"] == "rules_activated"]
+    assert trail[-1]["actor"] == "anne"
+    assert "replayed=20" in trail[-1]["note"]
+    assert "lost=20" in trail[-1]["note"]
+    back = relay("rules", "rollback", str(oldest["revision"]), "--json").json
+    assert back["digest"] == first
+    assert file.read_text(encoding="utf-8") == LESS
+    standing = relay("status", "--json").json["rules"]
+    assert (standing["digest"], standing["file_matches"], standing["file"]) == (first, False, "passed_over")
+    relay("rules", "apply", "--reason", "encore", "--accept")
+    relay("rules", "rollback", "--write")
+    assert file.read_text(encoding="utf-8") == RULES
+    assert relay("status", "--json").json["rules"]["file_matches"] is True
+
+
+def test_one_change_is_taken_back_and_the_later_one_stays(folder: Path, relay: Any) -> None:
+    fill(folder, 1)
+    file = folder / "routes.yaml"
+    file.write_text(LESS, encoding="utf-8")
+    revision = relay("rules", "apply", "--reason", "un", "--accept", "--json").json["revision"]
+    file.write_text(LESS.replace("event: birth", "event: [birth, transfer]"), encoding="utf-8")
+    relay("rules", "apply", "--reason", "deux", "--accept")
+    relay("rules", "rollback", str(revision), "--only", "--write", "--reason", "les alertes manquent")
+    assert file.read_text(encoding="utf-8") == RULES.replace("event: birth", "event: [birth, transfer]")
+    file.write_text(
+        LESS.replace("send: [gp]\n    followup: standard", "send: [ping]\n    followup: standard"),
+        encoding="utf-8",
+    )
+    relay("rules", "apply", "--reason", "trois", "--accept")
+    refused = relay("rules", "rollback", str(revision), "--only", code=1)
+    assert "l.12" in refused.err
+
+
+def test_a_rule_is_promoted_out_of_observation(folder: Path, relay: Any) -> None:
+    fill(folder, 1)
+    relay("rules", "promote", "naissance", "--reason", "elle voit juste")
+    assert (folder / "routes.yaml").read_text(encoding="utf-8") == RULES.replace("mode: observe", "mode: on")
+    assert relay("status", "--json").json["rules"]["file_matches"] is True
+    again = relay("rules", "promote", "naissance", "--reason", "encore", code=1)
+    assert "naissance" in again.err
+
+
+def test_a_bad_file_is_neither_previewed_nor_applied(folder: Path, relay: Any) -> None:
+    fill(folder, 1)
+    (folder / "routes.yaml").write_text(BROKEN, encoding="utf-8")
+    for words in (("preview",), ("apply", "--reason", "x", "--accept")):
+        done = relay("rules", *words, "--json", code=1).json
+        assert done["ok"] is False
+        assert [each["code"] for each in done["findings"] if each["severity"] == "error"] == ["E110"]
+    assert relay("rules", "apply", code=2).err.count("\n") == 1  # --reason is missing
+
+
+def test_the_trace_of_a_stored_decision_is_rebuilt_from_the_rules_that_made_it(
+    folder: Path, relay: Any
+) -> None:
+    digest = fill(folder, 2)
+    (folder / "routes.yaml").write_text(LESS, encoding="utf-8")
+    relay("rules", "apply", "--reason", "x", "--accept")
+    said = relay("rules", "explain", "0000-0002", "--why-not", "default", "--json").json
+    assert (said["rule"], said["targets"]) == ("sortie", ["gp", "ping"])
+    assert (said["stored"]["ruleset"], said["stored"]["same"]) == (digest, True)
+    assert said["facts"]["age"] == 80
+    matcher = said["trace"][0]["matchers"][0]
+    assert {key: matcher[key] for key in ("field", "expected", "found", "result", "line")} == {
+        "field": "event", "expected": "discharge", "found": "discharge", "result": "yes", "line": 11,
+    }  # fmt: skip
+    assert [(each["purpose"], each["to"]) for each in said["stored"]["deliveries"]]
+    assert said["why_not"]["changes"][0]["field"] == "event"
+    by_id = relay("rules", "explain", said["stored"]["envelope"], "--json").json
+    assert by_id["trace"] == said["trace"]
+    page = relay("rules", "explain", "0000-0002").out
+    for words in (
+        "Réf. 0000-0002",
+        "révision 1",
+        "event : attendu discharge · trouvé discharge · oui",
+        "la même décision",
+    ):
+        assert words in page
+    # Under the file as it is now.
+    now = relay("rules", "explain", "0000-0002", "--rules", str(folder / "routes.yaml"), "--json").json
+    assert now["targets"] == ["gp"]
+    assert relay("rules", "explain", "9999-9999", code=1).err
+
+
+def test_why_not_is_told_in_words_in_both_languages(folder: Path, relay: Any) -> None:
+    facts = '{"event": "death", "identity": "qualified", "gp": "found"}'
+    french = relay("rules", "explain", "--facts", facts, "--why-not", "sortie", real=True).out
+    assert "Pourquoi pas « sortie » ?" in french
+    assert "event  death  →  discharge" in french
+    english = relay("rules", "explain", "--facts", facts, "--why-not", "naissance", "--lang", "en").out
+    assert "It is observed" in english
+    wrong = relay("rules", "explain", "--facts", facts, "--why-not", "sorti", code=2)
+    assert "sortie, naissance, default" in wrong.err
