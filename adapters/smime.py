@@ -12,8 +12,9 @@ import logging
 import re
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, SecretStr, model_validator
 
@@ -23,7 +24,7 @@ from relay.model import Why
 from relay.ports import Opened
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from relay.reading import Seal
 
     Private = RSAPrivateKey | EllipticCurvePrivateKey
+    Extension = TypeVar("Extension", x509.KeyUsage, x509.BasicConstraints)
 
 MAX_LAYERS: Final = 4
 """Signed, encrypted, signed again (RFC 2634 §1.1), and one for a gateway on the way."""
@@ -79,7 +81,7 @@ class _Ring:
 
     roots: tuple[bytes, ...] = ()
     intermediates: tuple[bytes, ...] = ()
-    lists: tuple[bytes, ...] = ()
+    lists: tuple[x509.CertificateRevocationList, ...] = ()
     pairs: tuple[tuple[x509.Certificate, Private], ...] = field(default=(), repr=False)
 
 
@@ -110,7 +112,7 @@ def _load(settings: Settings) -> _Ring:
     der = serialization.Encoding.DER
     roots: list[bytes] = []
     others: list[bytes] = []
-    lists: list[bytes] = []
+    lists: list[x509.CertificateRevocationList] = []
     if settings.trust:
         for one in certificates("trust", settings.trust):
             (roots if one.issuer == one.subject else others).append(one.public_bytes(der))
@@ -121,7 +123,7 @@ def _load(settings: Settings) -> _Ring:
     if settings.crl:
         text = content("crl", settings.crl)
         try:
-            lists = [x509.load_pem_x509_crl(each).public_bytes(der) for each in _LIST.findall(text)]
+            lists = [x509.load_pem_x509_crl(each) for each in _LIST.findall(text)]
         except ValueError:
             lists = []
         if not lists:
@@ -184,7 +186,7 @@ class Smime:
 
     async def open(self, raw: bytes, at: datetime) -> Opened:
         """`ports.Opener.open`. What takes time happens in a thread."""
-        if reading.seal(raw) is None:
+        if not reading.may_be_sealed(raw):
             return Opened(raw)
         return await asyncio.to_thread(self._open, raw, at)
 
@@ -246,29 +248,33 @@ def _structure(ber: bytes) -> Any:  # asn1crypto is untyped
     return cms.ContentInfo.load(ber)
 
 
+def _header(ber: bytes, place: int) -> tuple[int, int, int]:
+    """(first octet of the tag, length or -1 for an indefinite one, where the contents begin). Raises IndexError."""
+    tag = ber[place]
+    place += 1
+    if tag & 0x1F == 0x1F:
+        while ber[place] & 0x80:
+            place += 1
+        place += 1
+    length = ber[place]
+    place += 1
+    if length == 0x80:
+        return tag, -1, place
+    if length > 0x80:
+        end = place + (length & 0x7F)
+        return tag, int.from_bytes(ber[place:end], "big"), end
+    return tag, length, place
+
+
 def _bounded(ber: bytes) -> bool:
     """Whether the bytes begin with one whole ASN.1 element that nests and counts within bounds (X.690 §8.1)."""
     ends: list[int] = []  # where each open element ends; -1: at its end-of-contents octets
-    place, limit, size = 0, len(ber), len(ber)
+    place, limit = 0, len(ber)
     for _ in range(MAX_ELEMENTS):
-        if place + 2 > limit:
+        try:
+            tag, length, place = _header(ber, place)
+        except IndexError:
             return False
-        tag = ber[place]
-        place += 1
-        if tag & 0x1F == 0x1F:
-            while place < limit and ber[place] & 0x80:
-                place += 1
-            place += 1
-        if place >= limit:
-            return False
-        length = ber[place]
-        place += 1
-        if length > 0x80:
-            count = length & 0x7F
-            length = int.from_bytes(ber[place : place + count], "big")
-            place += count
-        elif length == 0x80:
-            length = -1
         if place + max(length, 0) > limit:
             return False
         if tag == 0 and length == 0:
@@ -278,8 +284,6 @@ def _bounded(ber: bytes) -> bool:
             if len(ends) >= MAX_NESTING:
                 return False
             ends.append(place + length if length >= 0 else -1)
-            if length > 0:
-                limit = place + length
         elif length < 0:
             return False
         else:
@@ -288,20 +292,46 @@ def _bounded(ber: bytes) -> bool:
             ends.pop()
         if not ends:
             return True
-        limit = next((end for end in reversed(ends) if end >= 0), size)
+        limit = next((end for end in reversed(ends) if end >= 0), len(ber))
     return False
+
+
+def _octets(value: Any) -> bytes | None:
+    """The bytes of an OCTET STRING, joined where its writer cut it in pieces (X.690 §8.7.3); None for none.
+
+    asn1crypto joins them in quadratic time: a streamed mail of 40 MB would take seconds, a hostile one minutes.
+    """
+    from asn1crypto import core
+
+    if isinstance(value, core.Void):
+        return None
+    if not value.method:
+        return bytes(value.contents)
+    contents, pieces, place = bytes(value.contents), list[bytes](), 0
+    while place < len(contents):
+        tag, length, place = _header(contents, place)
+        if tag == 0 and length == 0:
+            break
+        if tag != 0x04 or length < 0:
+            raise ValueError("a piece of a piece")  # which nobody writes
+        pieces.append(contents[place : place + length])
+        place += length
+    return b"".join(pieces)
 
 
 def _detached(found: Seal, at: datetime, ring: _Ring) -> _Layer:
     """A signature beside what it covers."""
+    entity = found.signed or b""
     try:
         structure = _structure(found.cms)
         if structure["content_type"].native != "signed_data":
             raise ValueError("no signature")
-    except (ValueError, TypeError, KeyError):
-        return _Layer("signed", found.signed, signed=False, why=Why.SIGNATURE_BROKEN)
-    signed, why = _judged(structure["content"], found, at, ring)
-    return _Layer("signed", found.signed, signed, why)
+        if _octets(structure["content"]["encap_content_info"]["content"]) is not None:
+            raise ValueError("a second content, which nobody would read")
+    except (ValueError, TypeError, KeyError, IndexError):
+        return _Layer("signed", entity, signed=False, why=Why.SIGNATURE_BROKEN)
+    signed, why = _judged(structure["content"], entity, found.author, at, ring)
+    return _Layer("signed", entity, signed, why)
 
 
 def _wrapped(found: Seal, at: datetime, ring: _Ring) -> _Layer:
@@ -311,14 +341,15 @@ def _wrapped(found: Seal, at: datetime, ring: _Ring) -> _Layer:
         kind, content = structure["content_type"].native, structure["content"]
         if kind == "signed_data":
             within = content["encap_content_info"]
-            entity = within["content"].native if within["content_type"].native == "data" else None
-            if not isinstance(entity, bytes):
+            entity = _octets(within["content"]) if within["content_type"].native == "data" else None
+            if entity is None:
                 return _Layer("signed")
-            signed, why = _judged(content, found, at, ring)
+            content["encap_content_info"] = {"content_type": "data"}  # judged by the bytes that are handed on
+            signed, why = _judged(content, entity, found.author, at, ring)
             return _Layer("signed", entity, signed, why)
         if kind in ("enveloped_data", "authenticated_enveloped_data"):
             return _Layer("encrypted", _decrypted(kind, content, ring))
-    except (ValueError, TypeError, KeyError, NotImplementedError):
+    except (ValueError, TypeError, KeyError, IndexError, NotImplementedError):
         pass
     return _Layer("encrypted")
 
@@ -326,13 +357,15 @@ def _wrapped(found: Seal, at: datetime, ring: _Ring) -> _Layer:
 # --------------------------------------------------------------------------------------------------------- signatures
 
 
-def _judged(signed_data: Any, found: Seal, at: datetime, ring: _Ring) -> tuple[bool | None, Why | None]:
+def _judged(
+    signed_data: Any, entity: bytes, author: str | None, at: datetime, ring: _Ring
+) -> tuple[bool | None, Why | None]:
     """Whether the signature is good, and the reason why not. Without authorities nobody can vouch for it.
 
     A signature that does not fit its content counts against a mail even where no authority is configured.
     """
     try:
-        why = _flaw(signed_data, found, at, ring)
+        why = _flaw(signed_data, entity, author, at, ring)
     except Exception as error:  # noqa: BLE001 - a certificate of somebody's making, in code that is not ours
         log.failure("signature_not_verified", error)
         why = Why.SIGNATURE_UNCHECKED
@@ -341,7 +374,7 @@ def _judged(signed_data: Any, found: Seal, at: datetime, ring: _Ring) -> tuple[b
     return why is None, why
 
 
-def _flaw(signed_data: Any, found: Seal, at: datetime, ring: _Ring) -> Why | None:
+def _flaw(signed_data: Any, entity: bytes, author: str | None, at: datetime, ring: _Ring) -> Why | None:
     """What is wrong with a signature; None for one that is good."""
     from pyhanko.sign.ades.report import AdESIndeterminate as Indeterminate
     from pyhanko.sign.general import CMSExtractionError, extract_certificate_info
@@ -349,67 +382,54 @@ def _flaw(signed_data: Any, found: Seal, at: datetime, ring: _Ring) -> Why | Non
 
     logging.getLogger("pyhanko").setLevel(logging.CRITICAL)  # it would say whose certificate it was
     logging.getLogger("pyhanko_certvalidator").setLevel(logging.CRITICAL)
-    certificates = [each for each in signed_data["certificates"] if each.name == "certificate"]
-    if len(signed_data["signer_infos"]) != 1 or len(certificates) > MAX_CERTIFICATES:
+    along = {each.dump(): each for each in signed_data["certificates"] if each.name == "certificate"}
+    names = [each.chosen.subject.hashable for each in along.values()]
+    if (
+        len(signed_data["signer_infos"]) != 1
+        or len(signed_data["certificates"]) > MAX_CERTIFICATES
+        or any(names.count(each) > _SAME_SUBJECT for each in names)
+    ):
         return Why.SIGNATURE_UNCHECKED
-    names = [each.chosen.subject.hashable for each in certificates]
-    if any(names.count(name) > _SAME_SUBJECT for name in names):
-        return Why.SIGNATURE_UNCHECKED
-    (signer,) = signed_data["signer_infos"]
-    weak = signer["digest_algorithm"]["algorithm"].native in _WEAK
     try:
         signing = extract_certificate_info(signed_data).signer_cert
     except CMSExtractionError:
         return Why.SIGNATURE_UNCHECKED  # its certificate did not come along
+    (signer,) = signed_data["signer_infos"]
+    digest = signer["digest_algorithm"]["algorithm"].native
     try:
-        status = _status(signed_data, signing, found, at, ring, ring.lists)
+        status = _status(signed_data, signing, _digested(entity, digest), at, ring)
     except SignatureValidationError:
         return Why.SIGNATURE_BROKEN
     if not (status.intact and status.valid):
         return Why.SIGNATURE_BROKEN
-    if weak:
-        return Why.SIGNATURE_WEAK
     trouble = status.trust_problem_indic
-    if trouble in (Indeterminate.CRYPTO_CONSTRAINTS_FAILURE, Indeterminate.CRYPTO_CONSTRAINTS_FAILURE_NO_POE):
+    too_weak = (Indeterminate.CRYPTO_CONSTRAINTS_FAILURE, Indeterminate.CRYPTO_CONSTRAINTS_FAILURE_NO_POE)
+    if digest in _WEAK or trouble in too_weak:
         return Why.SIGNATURE_WEAK
-    if trouble in (Indeterminate.REVOKED_NO_POE, Indeterminate.REVOKED_CA_NO_POE):
-        return Why.SIGNATURE_REVOKED
-    if trouble is not None and trouble is not Indeterminate.NO_CERTIFICATE_CHAIN_FOUND:
-        if not signing.not_valid_before <= at <= signing.not_valid_after:
-            return Why.SIGNATURE_EXPIRED
-        if ring.lists and _status(signed_data, signing, found, at, ring, ()).trusted:
-            return Why.SIGNATURE_UNCHECKED  # trusted but for a revocation list that is missing or too old
-    if trouble is not None or not status.trusted:
+    unknown = trouble is Indeterminate.NO_CERTIFICATE_CHAIN_FOUND
+    if trouble and not unknown and not signing.not_valid_before <= at <= signing.not_valid_after:
+        return Why.SIGNATURE_EXPIRED
+    if trouble or not status.trusted:
         return Why.SIGNATURE_UNTRUSTED
-    if found.author is None or found.author not in set(_addresses(signing)):
+    if ring.lists and (why := _revoked(status.validation_path, at, ring)):
+        return why
+    if author is None or author not in set(_addresses(signing)):
         return Why.SIGNATURE_OF_ANOTHER  # RFC 8550 §3
     return None
 
 
-def _status(
-    signed_data: Any, signing: Any, found: Seal, at: datetime, ring: _Ring, lists: Sequence[bytes]
-) -> Any:
-    """What pyhanko says of it: `intact`, `valid`, `trusted`, `trust_problem_indic`."""
+def _status(signed_data: Any, signing: Any, digest: bytes, at: datetime, ring: _Ring) -> Any:
+    """What pyhanko says of it: `intact`, `valid`, `trusted`, `trust_problem_indic`, `validation_path`."""
     from asn1crypto import x509
-    from cryptography.hazmat.primitives import hashes
     from pyhanko.sign.validation.generic_cms import async_validate_cms_signature
     from pyhanko.sign.validation.settings import KeyUsageConstraints
     from pyhanko_certvalidator import ValidationContext
 
-    digest = None
-    if found.signed is not None:
-        (signer,) = signed_data["signer_infos"]
-        hashing = hashes.Hash(_hash(signer["digest_algorithm"]["algorithm"].native))
-        hashing.update(found.signed)
-        digest = hashing.finalize()
     context = ValidationContext(
         trust_roots=[x509.Certificate.load(each) for each in ring.roots],
         other_certs=[x509.Certificate.load(each) for each in ring.intermediates],
-        crls=list(lists),
-        revocation_mode="require" if lists else "soft-fail",
         moment=at,
         allow_fetching=False,
-        retroactive_revinfo=True,  # a list that came after the mail still tells what was revoked before it
     )
     stated = signing.key_usage_value is not None
     usage = KeyUsageConstraints(
@@ -425,6 +445,72 @@ def _status(
     )
 
 
+def _revoked(path: Any, at: datetime, ring: _Ring) -> Why | None:
+    """Whether any certificate of a path was revoked when the mail came; each must be spoken for by its issuer's list.
+
+    Not by pyhanko, which reads every line of a list as an object: a second for each mail where a national
+    authority's list has 100,000.
+    """
+    from cryptography import x509
+
+    chain = [x509.load_der_x509_certificate(each.dump()) for each in path.iter_certs(include_root=True)]
+    for issuer, certificate in pairwise(chain):
+        said = {_says(each, issuer, certificate, at) for each in ring.lists if each.issuer == issuer.subject}
+        if True in said:
+            return Why.SIGNATURE_REVOKED
+        if False not in said:
+            return Why.SIGNATURE_UNCHECKED
+    return None
+
+
+def _says(
+    crl: x509.CertificateRevocationList, issuer: x509.Certificate, certificate: x509.Certificate, at: datetime
+) -> bool | None:
+    """Whether a list says that `certificate` was revoked by then; None when it cannot speak for it (RFC 5280 §6.3.3).
+
+    A list that came after the mail still tells what was revoked before it. Of lists for a part of an authority's
+    certificates only those for people or for authorities are understood; indirect and delta lists are not.
+    """
+    from cryptography import x509
+
+    if (
+        crl.next_update_utc is None
+        or crl.next_update_utc < at
+        or not crl.is_signature_valid(_lists_with(issuer))
+    ):
+        return None
+    usage = _extension(issuer, x509.KeyUsage)
+    authority = _extension(certificate, x509.BasicConstraints)
+    for extension in crl.extensions:
+        part = extension.value
+        if isinstance(part, x509.IssuingDistributionPoint):
+            if part.indirect_crl or part.only_some_reasons or part.only_contains_attribute_certs:
+                return None
+            if part.only_contains_user_certs and authority is not None and authority.ca:
+                return None
+            if part.only_contains_ca_certs and (authority is None or not authority.ca):
+                return None
+        elif extension.critical:
+            return None
+    if usage is not None and not usage.crl_sign:
+        return None
+    line = crl.get_revoked_certificate_by_serial_number(certificate.serial_number)
+    return line is not None and line.revocation_date_utc <= at
+
+
+def _lists_with(issuer: x509.Certificate) -> Any:  # the union of every kind of public key
+    return issuer.public_key()
+
+
+def _extension(certificate: x509.Certificate, kind: type[Extension]) -> Extension | None:
+    from cryptography import x509
+
+    try:
+        return certificate.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
+
+
 def _addresses(certificate: Any) -> Iterator[str]:
     """The mail addresses a certificate is for, in lower case (RFC 8550 §3)."""
     for name in certificate.subject_alt_name_value or ():
@@ -434,6 +520,14 @@ def _addresses(certificate: Any) -> Iterator[str]:
         for attribute in part:
             if attribute["type"].native == "email_address":
                 yield str(attribute["value"].native).lower()
+
+
+def _digested(entity: bytes, name: str) -> bytes:
+    from cryptography.hazmat.primitives import hashes
+
+    digest = hashes.Hash(_hash(name))
+    digest.update(entity)
+    return digest.finalize()
 
 
 def _hash(name: str) -> hashes.HashAlgorithm:
@@ -576,7 +670,7 @@ def _deciphered(secret: bytes, encrypted: Any, mac: bytes | None, attributes: by
     from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
     method = encrypted["content_encryption_algorithm"]
-    name, content = method["algorithm"].native, encrypted["encrypted_content"].native
+    name, content = method["algorithm"].native, _octets(encrypted["encrypted_content"])
     if content is None:
         return None
     try:

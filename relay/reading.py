@@ -235,6 +235,9 @@ def parse_addresses(value: str) -> tuple[tuple[str, str], ...]:
 # ---------------------------------------------------------------------------------------------------------- parts
 
 
+_SEALS = ("application/pkcs7-signature", "application/x-pkcs7-signature")
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """One leaf of the message. `raw[start:end]` is the part verbatim, headers and encoded body."""
@@ -263,6 +266,11 @@ class Part:
     def is_message(self) -> bool:
         """Another message, kept closed."""
         return self.media_type in ("message/rfc822", "message/global", "message/news")
+
+    @property
+    def is_seal(self) -> bool:
+        """The S/MIME signature of the part before it."""
+        return self.media_type in _SEALS and self.inside[-1:] == ("multipart/signed",)
 
     @property
     def size(self) -> int:
@@ -400,8 +408,8 @@ class Document:
 
     @property
     def attachments(self) -> tuple[Part, ...]:
-        """Every leaf that is no text body, in order; a report's or a forwarded message too."""
-        return tuple(part for part in self.parts if not part.is_text)
+        """Every leaf that is no text body, nor the signature of one, in order; a report's or a forwarded message too."""
+        return tuple(part for part in self.parts if not (part.is_text or part.is_seal))
 
 
 _MESSAGE_ID = re.compile(r"<[^<>]{1,900}>")
@@ -596,7 +604,6 @@ class _Walk:
 # ----------------------------------------------------------------------------------------------------------- S/MIME
 
 _SEALED = ("application/pkcs7-mime", "application/x-pkcs7-mime")
-_SEALS = ("application/pkcs7-signature", "application/x-pkcs7-signature")
 _ENDS = re.compile(rb"\n\r?\n")
 
 
@@ -614,11 +621,16 @@ class Seal:
     author: str | None
 
 
-def seal(raw: bytes) -> Seal | None:
-    """The layer around a mail; None for any other mail, within microseconds. Never raises."""
+def may_be_sealed(raw: bytes) -> bool:
+    """Whether the first header block speaks of S/MIME at all: a look of microseconds."""
     blank = _ENDS.search(raw, 0, MAX_HEADER)
     head = raw[: blank.start() if blank else MAX_HEADER].lower()
-    return _seal(raw) if b"pkcs7" in head or b".p7m" in head else None
+    return b"pkcs7" in head or b".p7m" in head
+
+
+def seal(raw: bytes) -> Seal | None:
+    """The layer around a mail; None for any other mail. Never raises."""
+    return _seal(raw) if may_be_sealed(raw) else None
 
 
 @never_raises(None)

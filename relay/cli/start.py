@@ -204,18 +204,15 @@ def _opened(raw: bytes) -> Opened:
 
     from adapters import smime
 
+    opener: Opener = smime.connect("smime", smime.Settings())
     try:
-        site = shared.settings_or_none()
-    except ConfigurationError:
+        if (site := shared.settings_or_none()) is not None:
+            from relay import daemon
+
+            opener = daemon.opener(site)
+    except ConfigurationError:  # whoever looks at a file need not be able to read the relay's secrets
         if shared.chosen.config is not None:
             raise
-        site = None  # whoever may look at a file need not be able to read the relay's secrets
-    if site is None:
-        opener: Opener = smime.connect("smime", smime.Settings())
-    else:
-        from relay import daemon
-
-        opener = daemon.opener(site)
     return asyncio.run(opener.open(raw, datetime.now(UTC)))
 
 
