@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal, TypeAlias
 
-from rules.source import nearest, shown
+from rules.meant import nearest
+from rules.source import shown
 
 
 class Unknown(Enum):

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from relay.calendar import DAY_MINUTES, DAYS, Duration, Holidays, Hours, OnHolidays, Window, add, subdivisions
 from rules.facts import FIELDS, NEEDS_SOMEBODY, Field, as_number, typed
 from rules.keywords import Keyword, compile_pattern, compile_words, fold
+from rules.meant import day_meant, duration_meant, nearest, window_meant
 from rules.ruleset import (
     CHAT_KINDS,
     DOCUMENT_WITHOUT_BASIS,
@@ -28,7 +29,7 @@ from rules.ruleset import (
     Test,
     When,
 )
-from rules.source import Listing, Node, Report, Scalar, Table, nearest, shown
+from rules.source import Listing, Node, Report, Scalar, Table, shown
 from rules.words import said_of_pattern
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ class Reader:
         try:
             return Duration.parse(found.text)
         except ValueError:
-            self.tell("duration", found, word=shown(found.text), of=of)
+            self.tell("duration", found, duration_meant(found.text), word=shown(found.text), of=of)
             return None
 
     def day(self, node: Node, of: str) -> date | None:
@@ -180,7 +181,7 @@ class Reader:
         found = self.word(node, of)
         day = as_date(found.text) if found is not None else None
         if found is not None and day is None:
-            self.tell("date", found, word=shown(found.text), of=of)
+            self.tell("date", found, day_meant(found.text), word=shown(found.text), of=of)
         return day
 
     def missing(self, at: Node, key: str, place: Place, example: str) -> None:
@@ -374,7 +375,7 @@ class FileReader(Reader):
             try:
                 read.append((Window.parse(scalar.text.replace(" ", "")), scalar))
             except ValueError:
-                self.tell("window", scalar, word=shown(scalar.text))
+                self.tell("window", scalar, window_meant(scalar.text), word=shown(scalar.text))
         return read
 
     def _overlaps(self, week: Sequence[Sequence[tuple[Window, Scalar]]]) -> None:
@@ -700,7 +701,11 @@ class FileReader(Reader):
         if len(verbs) != 1:
             # No verb beside an unknown key: that key was probably meant as one, and is told already.
             if verbs or whole(node, found):
-                self.tell("one_action", found[verbs[1]][0] if verbs else key, word=name)
+                if verbs:
+                    listed = "`, `".join(verbs)
+                    self.tell("two_actions", found[verbs[1]][0], word=name, listed=f"`{listed}`")
+                else:
+                    self.tell("one_action", key, word=name)
             return None
         action = verbs[0]
         where, value = found[action]
@@ -710,10 +715,11 @@ class FileReader(Reader):
         if action == "send":
             named = [target for target in self.words(value, "send") if self._is_target(target)]
             targets = tuple(dict.fromkeys(target.text for target in named))
-            followup = self._followup_name(where, found, place)
+            if "followup" in found or whole(node, found):
+                followup = self._followup_name(where, found, place)
         elif action == "hold":
             hold = self._desk_name(value, "hold")
-            if "reason" not in found:
+            if "reason" not in found and whole(node, found):
                 self.missing(where, "reason", place, 'reason: "…"')
         else:
             reason = self.word(value, "file")

@@ -6,7 +6,6 @@ Scalars stay raw text; whoever reads a field types it, so `no`, `17:00` and `012
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from itertools import islice
@@ -39,7 +38,6 @@ _TAB: Final = re.compile(r"^[ ]*([\t\xa0\u202f])(?=[^\r\n]*[^\s])", re.MULTILINE
 # After a syntax error only what stands on its own is told of the part before it: a name or a key that is
 # missing there may stand behind the error.
 _SURE: Final = frozenset({"E101", "E102", "E104", "E107", "E113", "E120", "E130", "E131"})
-_NAMES_SEARCHED: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,15 +201,6 @@ class Report:
         return len(self._findings) >= _MAX_FINDINGS
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known name that was probably meant, or None."""
-    folded: dict[str, str] = {}
-    for name in islice(known, _NAMES_SEARCHED):
-        folded.setdefault(name.casefold(), name)
-    close = difflib.get_close_matches(word.casefold()[:60], folded, n=1, cutoff=0.6)
-    return folded[close[0]] if close else None
-
-
 def shown(word: str) -> str:
     """A word as quoted in a message: on one line, short, and nothing in it that does not show."""
     word = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(_GAP.split(word[:500])))
@@ -368,7 +357,8 @@ def _refused(event: yaml.Event, *, again: bool) -> tuple[str, str] | None:
         return f"l'ancre « &{name} »", f"the anchor &{name}"
     tag: str | None = getattr(event, "tag", None)
     if tag is not None:
-        return f"le type « {shown(tag)} »", f"the tag {shown(tag)}"
+        written = shown(tag.replace("tag:yaml.org,2002:", "!!", 1))
+        return f"le type « {written} »", f"the tag {written}"
     return None
 
 

@@ -154,9 +154,9 @@ WORDS: Final[Mapping[str, tuple[str, str, str, str, str]]] = {
     ),
     "refused": (
         "E106",
-        "{what} : refusé dans un fichier de règles.",
-        "{what}: refused in a rule file.",
-        "L'écrire en toutes lettres.",
+        "{what} ne va pas dans un fichier de règles.",
+        "{what} can't stand in a rule file.",
+        "Écrire la valeur en toutes lettres.",
         "Write it out in full.",
     ),
     "key_no_word": (
@@ -363,6 +363,13 @@ WORDS: Final[Mapping[str, tuple[str, str, str, str, str]]] = {
         "rule “{word}”: a rule has exactly one action, `send`, `hold` or `file`.",
         "Rien ne s'écarte : retenir (`hold`) ou classer (`file`).",
         "Nothing is dropped: hold it or file it.",
+    ),
+    "two_actions": (
+        "E112",
+        "règle « {word} » : une règle a exactement une action ; ici {listed}.",
+        "rule “{word}”: a rule has exactly one action; here {listed}.",
+        "N'en garder qu'une.",
+        "Keep one of them.",
     ),
     "only_send": (
         "E112",

@@ -12,7 +12,18 @@ from hypothesis import strategies as st
 from rules import cases
 from rules.facts import FIELDS
 from rules.language import Finding, load, observed_long
-from rules.reading import RULE_KEYS, SECTIONS
+from rules.meant import FRENCH, day_meant, duration_meant, window_meant
+from rules.reading import (
+    COPY_KEYS,
+    FOLLOWUP_KEYS,
+    HOURS_KEYS,
+    NESTED,
+    RULE_KEYS,
+    SECTIONS,
+    STEP_KEYS,
+    TARGET_KEYS,
+)
+from rules.ruleset import PEOPLE
 from rules.source import MAX_BYTES, RulesError
 from rules.words import DID_YOU_MEAN, PARSER, RE2_SAYS, WORDS
 from tests.campaign import many
@@ -79,7 +90,7 @@ PLACES = [
     ("target", "send: [gp, gp_ping]", "send: [gp, §ping]", "E110", "undefined"),
     ("clock", "clock: cabinet", "clock: §cabine", "E110", "undefined"),
     ("desk", "hold: sorties\n", "hold: §gp\n", "E111", "no_desk"),
-    ("two actions", '    file: "Gardé', '    hold: sorties\n    reason: x\n    §file: "Gardé', "E112", "one_action"),
+    ("two actions", '    file: "Gardé', '    hold: sorties\n    reason: x\n    §file: "Gardé', "E112", "two_actions"),
     ("no action", '  - id: autres\n    when: { event: [admission, other] }\n    file: "Gardé avec le séjour"\n', "  - §id: autres\n    when: { event: [admission, other] }\n", "E112", "one_action"),
     ("only send", "    file:", "    §grace: 5m\n    file:", "E112", "only_send"),
     ("one step", "{ after: 1d, remind: gp_ping }", "§{ after: 1d, remind: gp_ping, hand_to: sorties }", "E112", "one_step"),
@@ -482,3 +493,97 @@ def test_any_bytes_as_a_test_file_are_told_and_never_crash(raw):
 
 
 RULES = good(WHOLE)
+
+
+# -- what was probably meant
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "guess"),
+    [
+        ("event: [admission, other]", "évènement: [admission, other]", "event"),
+        ("event: [admission, other]", "event: [admission, décès]", "death"),
+        ("event: [discharge, er_visit]", "event: [sortie, er_visit]", "discharge"),
+        ("age: { gte: 18 }", "âge: { gte: 18 }", "age"),
+        ("identity: test", "identity: douteuse", "doubtful"),
+        ("identity: test", "signed: oui", "yes"),
+        ("identity: test", "gp: parti", "left"),
+        ("identity: test", "exit_mode: domicile", "home"),
+        ("identity: test", "exit_mode: EHPAD", "nursing_home"),
+        ("mon-fri", "lun-ven", "mon-fri"),
+        ("mon-fri", "Samedi", "sat"),
+        ("every-day", "tous-les-jours", "every-day"),
+        ("holidays: closed", "holidays: fermé", "closed"),
+        ("who: pharmacist", "who: pharmacien", "pharmacist"),
+        ("who: pharmacist", "qui: pharmacist", "who"),
+        ("    send: [gp", "    envoyer: [gp", "send"),
+        ('    file: "Gardé', '    supprimer: "Gardé', "file"),
+        ("    followup:", "    suivi:", "followup"),
+        ("await: seen", "await: lu", "seen"),
+        ("within: 2d", "within: 2 jours", "2d"),
+        ("after: 1d", "after: 1j", "1d"),
+        ("after: 1d", "after: 30 min", "30m"),
+        ("after: 1d", "after: 1 heure", "1h"),
+        ('"13:30-19:00"', "13h30-19h", "13:30-19:00"),
+        ('"20:00-08:00"', "20h à 8h", "20:00-08:00"),
+        ("    followup: standard", "    followup: standard\n    from: 01/03/2026", "2026-03-01"),
+        ("subdiv: Moselle", "subdiv: Reunion", "La Réunion"),
+        ("subdiv: Moselle", "subdiv: guadeloupe", "Guadeloupe"),
+        ("hold: sorties\n", "hold: sortie\n", "sorties"),
+    ],
+)
+def test_what_was_probably_meant_is_offered_and_mends_the_file(old, new, guess):
+    text = WHOLE.replace(old, new, 1)
+    (finding,) = findings_of(text)
+    assert f"Vouliez-vous dire « {guess} » ?" in finding.message
+    assert finding.fix.endswith(f"par « {guess} ».")
+    assert finding.meant is not None
+    lines = text.split("\n")
+    line = lines[finding.line - 1]
+    end = finding.column - 1 + len(finding.meant[0])
+    lines[finding.line - 1] = line[: finding.column - 1] + guess + line[end:]
+    mended = findings_of("\n".join(lines))
+    assert finding.code not in {f.code for f in mended} or "tests" in mended[0].message
+
+
+@pytest.mark.parametrize("word", ["32/01/2026", "1 siècle", "99999 jours", "25h-26h", "0h-0h", "hier", ""])
+def test_nothing_is_guessed_that_would_be_refused_as_well(word):
+    assert day_meant(word) is None
+    assert duration_meant(word) is None
+    assert window_meant(word) is None
+
+
+def test_each_french_word_stands_for_words_of_the_language():
+    language = {
+        *SECTIONS,
+        *RULE_KEYS,
+        *COPY_KEYS,
+        *TARGET_KEYS,
+        *FOLLOWUP_KEYS,
+        *STEP_KEYS,
+        *HOURS_KEYS,
+        *NESTED,
+    }
+    language |= {
+        *FIELDS,
+        *(value for field in FIELDS.values() for value in field.values),
+        *PEOPLE,
+        *cases.EXPECTED,
+    }
+    language |= {"during", "within", "expect", "tests", "given", "name", "country", "none", "unknown", "real"}
+    language |= {
+        "document",
+        "notice",
+        "pointer",
+        "care_team",
+        "consent",
+        "delivered",
+        "seen",
+        "ack",
+        "yes",
+        "no",
+    }
+    language |= {"closed", "open", "as-sunday", "on", "observe", "off"}
+    for french, meant in FRENCH.items():
+        assert french == french.casefold()
+        assert set(meant) <= language, french
