@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from relay.model import Outcome
@@ -68,6 +70,37 @@ def test_a_wards_mail_cut_anywhere_names_nobody_else(mail: WardMail) -> None:
             assert found.registered_gp.rpps in known
         if found.patient is not None and found.patient.ins and len(found.patient.ins) == 15:
             assert found.patient.ins == (mail.truth["patient"] or {}).get("ins")
+
+
+NAMED = [one for one in MAILS.values() if one.truth.get("registered_gp") and "<table" not in one.text]
+
+
+@pytest.mark.parametrize("mail", NAMED, ids=lambda one: one.name)
+def test_a_wards_mail_with_a_line_forgotten_names_no_other_gp(mail: WardMail) -> None:
+    lines = mail.text.split("\n")
+    for number in range(len(lines)):
+        text = "\n".join(lines[:number] + lines[number + 1 :])
+        found = recognise(read(replace(mail, text=text).raw)).notice
+        if found.registered_gp is not None and found.registered_gp.rpps is not None:
+            assert found.registered_gp.rpps == mail.truth["registered_gp"].get("rpps"), lines[number]
+        if found.patient is not None and found.patient.birth_date is not None:
+            assert found.patient.birth_date.isoformat() == mail.truth["patient"].get("birth_date"), lines[
+                number
+            ]
+
+
+@pytest.mark.parametrize("mail", NAMED, ids=lambda one: one.name)
+def test_a_stranger_quoted_below_never_becomes_the_gp(mail: WardMail) -> None:
+    """Whatever the client: an older letter under its attribution, marked line by line, changes nothing."""
+    other = "Patient : LEROUX Paul\nNé le : 04/05/1962\nMédecin traitant : Dr Noé Tordu\nRPPS : 10000000017\n"
+    quoted = "".join(f"> {line}\n" for line in other.split("\n"))
+    text = f"{mail.text}\nLe lun. 30 nov. 2026 à 17:02, Cardiologie a écrit :\n{quoted}"
+    found = recognise(read(replace(mail, text=text).raw))
+    if found.outcome is Outcome.NOTICE:
+        gp = found.notice.registered_gp
+        assert gp is None or gp.rpps in (mail.truth["registered_gp"].get("rpps"), None)
+        assert found.notice.patient is not None
+        assert found.notice.patient.birth_name != "LEROUX"
 
 
 def test_a_mail_about_a_patient_without_any_event_is_shown_to_a_person() -> None:
