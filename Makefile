@@ -34,6 +34,7 @@ test: dev
 bench: dev
 	scripts/test-servers
 	$(BIN)/python -m bench
+	$(BIN)/python -m bench.directory
 
 chaos: dev
 	scripts/test-servers

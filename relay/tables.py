@@ -384,7 +384,8 @@ class ProfessionalRow(Row, table=True):
     active: bool
     pending: bool = False  # what the import that runs has seen of `active`
     two_names: bool = False  # the lines of its last import name different people
-    load: int = Field(sa_type=_BIG)  # the import or answer that named it last, by its time
+    since: int = Field(default=0, sa_type=_BIG)  # the import or answer that named it first, by its time
+    load: int = Field(sa_type=_BIG)  # and the last
 
 
 class MailboxRow(Row, table=True):

@@ -203,6 +203,20 @@ async def test_while_an_import_runs_nobody_loses_a_mailbox_or_leaves(store: Stor
     assert await running == ImportCount(new=2500, same=1)
 
 
+async def test_the_same_file_again_changes_nobody_though_sites_of_one_doctor_differ(
+    store: Store, place: Place
+) -> None:
+    office = replace(AMBRE, mailboxes=(Mailbox("cabinet@medecin.mssante.fr", "CAB"),), postcode="57000")
+    filler = [replace(NOEL, rpps=f"2{number:010d}") for number in range(2100)]
+    lines = [AMBRE, *filler, office]
+    assert await list_directory(store, *lines) == ImportCount(new=2101)
+    for _ in range(2):
+        place.clock.turn(hours=1)
+        assert await list_directory(store, *lines) == ImportCount(same=2101)
+    (found,) = await store.professionals([AMBRE.rpps], [])
+    assert (found.postcode, len(found.mailboxes), found.as_of) == (AMBRE.postcode, 2, place.clock.now())
+
+
 async def test_mailboxes_that_a_later_file_lacks_are_gone_but_people_stay(store: Store, place: Place) -> None:
     await list_directory(store, AMBRE, replace(AMBRE, mailboxes=(Mailbox("two@medecin.mssante.fr"),)), NOEL)
     place.clock.turn(hours=1)

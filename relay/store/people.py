@@ -54,11 +54,21 @@ async def in_batches(
 ) -> None:
     """Hand lines over a batch at a time; they are read in a thread, since a file's reader may be slow."""
     waiting, done = iter(lines), 0
-    while some := await asyncio.to_thread(lambda: list(islice(waiting, BATCH))):
-        await write(some)
-        done += len(some)
-        if progress is not None:
-            progress(done)
+
+    def reading() -> asyncio.Future[list[Line]]:
+        return asyncio.ensure_future(asyncio.to_thread(lambda: list(islice(waiting, BATCH))))
+
+    following = reading()
+    try:
+        while some := await following:
+            following = reading()  # while these are written
+            await write(some)
+            done += len(some)
+            if progress is not None:
+                progress(done)
+    finally:
+        # The file is closed after us: no thread may still be reading it.
+        await asyncio.gather(following, return_exceptions=True)
 
 
 # ---------------------------------------------------------------------------------------------------- registry
@@ -290,8 +300,7 @@ class DirectoryImport:
         self._write, self._fold, self._load, self._source = write, fold, load, source
         self._owner = SITE if source == SITE else "official"
         self._new = self._known = 0
-        self._changed: set[str] = set()
-        self._fresh: set[str] = set()
+        self._changed: set[str] = set()  # of those whom the directory knew before
 
     async def batch(self, lines: list[Professional]) -> None:
         """Write some lines."""
@@ -307,7 +316,7 @@ class DirectoryImport:
             before = people.get(line.rpps)
             if line.two_names or (before and identity.two_people(before.family_name, line.family_name)):
                 torn.add(line.rpps)
-            people[line.rpps] = line
+            people.setdefault(line.rpps, line)  # of several lines the first says how they are called
             active[line.rpps] = active.get(line.rpps, False) or line.active
             for box in line.mailboxes:
                 boxes[line.rpps, box.address.lower()] = box
@@ -319,9 +328,9 @@ class DirectoryImport:
             (row.rpps, row.address): row
             for row in among(work.connection, select(_mailbox), _mailbox.c.rpps, people)
         }
-        new = [name for name in people if name not in known]
-        changed = set()
+        changed: set[str] = set()
         written: list[Record] = []
+        same: list[Record] = []  # rows that only this run's date is written to
         for name, line in people.items():
             row = known.get(name)
             earlier = row if row is not None and row.load == self._load else None  # a line of this run
@@ -331,22 +340,33 @@ class DirectoryImport:
                 and (earlier.two_names or identity.two_people(earlier.family_name, line.family_name))
             )
             record: Record = {field: getattr(line, field) for field in _PLAIN}
-            if row is not None and self._owner != SITE:
+            if earlier is not None:
+                record = {field: getattr(earlier, field) or value for field, value in record.items()}
+            elif row is not None and self._owner != SITE:
                 record = {field: value or getattr(row, field) for field, value in record.items()}
             record["two_names"] = two_names
-            if row is not None and any(getattr(row, field) != value for field, value in record.items()):
+            if row is not None and all(getattr(row, field) == value for field, value in record.items()):
+                # What the directory says of `active` is known at the end of the file only.
+                same.append(
+                    {"rpps": name, "active": pending or row.active, "pending": pending, "load": self._load}
+                )
+                continue
+            if row is not None:
                 changed.add(name)
             record |= {
                 "rpps": name,
                 "folded": self._fold(record["family_name"]),
-                # What the directory says of `active` is known at the end of the file only.
                 "active": pending or (row is not None and row.active),
                 "pending": pending,
+                "since": self._load if row is None else row.since,
                 "load": self._load,
             }
             written.append(record)
         letters: list[Record] = []
+        again: list[Record] = []
         for (name, address), box in boxes.items():
+            stood = held.get((name, address))
+            source = SITE if stood is not None and stood.source == SITE else self._owner
             record = {
                 "rpps": name,
                 "address": address,
@@ -354,18 +374,22 @@ class DirectoryImport:
                 "organisation": box.organisation,
                 "finess": box.finess,
                 "active": box.active,
+                "source": source,
             }
-            stood = held.get((name, address))
-            if stood is None or any(getattr(stood, field) != value for field, value in record.items()):
-                changed.add(name)
+            if stood is not None and all(getattr(stood, field) == value for field, value in record.items()):
+                again.append({"rpps": name, "address": address, "load": self._load})
+                continue
+            changed.add(name)
             place = len(letters) if stood is None or stood.load != self._load else stood.place
-            source = SITE if stood is not None and stood.source == SITE else self._owner
-            letters.append(record | {"place": place, "source": source, "load": self._load})
+            letters.append(record | {"place": place, "load": self._load})
         self._upsert(work, _professional, ["rpps"], written)
+        self._update(work, _professional, ["rpps"], same)
         self._upsert(work, _mailbox, ["rpps", "address"], letters)
-        self._fresh.update(new)
-        self._changed |= changed - self._fresh
-        self._new += len(new)
+        self._update(work, _mailbox, ["rpps", "address"], again)
+        self._changed.update(
+            name for name in changed if (row := known.get(name)) is not None and row.since != self._load
+        )
+        self._new += len(people) - len(known)
         self._known += sum(row.load != self._load for row in known.values())
 
     @staticmethod
@@ -373,7 +397,16 @@ class DirectoryImport:
         if new:
             statement = work.database.insert(table)
             columns = {name: statement.excluded[name] for name in new[0] if name not in key}
-            work.run(statement.on_conflict_do_update(index_elements=key, set_=columns), new)
+            work.run_plain(statement.on_conflict_do_update(index_elements=key, set_=columns), new)
+
+    @staticmethod
+    def _update(work: Transaction, table: Any, key: list[str], known: list[Record]) -> None:
+        if known:
+            values: Record = {name: bindparam(name) for name in known[0] if name not in key}
+            statement = update(table).values(values)
+            for name in key:
+                statement = statement.where(table.c[name] == bindparam(f"b_{name}"))
+            work.run_plain(statement, [each | {f"b_{name}": each[name] for name in key} for each in known])
 
     async def finish(self) -> ImportCount:
         """Let go of mailboxes that listed professionals have no more."""
@@ -394,12 +427,14 @@ class DirectoryImport:
             & _mailbox.c.source.in_([self._owner, ""])
             & _mailbox.c.rpps.in_(those)
         )
-        gone = set(work.run(select(_mailbox.c.rpps).where(old)).scalars())
+        known = select(_professional.c.rpps).where(_professional.c.since != self._load)
+        self._changed.update(
+            work.run(select(_mailbox.c.rpps).where(old, _mailbox.c.rpps.in_(known))).scalars()
+        )
         work.run(delete(_mailbox).where(old))
         left = listed & (_professional.c.active != _professional.c.pending)
-        gone |= set(work.run(select(_professional.c.rpps).where(left)).scalars())
+        self._changed.update(work.run(known.where(left)).scalars())
         work.run(update(_professional).where(left).values(active=_professional.c.pending))
-        self._changed |= gone - self._fresh
         record = {"name": self._source, "at": work.at, "entries": self._new + self._known}
         self._upsert(work, tables.directory_source, ["name"], [record])
         work.news = True
