@@ -218,6 +218,8 @@ class Smime:
             elif within is None:
                 return Opened(raw, signed, Why.NOT_OPENED, tuple(kinds))
             current = within
+        if reading.seal(current) is None:
+            return Opened(current, signed, why, tuple(kinds))
         return Opened(raw, signed, Why.NOT_OPENED, tuple(kinds))
 
     def _stamp(self) -> tuple[tuple[int, int], ...]:

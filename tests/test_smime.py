@@ -35,10 +35,13 @@ from relay.model import MailMessage, Outcome, Why
 from relay.planning import Correction
 from tests import letters
 from tests.campaign import many
+from tests.conftest import GP, WARD
 from tests.letters import MARTIN
-from tests.site import answer
+from tests.servers.dovecot import Dovecot
+from tests.site import answer, documents, parsed
 from tests.stores import empty_sqlite, place, store  # noqa: F401 - fixtures
 from tests.test_loops import SENDER, House, house, letter, mails  # noqa: F401 - fixtures
+from tests.test_main_path import MakeSite, ready
 from tests.test_planning import RULES, _secret, make_site  # noqa: F401 - fixtures
 
 AT = datetime(2026, 12, 1, 16, 30, tzinfo=UTC)
@@ -419,8 +422,10 @@ async def test_what_cannot_be_opened_comes_back_as_it_was(post: Post, opener: sm
     head, _, body = good.partition(b"\r\n\r\n")
     content = base64.b64decode(body)
     deep = good
-    for _ in range(smime.MAX_LAYERS):
+    for _ in range(smime.MAX_LAYERS - 1):
         deep = post.encrypt(deep)
+    assert len((await opener.open(deep, AT)).layers) == smime.MAX_LAYERS
+    deep = post.encrypt(deep)
     for title, mail in {
         "not for us": post.encrypt(letter(), "other"),
         "cut": head + b"\r\n\r\n" + base64.encodebytes(content[: len(content) // 2]),
@@ -758,6 +763,26 @@ async def test_the_trail_says_what_was_undone(house: House, post: Post) -> None:
     lines = await house.store.audit_export()
     notes = {(line["why"], line["note"]) for line in lines if line["act"] == "opened"}
     assert notes == {(None, "encrypted signed valid"), ("signature_expired", "signed invalid")}
+
+
+def test_the_daemon_opens_with_the_files_of_its_configuration(
+    make_site: MakeSite, dovecot: Dovecot, post: Post
+) -> None:
+    site = ready(make_site())
+    table = "\n".join(f'{key} = "{value}"' for key, value in post.table(trust=None, crl=None).items())
+    with (site.folder / "config.toml").open("a") as file:
+        file.write(f"[smime]\n{table}\n")
+    mail = letters.xdm_mail(gp=MARTIN)
+    dovecot.deliver(WARD, post.encrypt(mail), sender=SENDER)
+    tampered = post.sign(letters.text_mail(gp=MARTIN, stay="S-9"))
+    dovecot.deliver(WARD, tampered.replace(b"Martin", b"Durand", 1), sender=SENDER)
+    with site.running():
+        (raw,) = dovecot.wait_messages(GP)
+        assert documents(parsed(raw)) == documents(parsed(mail))
+        held = site.row("hold", why="signature_broken")
+        assert held["reason"] == "la signature électronique ne correspond pas au contenu du message"
+        # A command decides with the same keys.
+        assert site.json("envelopes", "replay", str(held["envelope"]))["why"] == "signature_broken"
 
 
 # ------------------------------------------------------------------------------------------------------ recognise
