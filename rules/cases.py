@@ -8,10 +8,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from rules import reach
+from rules.difference import because, difference, relevant
 from rules.engine import Decision, ack_due, decide, leaves_at
 from rules.facts import FIELDS, UNKNOWN, FactValue, Field, facts_as_json, typed
 from rules.reach import Witness
-from rules.reading import FOLLOWUPS, RULES, TARGETS, Reader
+from rules.reading import FOLLOWUPS, KEYWORDS, RULES, TARGETS, Reader, whole
 from rules.ruleset import RuleSet
 from rules.source import Finding, Listing, Node, Report, Scalar, Table, as_text, compose, shown
 from rules.writing import USUAL_INSTANT, Case, as_yaml, case_for, new_file, with_cases
@@ -32,6 +33,7 @@ EXPECTED: Final = (
     "copy",
     "observed",
 )
+_WITH_OFFSET: Final = len("2026-12-04T18:45:00+01:00")
 _FILE: Final = ("le fichier de tests", "the test file")
 _CASE: Final = ("un cas", "a case")
 WHYS: Final = ("rule", "default", "undecided", "floor_identity", "floor_consent", "floor_gp")
@@ -196,8 +198,11 @@ def _judge(rules: RuleSet, case: _Case, decision: Decision, report: Report) -> C
         return CaseResult(case.name, ok=True, expected=case.expected, got=got)
     # The rule first: it explains the rest.
     wrong.sort(key=lambda key: key != "rule")
-    facts = facts_as_json(case.given)
+    wanted = case.expected.get("rule")
+    fields = relevant(rules, case.given, decision, wanted)
+    facts = {key: value for key, value in facts_as_json(case.given).items() if key in fields or not fields}
     named = " ".join(f"{key}={as_yaml(value)}" for key, value in facts.items()) or "—"
+    why = because(rules, case.given, case.at, decision, wanted, french=report.french)
 
     def words(values: Mapping[str, object]) -> str:
         return ", ".join(f"{key}={as_yaml(values[key])}" for key in wrong)
@@ -205,6 +210,10 @@ def _judge(rules: RuleSet, case: _Case, decision: Decision, report: Report) -> C
     finding = report.tell(
         "case_failed",
         case.place,
+        details=(
+            *difference(case.expected, got, wrong, french=report.french),
+            *([f"→ {why}"] if why else []),
+        ),
         word=shown(case.name),
         expected=words(case.expected),
         got=words(got),
@@ -237,6 +246,8 @@ def _got(rules: RuleSet, case: _Case, decision: Decision, key: str) -> object:
         sent = leaves_at(rules, decision, case.given, case.at)
         due = ack_due(rules, decision.followup, sent).astimezone(rules.zone)
         wanted = case.expected[key]
+        if isinstance(wanted, str) and len(wanted) == _WITH_OFFSET:
+            return due.isoformat(timespec="seconds")
         local = due.isoformat(timespec="seconds")[:19]
         return local.removesuffix(":00") if isinstance(wanted, str) and len(wanted) == 16 else local
     value = {
@@ -281,7 +292,7 @@ class _Cases(Reader):
             ("given", "given: { … }"),
             ("expect", "expect: { rule: … }"),
         ):
-            if needed not in found:
+            if needed not in found and whole(node, found):
                 self.missing(node, needed, _CASE, hint)
         if not {"name", "given", "expect"} <= found.keys():
             return None
@@ -322,7 +333,12 @@ class _Cases(Reader):
                 if isinstance(value, Listing) and not value.items:
                     given[name] = frozenset()
                     continue
-                words = [s.text for s in self.words(value, name)]
+                scalars = self.words(value, name)
+                words = [scalar.text for scalar in scalars]
+                if field.kind == "set" and words != ["unknown"]:
+                    for each in scalars:
+                        if each.text not in self.rules.keywords:
+                            self.undefined(each, KEYWORDS, self.rules.keywords)
                 if words:
                     given[name] = UNKNOWN if words == ["unknown"] else frozenset(words)
                     if name == "ward" and isinstance(value, Scalar):
@@ -381,7 +397,8 @@ class _Cases(Reader):
             elif name == "ack_due" and one.text != "none":
                 at = self._instant(one, name)
                 if at is not None and at.tzinfo is not None:
-                    expected[name] = at.astimezone(rules.zone).isoformat(timespec="seconds")[:19]
+                    # Its offset stays: one hour of the year comes twice.
+                    expected[name] = at.astimezone(rules.zone).isoformat(timespec="seconds")
                 elif at is not None:
                     expected[name] = at.isoformat(timespec="seconds")[: 19 if at.second else 16]
         return expected

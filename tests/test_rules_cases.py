@@ -168,6 +168,8 @@ def test_a_case_happens_at_its_own_instant_in_the_rules_time_zone():
         (case("event: sortie"), "E102", "discharge"),
         (case("signed: oui"), "E102", "yes, no"),
         (case("age: vieux"), "E102", "vieux"),
+        (case("mentions: [chute, chutes]"), "E110", "Vouliez-vous dire « chute » ?"),
+        ("  - { name: x, given: { event: birth }, attendu: { rule: sortie } }\n", "E101", "« expect »"),
         (case(expect="rul: sortie"), "E101", "Vouliez-vous dire « rule » ?"),
         (case(expect="rule: sorti"), "E110", "Vouliez-vous dire « sortie » ?"),
         (case(expect="rule: copie"), "E110", "Règles"),
