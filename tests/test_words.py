@@ -20,6 +20,8 @@ from relay.model import Envelope
 from rules import language
 from tests import letters, test_loops, test_planning
 from tests.campaign import many
+from tests.letters import fhir as fhir_letters
+from tests.letters import hprim
 from tests.test_loops import House, letter
 from tests.test_planning import RULES
 
@@ -77,6 +79,15 @@ def fhir(content: bytes, kind: str) -> bytes:
     return json.dumps({"resourceType": "DocumentReference", "content": [{"attachment": attachment}]}).encode()
 
 
+def _told_in_fhir() -> dict[str, object]:
+    made = fhir_letters.document()
+    entries = made["entry"]
+    assert isinstance(entries, list)
+    composition = next(e["resource"] for e in entries if e["resource"]["resourceType"] == "Composition")
+    composition["section"].append(fhir_letters.section("55112-7", SAID.decode()))
+    return made
+
+
 PLACES = {
     "the mail's text": lambda: of(letter(body=f"Patient : X\n{SAID.decode()}")),
     "its subject": lambda: of(letter(subject=SAID.decode())),
@@ -91,6 +102,10 @@ PLACES = {
     "a forwarded mail": lambda: attached(letter(body=SAID.decode()), "message/rfc822", "mail.eml"),
     "a CDA in HL7": lambda: of_file("a.hl7", hl7(a_cda())),
     "a PDF in HL7": lambda: of_file("a.hl7", hl7(letters.pdf(SAID.decode()))),
+    "HPRIM": lambda: of_file("a.hpr", hprim.hprim(body=f"Bonjour,\n{SAID.decode()}\n")),
+    "HPRIM in a mail": lambda: attached(hprim.hprim(body=SAID.decode()), "text/plain", "a.hpr"),
+    "FHIR narrative": lambda: of_file("a.json", fhir_letters.dumped(_told_in_fhir())),
+    "typed lines of HL7": lambda: of_file("a.hl7", hl7(b"").replace(b"ED", b"TX").replace(b"^TEXT^XML^Base64^", SAID)),
     "a PDF in FHIR": lambda: of_file("a.json", fhir(letters.pdf(SAID.decode()), "application/pdf")),
 }  # fmt: skip
 
