@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from relay.calendar import DAYS
+from rules.cases import WHYS
 from rules.facts import FIELDS, Field
 from rules.reading import COMPARISONS, COPY_KEYS, NESTED, RESERVED, RULE_KEYS
 from rules.ruleset import CHAT_KINDS, DOCUMENT_WITHOUT_BASIS, PEOPLE, SENDING_KINDS, Site
-from rules.source import Node, Scalar, Table, as_text, compose
+from rules.source import Listing, Node, Scalar, Table, as_text, compose
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,10 +26,15 @@ Json: TypeAlias = dict[str, object]
 
 FILE_NAME: Final = "routes.v1.schema.json"
 """Where the first line of a rule file looks for it, in the same folder."""
-EDITOR_LINE: Final = f"# yaml-language-server: $schema=./{FILE_NAME}"
+TESTS_FILE_NAME: Final = "routes.v1.test.schema.json"
+"""The same for the test file beside it."""
+EDITOR_LINE: Final = "# yaml-language-server: $schema=./{}"
+
+_DRAFT: Final = "http://json-schema.org/draft-07/schema#"
 
 _DAY: Final = "20[0-9]{2}-[0-9]{2}-[0-9]{2}"
 _CLOCK: Final = "([01][0-9]|2[0-3]):[0-5][0-9]"
+_INSTANT: Final = f"{_DAY}T{_CLOCK}(:[0-5][0-9])?(Z|[+-][0-9]{{2}}:[0-9]{{2}})?"
 _WEEKDAY: Final = f"({'|'.join(DAYS)})"
 
 
@@ -41,6 +47,8 @@ class Names:
     hours: tuple[str, ...] = ()
     followups: tuple[str, ...] = ()
     keywords: tuple[str, ...] = ()
+    rules: tuple[str, ...] = ()
+    copies: tuple[str, ...] = ()
 
 
 def names_in(text: str | bytes) -> Names:
@@ -55,11 +63,18 @@ def names_in(text: str | bytes) -> Names:
         hours=tuple(_entries(sections.get("hours"))),
         followups=tuple(_entries(sections.get("followups"))),
         keywords=tuple(_entries(sections.get("keywords"))),
+        rules=_ids(sections.get("rules")),
+        copies=_ids(sections.get("also")),
     )
 
 
 def _entries(node: Node | None) -> dict[str, Node]:
     return {key.text: value for key, value in node.entries} if isinstance(node, Table) else {}
+
+
+def _ids(node: Node | None) -> tuple[str, ...]:
+    listed = [_entries(each).get("id") for each in node.items] if isinstance(node, Listing) else []
+    return tuple(dict.fromkeys(each.text for each in listed if isinstance(each, Scalar)))
 
 
 def as_file(document: Json) -> str:
@@ -75,7 +90,7 @@ def schema(site: Site | None = None, names: Names | None = None) -> Json:
     """
     site, names = site or Site(), names or Names()
     return {
-        "$schema": "http://json-schema.org/draft-07/schema#",
+        "$schema": _DRAFT,
         "title": "Règles d'acheminement",
         "description": "Qui reçoit chaque lettre, et qui s'en occupe si personne ne répond. Rien ne s'efface :"
         " une lettre est envoyée (send), retenue à un bureau (hold) ou classée (file).",
@@ -114,6 +129,98 @@ def schema(site: Site | None = None, names: Names | None = None) -> Json:
             "rule": _rule(),
             "copy": _copy(),
         },
+    }
+
+
+def schema_of_tests(site: Site | None = None, names: Names | None = None) -> Json:
+    """The schema of the test file beside a rule file, filled in the same way."""
+    site, names = site or Site(), names or Names()
+    ids = (*names.rules, *names.copies)
+    case = _table(
+        {
+            "name": _text("Ce que le cas montre, en une phrase."),
+            "at": _pattern(
+                "L'instant, entre guillemets, à l'heure du site : \"2026-12-04T18:45\".", f"^{_INSTANT}$"
+            ),
+            "given": {
+                "description": "Ce qu'on sait de la lettre. Un champ laissé de côté : elle n'en dit rien."
+                " unknown : il y est, illisible.",
+                **_table({field.name: _given(field, site, names) for field in FIELDS.values()}),
+                "type": ["object", "null"],
+            },
+            "expect": _expected(names, ids),
+        },
+        required=("name", "given", "expect"),
+    )
+    coverage = "every-rule : chaque règle, chaque copie et `default` doivent avoir un cas."
+    return {
+        "$schema": _DRAFT,
+        "title": "Tests des règles d'acheminement",
+        "description": "Ce que les règles doivent faire. Rien n'entre en vigueur tant qu'un cas échoue.",
+        **_table(
+            {
+                "tests": {"description": "Les cas.", "type": "array", "items": case, "minItems": 1},
+                "coverage": _one_of(coverage, ("every-rule", "none")),
+            },
+            required=("tests",),
+        ),
+    }
+
+
+def _given(field: Field, site: Site, names: Names) -> Json:
+    """A fact as a case states it: one value, for some a list, or `unknown`."""
+    description = _FACTS[field.name]
+    if field.kind == "enum":
+        return _one_of(description, (*field.values, "unknown"))
+    if field.kind == "yesno":
+        return _one_of(description, ("yes", "no", True, False, "unknown"))
+    if field.kind == "number":
+        return {
+            "description": description,
+            "type": ["number", "string"],
+            "pattern": "^(unknown|-?[0-9]{1,9}(\\.[0-9]{1,6})?)$",
+        }
+    known: Sequence[str] = names.keywords if field.kind == "set" else ()
+    if field.name == "ward":
+        known = sorted(site.wards)
+    one: Json = {"enum": [*known, "unknown"]} if known else {"type": ["string", "number", "boolean"]}
+    several = field.kind == "set" or field.name == "ward"
+    return _any_number(description, one) if several else {"description": description, **one}
+
+
+def _any_number(description: str, one: Json) -> Json:
+    return {"description": description, "if": {"type": "array"}, "then": {"items": one}, "else": one}
+
+
+def _expected(names: Names, ids: Sequence[str]) -> Json:
+    def one(description: str, known: Sequence[str], *words: str) -> Json:
+        return _one_of(description, (*known, *words)) if known else _text(description)
+
+    def some(description: str, known: Sequence[str]) -> Json:
+        return _any_number(description, one(description, known))
+
+    return {
+        "description": "Ce qui doit en sortir : au moins une chose, et seules celles qu'on dit sont comparées.",
+        **_table(
+            {
+                "rule": one("La règle qui décide, ou default.", names.rules, "default"),
+                "action": _one_of(
+                    "send (envoyer), hold (retenir) ou file (classer).", ("send", "hold", "file")
+                ),
+                "send": some("Les cibles à qui l'on envoie, toutes.", names.targets),
+                "hold": one("Le bureau qui retient, ou none.", names.targets, "none"),
+                "file": _text("yes, ou les mots mêmes de la règle."),
+                "followup": one("La suite, ou none.", names.followups, "none"),
+                "why": _one_of("Pourquoi ; floor_… : un plancher qu'aucune règle ne passe.", WHYS),
+                "undecided_at": one("La règle qui ne peut trancher, ou none.", names.rules, "none"),
+                "ack_due": _pattern(
+                    "Quand la réponse est attendue, à l'heure du site, ou none.", f"^({_INSTANT}|none)$"
+                ),
+                "copy": some("Les cibles des copies, toutes ; [] pour aucune.", names.targets),
+                "observed": some("Les règles à l'essai qui auraient joué ; [] pour aucune.", ids),
+            },
+            minProperties=1,
+        ),
     }
 
 

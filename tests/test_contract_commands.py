@@ -290,6 +290,8 @@ def test_rules_schema_needs_no_configuration_and_takes_the_names_of_a_file(tmp_p
     sets = ROOT / "rules" / "sets"
     bare = relay("rules", "schema", cwd=tmp_path)
     assert (bare.code, bare.out) == (0, (sets / "routes.v1.schema.json").read_text())
+    tests = relay("rules", "schema", "--tests", cwd=tmp_path)
+    assert (tests.code, tests.out) == (0, (sets / "routes.v1.test.schema.json").read_text())
     filled = relay("rules", "schema", sets / "standard.yaml", "--json", cwd=tmp_path)
     assert filled.json["definitions"]["desk_name"]["enum"] == ["sorties"]
     assert relay("rules", "schema", "--write", cwd=tmp_path).code == 2

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft7Validator
 
-from rules import reading, schema
+from rules import cases, reading, schema
 from rules.language import FIELDS, Site, load
 from rules.schema import Names, names_in
 from rules.source import Listing, Node, Table, as_text, compose
@@ -56,26 +56,35 @@ def filled(text: str = WHOLE, site: Site = SITE) -> schema.Json:
 @pytest.mark.parametrize("name", SHIPPED)
 def test_each_set_that_comes_along_fits_the_schema_open_and_filled(name):
     text = (SETS / f"{name}.yaml").read_text()
-    assert text.startswith(schema.EDITOR_LINE + "\n")
+    assert text.startswith(schema.EDITOR_LINE.format(schema.FILE_NAME) + "\n")
     assert refusals(text) == []
     assert refusals(text, schema.schema(None, names_in(text))) == []
+    tests = (SETS / f"{name}.test.yaml").read_text()
+    assert tests.startswith(schema.EDITOR_LINE.format(schema.TESTS_FILE_NAME) + "\n")
+    assert refusals(tests, schema.schema_of_tests()) == []
+    assert refusals(tests, schema.schema_of_tests(None, names_in(text))) == []
 
 
-def test_the_schema_beside_the_sets_is_the_one_the_code_generates():
-    beside = SETS / schema.FILE_NAME
-    assert beside.read_text(encoding="utf-8") == schema.as_file(schema.schema()), (
-        "run: relay rules schema > rules/sets/routes.v1.schema.json"
+@pytest.mark.parametrize(
+    ("name", "document"),
+    [(schema.FILE_NAME, schema.schema()), (schema.TESTS_FILE_NAME, schema.schema_of_tests())],
+)
+def test_the_schemas_beside_the_sets_are_those_the_code_generates(name, document):
+    beside = SETS / name
+    assert beside.read_text(encoding="utf-8") == schema.as_file(document), (
+        f"run outside a site's folder: relay rules schema [--tests] > rules/sets/{name}"
     )
 
 
 def test_the_schema_is_a_sound_draft_7_and_never_says_any_of():
-    for document in (schema.schema(), filled()):
+    tests = (schema.schema_of_tests(), schema.schema_of_tests(SITE, names_in(WHOLE)))
+    for document in (schema.schema(), filled(), *tests):
         Draft7Validator.check_schema(document)
         text = schema.as_file(document)
         assert "anyOf" not in text
         assert "oneOf" not in text
         used = set(re.findall(r"#/definitions/(\w+)", text))
-        assert used == set(document["definitions"])  # type: ignore[call-overload]
+        assert used == set(document.get("definitions", ()))  # type: ignore[call-overload]
 
 
 def properties(document: schema.Json, *path: str) -> dict[str, dict[str, object]]:
@@ -221,6 +230,68 @@ def test_an_adapter_that_the_configuration_calls_a_chat_carries_only_pointers():
 def test_the_names_of_a_broken_file_are_those_that_can_be_read(text):
     assert names_in(text) in (Names(), Names(targets=("a",)))
     Draft7Validator.check_schema(schema.schema(None, names_in(text)))
+
+
+CASE_OF_TESTS = "tests: [ {{ name: x, given: {{ {} }}, expect: {{ {} }} }} ]\n"
+EXPECTED = "rule: sortie"
+
+
+@pytest.mark.parametrize(
+    ("given", "expect"),
+    [
+        ("event: discharge, urgency: unknown, signed: yes, age: 75.5, mentions: chute", EXPECTED),
+        (
+            "age: unknown, mentions: [], ward: [Cardiologie, cardiologie], code: 11490-0, department: 45",
+            EXPECTED,
+        ),
+        ("", "rule: default, hold: sorties, why: floor_gp, undecided_at: none, followup: none, action: hold"),
+        (
+            "event: birth",
+            'send: [gp, gp_ping], copy: [], observed: copie, ack_due: "2026-12-04T18:45", file: yes',
+        ),
+    ],
+)
+def test_a_case_the_reader_takes_fits_the_schema_of_tests(given, expect):
+    text = CASE_OF_TESTS.format(given, expect)
+    rules, _ = load(WHOLE, "routes.yaml")
+    assert rules is not None
+    assert {f.code for f in cases.run(rules, text, "routes.test.yaml").findings} <= {"T001"}
+    assert refusals(text, schema.schema_of_tests()) == []
+    assert refusals(text, schema.schema_of_tests(SITE, names_in(WHOLE))) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "expect"),
+    [
+        ("evnt: discharge", EXPECTED),
+        ("event: sortie", EXPECTED),
+        ("age: vieux", EXPECTED),
+        ("signed: oui", EXPECTED),
+        ("mentions: chutes", EXPECTED),
+        ("event: [discharge]", EXPECTED),
+        ("event: birth", ""),
+        ("event: birth", "rul: sortie"),
+        ("event: birth", "rule: sorti"),
+        ("event: birth", "rule: copie"),
+        ("event: birth", "send: [gpp]"),
+        ("event: birth", "why: x"),
+        ("event: birth", "action: drop"),
+        ("event: birth", "ack_due: demain"),
+    ],
+)
+def test_a_case_the_reader_refuses_the_filled_schema_of_tests_refuses_too(given, expect):
+    text = CASE_OF_TESTS.format(given, expect)
+    rules, _ = load(WHOLE, "routes.yaml")
+    assert rules is not None
+    assert {f.code for f in cases.run(rules, text, "routes.test.yaml").findings} - {"T001"}
+    assert refusals(text, schema.schema_of_tests(SITE, names_in(WHOLE)))
+
+
+def test_the_schema_of_tests_knows_the_keys_that_the_reader_knows():
+    case = properties(schema.schema_of_tests())["tests"]["items"]
+    assert isinstance(case, dict)
+    assert set(case["properties"]["given"]["properties"]) == set(FIELDS)
+    assert set(case["properties"]["expect"]["properties"]) == set(cases.EXPECTED)
 
 
 def test_the_package_takes_the_schema_along():

@@ -163,7 +163,8 @@ def _write_missing(rules: RuleSet, beside: Path, lang: str) -> tuple[str, ...]:
 @commands.command("schema")
 def schema(
     file: Path | None = typer.Argument(None, help="The rule file; the configured one when left out."),
-    write: bool = typer.Option(False, "--write", help="Write it beside the rule file, where editors look."),
+    write: bool = typer.Option(False, "--write", help="Write both beside the rule file, where editors look."),
+    tests: bool = typer.Option(False, "--tests", help="The schema of test files instead."),
 ) -> int:
     """Print the JSON Schema of rule files, filled with the site's own names; editors complete and check with it."""
     from rules import schema as schemas
@@ -175,17 +176,25 @@ def schema(
         from relay import ruling
 
         known = ruling.rules_site(site)
-    document = schemas.schema(known, schemas.names_in(_text(place)) if place else None)
+    names = schemas.names_in(_text(place)) if place else None
+    documents = {
+        schemas.FILE_NAME: schemas.schema(known, names),
+        schemas.TESTS_FILE_NAME: schemas.schema_of_tests(known, names),
+    }
+    shown = documents[schemas.TESTS_FILE_NAME if tests else schemas.FILE_NAME]
     if write:
         if place is None:
             raise UsageError("no configuration here: name a rule file, or give --config")
-        beside = place.parent / schemas.FILE_NAME
-        try:
-            beside.write_text(schemas.as_file(document), encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"{beside} cannot be written ({type(error).__name__})") from None
+        for name, document in documents.items():
+            beside = place.parent / name
+            try:
+                beside.write_text(schemas.as_file(document), encoding="utf-8")
+            except OSError as error:
+                raise UsageError(f"{beside} cannot be written ({type(error).__name__})") from None
+            if not shared.chosen.json:
+                print(beside)
     if shared.chosen.json:
-        shared.emit(document)
-    else:
-        print(beside if write else schemas.as_file(document), end="\n" if write else "")
+        shared.emit(shown)
+    elif not write:
+        print(schemas.as_file(shown), end="")
     return 0
