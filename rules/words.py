@@ -468,8 +468,8 @@ WORDS: Final[Mapping[str, tuple[str, str, str, str, str]]] = {
         "E201",
         "règle « {word} » inatteignable : couverte par {by}.",
         "rule “{word}” can't be reached: covered by {by}.",
-        "La placer avant, ou la retirer.",
-        "Move it before, or remove it.",
+        "La placer avant « {first} », ou la retirer.",
+        "Move it before “{first}”, or remove it.",
     ),
     "contradicts": (
         "E201",
@@ -477,6 +477,13 @@ WORDS: Final[Mapping[str, tuple[str, str, str, str, str]]] = {
         "{noun} “{word}” can't be reached: its condition contradicts itself.",
         "Corriger `when` : aucun avis ne peut le remplir.",
         "Correct `when`: no notice can fulfil it.",
+    ),
+    "unproved": (
+        "W204",
+        "« {word} » : ni un avis qui l'atteint, ni la preuve qu'il n'y en a pas, n'ont été trouvés.",
+        "“{word}”: neither a notice that reaches it nor the proof of none was found.",
+        "Écrire un cas de test qui l'atteint, ou énumérer les valeurs au lieu d'une expression.",
+        "Write a test case that reaches it, or list the values instead of a pattern.",
     ),
     "default_dead": (
         "W202",
