@@ -58,7 +58,6 @@ class Space:
         every = (1 << len(self._boxes)) - 1
         self._by_mask = [tuple(each.items()) for each in by_mask]
         self._free = [every & ~each for each in bound]
-        self._every = every
         self._at: list[list[int]] = []
         self._calm: list[tuple[int, ...]] = []
         for axis, size in enumerate(sizes):
@@ -71,6 +70,21 @@ class Space:
         self._known: list[dict[int, tuple[int, int]]] = [{} for _ in sizes]
         self.left = 0
         """The steps of the budget that the last search did not take."""
+
+    def forbid(self, cells: Box) -> None:
+        """One more box that belongs to the space itself."""
+        bit = 1 << len(self._boxes)
+        self._boxes.append(Covered(cells, 0))
+        self._owned[None] = self._owned.get(None, 0) | bit
+        for axis, row in enumerate(self._at):
+            mask = cells.get(axis, self._full[axis])
+            if axis in cells:
+                self._by_mask[axis] = (*self._by_mask[axis], (mask, bit))
+            else:
+                self._free[axis] |= bit
+            for cell in bits(mask):
+                row[cell] |= bit
+            self._known[axis].clear()
 
     def of(self, owners: Iterable[int]) -> int:
         """The boxes of these owners and of the space itself, as a selection for `outside`."""

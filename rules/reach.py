@@ -10,11 +10,12 @@ undecided and says `if_unknown: skip`. The facts of a notice are a point in a sp
 - `mentions`: one yes/no a keyword group, or the whole unknown;
 - the instant: one cell for each way in which the named hours can be open and the dates of rules in force
   together, between 2000 and 2099, to the minute, with holidays, exceptions and both nights of summer time;
-- patterns: one yes/no each, for texts that no rule names.
+- pattern: yes or no each; whether some text, in some letter case, has and lacks what a point asks for is then
+  found out from the patterns themselves (`rules.patterns`), and what is impossible is taken out of the space.
 
-So a rule is called dead exactly when it is, but for patterns: they count as independent of each other, and
-of letter case. A rule that only the meaning of patterns could show to be dead is neither called dead nor
-given a witness. No witness is believed before `decide` confirmed it.
+So a rule is called dead exactly when it is. Neither called dead nor given a witness is one for which this takes
+too long, or hangs on a pattern that `rules.patterns` can't take apart. No witness is believed before `decide`
+confirmed it.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 from weakref import WeakKeyDictionary
 
+from rules import patterns
 from rules.boxes import Box, Covered, OutOfBudget, Space, bits
 from rules.engine import decide
 from rules.facts import FIELDS, UNKNOWN, WHEN_ABSENT, Facts, FactValue, Field, as_number
+from rules.patterns import Unsupported
 from rules.ruleset import Copy, Rule, RuleSet, Test
 from rules.source import Report
 
@@ -48,6 +51,8 @@ _FIRST, _LAST = date(2000, 1, 1), date(2099, 12, 31)
 _NEAR_DAYS: Final = 730
 _STEPS: Final = 20_000
 _ALL_STEPS: Final = 200_000
+_FEW_STEPS: Final = 200
+_IMPOSSIBLE: Final = 300
 _MOST_BOXES: Final = 50_000
 _APART: Final = "\0"
 _SPOKEN: Final = f"mentions{_APART}"
@@ -102,7 +107,8 @@ def answer(rules: RuleSet, entry: Rule | Copy | None) -> Answer:
 
 
 def findings(rules: RuleSet, lang: str | None = None) -> tuple[Finding, ...]:
-    """What can't be reached: E201 for each dead rule, W202 for the default, W203 for a copy never made.
+    """What can't be reached: E201 for each dead rule, W202 for the default, W203 for a copy never made; W204
+    for what could not be told.
 
     Each stands at the entry's `id`. The time grows with the square of the number of rules: 500 take half a
     second, and so it is asked for by who checks a file, once, and not by `load`.
@@ -110,11 +116,13 @@ def findings(rules: RuleSet, lang: str | None = None) -> tuple[Finding, ...]:
     report = Report(rules.file, rules.text, lang or rules.language)
     for entry in rules.every():
         found = answer(rules, entry)
+        place = entry.line, entry.column
+        if found is None and entry.mode != "off":
+            report.tell("unproved", place, word=entry.id)
         if not isinstance(found, Dead):
             continue
-        place = entry.line, entry.column
         if found.by:
-            report.tell("covered", place, word=entry.id, by=_together(found.by))
+            report.tell("covered", place, word=entry.id, first=found.by[0].id, by=_together(found.by))
         elif found.floored:
             report.tell("floored", place, word=entry.id)
         else:
@@ -170,8 +178,58 @@ class _Literal:
 _Boxes: TypeAlias = list[dict[int, int]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Patterned:
+    """A text that patterns ask about: its axis, and the axis of each pattern by its words.
+
+    `loose` are the cells that don't say how the text is written, `other` the one of any other text, `written` all
+    with a text, as bits.
+    """
+
+    axis: _Axis
+    loose: frozenset[int]
+    other: int
+    written: int
+    own: Mapping[str, int]
+    known: dict[object, str | None] = field(default_factory=dict)
+
+    def text(self, cell: int, wanted: Mapping[str, bool]) -> str | None:
+        """A text of a cell that has and lacks these patterns; None: there is none. Raises Unsupported."""
+        key = cell, tuple(wanted.items())
+        if key not in self.known:
+            self.known[key] = self._text(cell, wanted)
+        return self.known[key]
+
+    def _text(self, cell: int, wanted: Mapping[str, bool]) -> str | None:
+        machines = [(patterns.machine(words), truth) for words, truth in wanted.items()]
+        written = _texts(self.axis.cells[cell])[0]
+        if cell != self.other:
+            return patterns.spelling(machines, written.casefold(), start=written)
+        # What is asked for alone is soon found, and seldom has what it must not have.
+        refused = self._refused
+        asked = patterns.text([each for each in machines if each[1]], refused, start=written)
+        return asked and patterns.text(machines, refused, start=asked)
+
+    @property
+    def _refused(self) -> frozenset[str]:
+        other = 1 << self.other
+        return frozenset(e for e, cells in self.axis.spelled.items() if isinstance(e, str) and cells != other)
+
+    def conflict(self, cell: int, wanted: Mapping[str, bool]) -> dict[int, int]:
+        """The box around a cell in which no text has and lacks these patterns, with as few of them as it takes."""
+        needed = dict(wanted)
+        for words in wanted:
+            fewer = {each: truth for each, truth in needed.items() if each != words}
+            if self.text(cell, fewer) is None:
+                needed = fewer
+        box = {self.own[words]: 1 << truth for words, truth in needed.items()}
+        machines = [(patterns.machine(words), truth) for words, truth in needed.items()]
+        never = patterns.text(machines, frozenset()) is None
+        return {self.axis.number: self.written if never else 1 << cell, **box}
+
+
 class _Model:
-    """The space of one rule set: its axes, its rules as boxes. `century`: every instant, and patterns as axes."""
+    """The space of one rule set: its axes, its rules as boxes. `century`: with every instant, not only near ones."""
 
     def __init__(self, rules: RuleSet, *, century: bool) -> None:
         self.rules = rules
@@ -199,9 +257,8 @@ class _Model:
         self.timed = bool(spans) or "at" in tests
         if self.timed:
             self._time(sorted({t.during for t in tests.get("at", ()) if t.during}), spans)
-        self.patterned = any(t.pattern is not None for listed in tests.values() for t in listed)
-        if century:
-            self._patterns(tests)
+        self.patterned: list[_Patterned] = []
+        self._patterns(tests)
         boxes: list[tuple[Box, int | None]] = [(box, None) for box in self.links]
         self.number: dict[int, int] = {}
         for number, rule in enumerate(self.live):
@@ -252,16 +309,13 @@ class _Model:
             for word in words:
                 if isinstance(word, str):
                     # The one text that means something else in a test file.
+                    word = word.lower() if kind.name == "sender" else word
                     known.setdefault(word.casefold(), "Unknown" if word == "unknown" else word)
         spellings: dict[object, None] = dict.fromkeys(known.values())
         if kind.name == "ward":
             for ward in self.rules.wards:
                 if len(ward) > 1 and any(each.casefold() in known for each in ward):
                     spellings[tuple(sorted(ward))] = None
-        patterns = _patterns(tests)
-        if patterns and not self.century:
-            for word in [*known.values()] if len(patterns) * len(known) < _MOST_BOXES else ():
-                spellings |= dict.fromkeys(_cases(kind, word))
         other = _OTHER.get(kind.name, "autre")
         while other.casefold() in known:
             other += "-x"
@@ -303,31 +357,35 @@ class _Model:
     def _patterns(self, tests: Mapping[str, Sequence[Test]]) -> None:
         """One axis a pattern, bound to the texts that are written in one way only."""
         for name, listed in tests.items():
-            patterns = _patterns(listed)
+            patterns = {
+                test.words["matches"]: test.pattern
+                for test in listed
+                if test.pattern is not None and isinstance(test.words, Mapping)
+            }
             if not patterns:
                 continue
             axis = self.by_name[name]
-            certain = [
-                n
-                for n, c in enumerate(axis.cells[:-1] if UNKNOWN in axis.cells else axis.cells)
-                if _one_way(name, c)
-            ]
-            # The last text is any other, which may match whatever it likes.
-            other = max(n for n, c in enumerate(axis.cells) if isinstance(c, str | tuple))
+            written = [number for number, cell in enumerate(axis.cells) if _texts(cell)]
+            # The last is any text that no rule names; the others may come in whatever case.
+            other = written[-1]
+            loose = frozenset(n for n in written if n == other or not _one_way(name, axis.cells[n]))
             unknown = 1 << axis.cells.index(UNKNOWN) if UNKNOWN in axis.cells else 0
+            own: dict[str, int] = {}
             for words, pattern in patterns.items():
-                own = self._add(f"{name} ~ {words}", [False, True, *([UNKNOWN] if unknown else [])])
-                sure = {True: 0, False: 0}
-                for cell in certain:
-                    if cell != other:
-                        sure[any(pattern.search(each) for each in _texts(axis.cells[cell]))] |= 1 << cell
-                for truth, cells in sure.items():
-                    if cells:
-                        self.links.append({axis.number: cells, own.number: own.full & ~(1 << truth)})
+                truth = self._add(f"{name} ~ {words}", [False, True, *([UNKNOWN] if unknown else [])])
+                own[words] = truth.number
+                sure = [0, 0]
+                for cell, text in enumerate(axis.cells):
+                    if cell not in loose and text is not UNKNOWN:
+                        sure[any(pattern.search(each) for each in _texts(text))] |= 1 << cell
+                for found, cells in enumerate(sure):
+                    self.links.append({axis.number: cells, truth.number: truth.full & ~(1 << found)})
                 if unknown:
-                    self.links.append({axis.number: unknown, own.number: 3})
-                    self.links.append({axis.number: axis.full & ~unknown, own.number: 4})
-                self.literals[name, words] = _Literal(own.number, 2, 1)
+                    self.links.append({axis.number: unknown, truth.number: 3})
+                    self.links.append({axis.number: axis.full & ~unknown, truth.number: 4})
+                self.literals[name, words] = _Literal(truth.number, 2, 1)
+            self.patterned.append(_Patterned(axis, loose, other, sum(1 << n for n in written), own))
+        self.links = [link for link in self.links if all(link.values())]
 
     # -- rules as boxes
 
@@ -346,9 +404,7 @@ class _Model:
         if test.field == "mentions":
             return _Literal(self.by_name[_spoken(*sorted(map(str, test.values)))].number, 2, 1)
         axis = self.by_name[test.field]
-        if test.pattern is not None:
-            yes = sum(1 << n for n, c in enumerate(axis.cells) if any(map(test.pattern.search, _texts(c))))
-        elif test.bounds:
+        if test.bounds:
             yes = sum(1 << n for n, c in enumerate(axis.cells) if _inside(c, test.bounds))
         else:
             yes = axis.mask(test.values)
@@ -399,8 +455,11 @@ class _Model:
                 if all(narrowed.values()):
                     yield narrowed
 
-    def witness(self, point: Sequence[int]) -> Witness:
-        """The facts of a point."""
+    def witness(self, point: Sequence[int]) -> Witness | None:
+        """The facts of a point; None when there are none, and that is now known to the space.
+
+        Raises Unsupported when that can't be told.
+        """
         at = datetime.combine(USUAL_DAY, _MORNING, tzinfo=self.rules.zone)
         facts: dict[str, FactValue] = {}
         said: set[str] = set()
@@ -419,6 +478,15 @@ class _Model:
                 facts[axis.name] = frozenset(value) if isinstance(value, tuple) else value  # type: ignore[assignment]  # a cell of that field
         if said:
             facts["mentions"] = frozenset(said)
+        for each in self.patterned:
+            cell = point[each.axis.number]
+            if cell in each.loose:
+                wanted = {words: bool(point[number]) for words, number in each.own.items()}
+                text = each.text(cell, wanted)
+                if text is None:
+                    self.space.forbid(each.conflict(cell, wanted))
+                    return None
+                facts[each.axis.name] = text
         return Witness(at, facts)
 
     def plain(self, box: dict[int, int]) -> dict[int, int]:
@@ -457,7 +525,7 @@ class _Proof:
         if entry not in self._answers:
             try:
                 self._answers[entry] = self._answer(entry)
-            except OutOfBudget:
+            except (OutOfBudget, Unsupported):
                 self._answers[entry] = None
         return self._answers[entry]
 
@@ -466,8 +534,8 @@ class _Proof:
         if model is None or (entry is not None and entry.mode == "off"):
             return None
         found = self._ask(model, entry)
-        if isinstance(found, Dead) and (model.timed or model.patterned):
-            # What a few years and the texts of the file don't reach, others may.
+        if isinstance(found, Dead) and model.timed:
+            # What two years don't reach, others may.
             model = self._model(century=True)
             found = self._ask(model, entry) if model is not None else None
         return found
@@ -490,22 +558,30 @@ class _Proof:
         boxes = list(model.worlds(boxes))
         proofs: list[Covered] = []
         for box in boxes:
-            point = self._outside(model, model.plain(box), among)
-            if isinstance(point, Covered):
-                point = self._outside(model, box, among)
-            if isinstance(point, Covered):
-                proofs.append(point)
+            found = self._find(model, model.plain(box), among)
+            if isinstance(found, Covered):
+                found = self._find(model, box, among)
+            if isinstance(found, Covered):
+                proofs.append(found)
                 continue
-            witness = model.witness(point)
             name = "default" if entry is None else entry.id
-            confirmed = name in reached(decide(self._rules, witness.facts, witness.at))
-            return witness if confirmed else None
+            confirmed = name in reached(decide(self._rules, found.facts, found.at))
+            return found if confirmed else None
         return Dead(self._cover(model, boxes, proofs), floored)
 
+    def _find(self, model: _Model, box: Box, among: int) -> Witness | Covered:
+        """The facts of a point in a box and outside others, or the proof of none."""
+        for _ in range(_IMPOSSIBLE):
+            point = self._outside(model, box, among)
+            found = point if isinstance(point, Covered) else model.witness(point)
+            if found is not None:
+                return found
+        raise OutOfBudget
+
     def _outside(self, model: _Model, box: Box, among: int) -> tuple[int, ...] | Covered:
-        steps = min(_STEPS, max(self._left, 200))
+        steps = min(_STEPS, max(self._left, _FEW_STEPS))
         try:
-            return model.space.outside(box, among, steps)
+            return model.space.outside(box, among | model.space.of(()), steps)
         finally:
             self._left -= steps - max(model.space.left, 0)
 
@@ -537,8 +613,8 @@ class _Proof:
     def _take(self, model: _Model, boxes: _Boxes, owners: Iterable[int]) -> bool:
         among = model.space.of(owners)
         try:
-            return all(isinstance(self._outside(model, box, among), Covered) for box in boxes)
-        except OutOfBudget:
+            return all(isinstance(self._find(model, box, among), Covered) for box in boxes)
+        except (OutOfBudget, Unsupported):
             return False
 
 
@@ -590,21 +666,16 @@ def _texts(cell: object) -> tuple[str, ...]:
     return cell if isinstance(cell, tuple) else (cell,) if isinstance(cell, str) else ()
 
 
-def _patterns(tests: Iterable[Test]) -> dict[str, Any]:  # google-re2 has no types
-    return {
-        test.words["matches"]: test.pattern
-        for test in tests
-        if test.pattern is not None and isinstance(test.words, Mapping)
-    }
-
-
-def _cases(kind: Field, word: str) -> tuple[str, ...]:
-    return (word.lower(),) if kind.name == "sender" else (word, word.lower(), word.upper(), word.capitalize())
-
-
 def _one_way(name: str, cell: object) -> bool:
-    """Whether a text can be written in one way only: a sender is lower case, a code has no letters."""
-    return name == "sender" or all(each.casefold() == each.upper() for each in _texts(cell))
+    """Whether a text can be written in one way only: a sender is lower case, a code has no letters.
+
+    Several spellings together are those of the configuration.
+    """
+    return (
+        name == "sender"
+        or isinstance(cell, tuple)
+        or all(each.casefold() == each.upper() for each in _texts(cell))
+    )
 
 
 # -- instants

@@ -106,6 +106,11 @@ def reaches(rules: RuleSet) -> Witness:
         (['sender: { matches: "@ch[.]fr$" }', "sender: secretariat@ch.fr"], ["r0"]),
         (['code: { matches: "^1" }', "code: 11490-0"], ["r0"]),
         (['unless: { sender: { matches: "@ch" } }', 'sender: { matches: "@ch" }', "sender: a@b.fr"], ["r0"]),
+        (['sender: { matches: "@ch" }', 'sender: { matches: "@ch[.]fr$" }'], ["r0"]),
+        (['sender: { matches: "^[a-m]" }', 'sender: { matches: "^[n-z]" }', "event: death",
+          'sender: { matches: "^[a-z]+$" }'], ["r0", "r1"]),
+        (["code: [a, B]", 'code: { matches: "^[abAB]$" }'], ["r0"]),
+        (['ward: { matches: "(?i)^geri" }', "ward: [Geriatrie, geri-2]"], ["r0"]),
         # What r0 can't tell it holds: an unknown event never comes to r1.
         ([EVERY_EVENT, EVERY_EVENT], ["r0"]),
         # Undecided counts as passed here, but a known event does not pass.
@@ -131,6 +136,8 @@ def test_a_rule_that_earlier_ones_cover_together_is_dead_and_no_more_of_them_are
         "during: nuit, all: [ { during: cabinet } ]",
         'sender: { matches: "x" }, unless: { sender: { matches: "x" } }',
         "sender: a@b.fr, all: [ { sender: { matches: c } } ]",
+        'code: { matches: "^a" }, unless: { code: { matches: a } }',
+        'code: { matches: "^.$" }, all: [ { code: { matches: ".." } } ]',
         "during: noel, all: [ { during: nuit } ] | from: 2026-01-01, until: 2026-12-31, hold: sorties, reason: x",
     ],
 )
@@ -167,6 +174,17 @@ def test_a_copy_is_dead_by_its_own_condition_only():
         (["signed: yes | mode: observe, hold: sorties, reason: x", "signed: yes"], {"signed": True}),
         (["signed: yes | mode: off, hold: sorties, reason: x", "signed: yes"], {"signed": True}),
         (["ward: Unknown", "ward: [unknown, Autre, autre-x]"], {"ward": "Autre"}),
+        (['ward: { matches: "^G" }', "ward: Geriatrie"], {"ward": "geriatrie"}),
+        (['code: { matches: "^[ab]" }', 'code: { matches: "^.[ab]$" }'], {"code": "ca"}),
+        (
+            [
+                'sender: { matches: "@ch-1[.]fr$" }',
+                'unless: { sender: { matches: "@ch-2[.]fr$" } }',
+                'sender: { matches: "[.]fr" }',
+            ],
+            {"sender": "@ch-2.fr"},
+        ),
+        (["code: [a, b]", 'code: { matches: "^[a-c]$" }'], {"code": "c"}),
     ],
 )
 def test_a_live_rule_has_facts_that_reach_it(whens, facts):
@@ -209,6 +227,12 @@ def test_the_instant_of_a_witness_lies_in_the_hours_and_dates_that_rules_ask_for
     assert found.at.tzinfo is not None
     if instant is not None:
         assert found.at == datetime.fromisoformat(instant).replace(tzinfo=ZoneInfo("Europe/Paris"))
+
+
+def test_what_cannot_be_told_is_neither_dead_nor_reached_and_said():
+    rules = rules_of('code: { matches: "\\\\p{Greek}" }', 'code: { matches: "^α$" }')
+    assert last(rules) is None
+    assert [(f.code, f.line) for f in reach.findings(rules)] == [("W204", 14), ("W204", 15)]
 
 
 def test_an_instant_that_comes_once_in_many_years_is_found():
@@ -432,6 +456,7 @@ FACTS: dict[str, tuple[object, ...]] = {
     "age": (2, 3, 4, 5, 6, None, UNKNOWN),
     "cpts": ("a", "B", "z", None, UNKNOWN),
     "mentions": (*(frozenset(c) for n in range(3) for c in itertools.combinations(("avk", "chute"), n)), UNKNOWN),
+    "code": (*(a + b for a in "ab1B" for b in ("", *"ab1B")), "xyz", None, UNKNOWN),
     "event": ("discharge", "er_visit", "admission", "transfer", "death", "birth", "other", None, UNKNOWN),
 }  # fmt: skip
 INSTANTS = [
@@ -451,6 +476,14 @@ def any_test(field: str) -> st.SearchStrategy[str]:
             st.sampled_from(("age: 3", "age: [3, 5]")),
             st.builds("age: {{ {}: {} }}".format, sign, st.sampled_from((3, 5))),
         )
+    if field == "code":
+        words = (
+            "[a, B1]",
+            "b",
+            "11",
+            *(f'{{ matches: "{p}" }}' for p in ("^1", "[ab]", "1$", "(?i)b", "^.$")),
+        )
+        return st.sampled_from([f"code: {word}" for word in words])
     if field == "during":
         return st.sampled_from(("during: nuit", "during: cabinet", "during: midi"))
     words = ["yes", "no"] if field == "signed" else ["avk", "chute"] if field == "mentions" else None
@@ -494,7 +527,7 @@ def small_sets(draw: st.DrawFn) -> tuple[RuleSet, list[str], bool]:
     return rules, [field for field in chosen if field != "during"], "during" in chosen or "2028" in str(whens)
 
 
-@settings(max_examples=many(80))
+@settings(max_examples=many(60))
 @given(small_sets())
 def test_what_is_called_dead_or_alive_is_what_trying_every_combination_says(drawn):
     rules, fields, timed = drawn
@@ -511,7 +544,8 @@ def test_what_is_called_dead_or_alive_is_what_trying_every_combination_says(draw
         found = reach.answer(rules, entry)
         assert found is not None, name
         assert not (isinstance(found, Dead) and name in seen), (name, found)
-        assert isinstance(found, Dead) or name in seen, (name, found)
+        # More texts can match than are tried here.
+        assert isinstance(found, Dead) or name in seen or "code" in fields, (name, found)
         if isinstance(found, Witness):
             assert name in reach.reached(decide(rules, found.facts, found.at))
         elif len(points) < 800:
@@ -522,7 +556,7 @@ def test_what_is_called_dead_or_alive_is_what_trying_every_combination_says(draw
                 return any(name in reach.reached(decide(part, facts, at)) for facts, at in points)
 
             assert not alive(list(found.by)), (name, found)
-            for spared in found.by:
+            for spared in found.by if "code" not in fields else ():
                 assert alive([rule for rule in found.by if rule is not spared]), (name, spared.id)
 
 
