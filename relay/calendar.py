@@ -158,7 +158,7 @@ class Hours:
         return self.week[day.weekday()]
 
     def intervals(self, day: date) -> tuple[Interval, ...]:
-        """The same as UTC instants. A window that falls into the spring gap shrinks, or is left out."""
+        """The same as UTC instants. A window that touches the hour skipped in spring loses it, or is left out."""
         found = self._known.get(day)
         if found is None:
             pairs = [
@@ -171,11 +171,21 @@ class Hours:
         return found
 
     def _instant(self, day: date, minutes: int, fold: int) -> datetime:
+        """An edge of a window; of an hour that comes twice the outer one, of one that is skipped the jump itself."""
         days, rest = divmod(minutes, DAY_MINUTES)
-        wall = datetime.combine(
-            day + timedelta(days=days), time(rest // 60, rest % 60, fold=fold), tzinfo=self.zone
-        )
-        return wall.astimezone(UTC)
+        wall = datetime.combine(day + timedelta(days=days), time(rest // 60, rest % 60), tzinfo=self.zone)
+        first, second = (wall.replace(fold=each).astimezone(UTC) for each in (0, 1))
+        if first <= second:
+            return second if fold else first
+        # Skipped (PEP 495): `second` lies before the jump, `first` behind it.
+        before = second.astimezone(self.zone).utcoffset()
+        while first - second > timedelta(minutes=1):
+            middle = second + timedelta(minutes=(first - second) // timedelta(minutes=2))
+            if middle.astimezone(self.zone).utcoffset() == before:
+                second = middle
+            else:
+                first = middle
+        return first
 
     def open_at(self, at: datetime) -> bool:
         """Whether `at` lies in a window; its first minute does, its end does not."""

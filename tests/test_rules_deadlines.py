@@ -157,6 +157,7 @@ def test_one_open_day_later_knows_the_holidays_of_each_part_of_france(zone, subd
         (NIGHT, "3h", "2026-03-29T02:30", "2026-03-29T06:30"),  # an hour that does not exist counts as 03:30
         ('{ every-day: ["02:00-03:00"] }', "1h", "2026-03-28T12:00", "2026-03-30T03:00"),
         ('{ every-day: ["01:30-03:30"] }', "1h", "2026-03-29T01:00", "2026-03-29T03:30"),
+        ('{ every-day: ["01:30-02:30", "02:45-04:00"] }', "1h", "2026-03-29T01:00", "2026-03-29T03:30"),
         # the night of 24 to 25 October 2026: 03:00 becomes 02:00
         (NIGHT, "3h", "2026-10-25T00:30", "2026-10-25T02:30+01:00"),
         (NIGHT, "2h", "2026-10-25T00:30", "2026-10-25T02:30+02:00"),
@@ -271,6 +272,21 @@ def clocks(draw: st.DrawFn) -> Hours:
 STARTS = st.sampled_from(
     ["2026-03-28T18:10", "2026-03-29T00:40", "2026-10-24T22:20", "2026-10-25T00:50", "2026-05-12T09:00", "2026-12-24T23:30"]
 ).map(lambda text: datetime.fromisoformat(text).replace(tzinfo=UTC))  # fmt: skip
+
+
+@settings(max_examples=many(60), deadline=None)
+@given(clocks(), STARTS)
+def test_it_is_open_when_a_clock_on_the_wall_says_so(clock, at):
+    for tenth in range(6 * 60):
+        now = at - timedelta(hours=20) + timedelta(minutes=10 * tenth)
+        wall = now.astimezone(clock.zone)
+        if wall.replace(fold=0).utcoffset() != wall.replace(fold=1).utcoffset():
+            continue  # the hour that comes twice counts as one
+        today = wall.hour * 60 + wall.minute
+        before = wall.date() - timedelta(days=1)
+        said = any(w.start <= today < w.end for w in clock.windows(wall.date()))
+        said |= any(w.start <= today + 1440 < w.end for w in clock.windows(before))
+        assert clock.open_at(now) == said, (now, wall)
 
 
 @settings(max_examples=many(60), deadline=None)
