@@ -153,6 +153,31 @@ def test_a_document_with_nowhere_to_go_holds_the_letter_and_a_copy_without_addre
     assert one(plan, Purpose.LETTER, "nurse").why is Why.NO_ADDRESS
 
 
+@pytest.mark.parametrize("target", ["gp_ping", "garde", "remplacant"])
+def test_a_letter_that_would_reach_nobody_at_all_and_that_nobody_follows_up_is_held(target):
+    more = (
+        "  garde: { who: rota/garde, via: [telegram, mss], carries: pointer }\n"
+        "  remplacant: { who: substitute, via: [mss], carries: pointer }\n"
+    )
+    for followup, state in (("none", EnvelopeState.HELD), ("court", EnvelopeState.DECIDED)):
+        made = rules(
+            targets=more,
+            changes=(
+                ("send: [gp, gp_ping]\n    followup: court", f"send: [{target}]\n    followup: {followup}"),
+            ),
+        )
+        assert planned(make_site(rules=made), context=Context()).state is state
+
+
+def test_nobody_on_duty_is_recorded():
+    made = rules(
+        targets="  garde: { who: rota/garde, via: [telegram, mss], carries: pointer }\n",
+        changes=(("send: [gp, gp_ping]", "send: [gp, garde]"),),
+    )
+    unsent = one(planned(make_site(rules=made)), Purpose.ALERT)
+    assert (unsent.to, unsent.state, unsent.why) == ("rota:garde", DeliveryState.CANCELLED, Why.NO_CHANNEL)
+
+
 def test_a_notice_target_gets_our_own_words_and_no_document():
     made = rules(
         changes=(("via: [mss], carries: document }\n  gp_ping", "via: [mss], carries: notice }\n  gp_ping"),)

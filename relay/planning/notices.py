@@ -546,6 +546,7 @@ def plan_hold(
     reference = view.thread.reference if view else site.tokens.reference(planned)
     ward, patient = arrival.ward, arrival.notice.patient
     named = words.patient(patient) if patient and patient.birth_name else ""
+    detail = words.because(resolution) if (resolution := arrival.resolution) else ""
     notes: list[Delivery | None] = []
     if found is not None:
         sees = found.sees == "document"
@@ -560,6 +561,7 @@ def plan_hold(
                     ward=ward.name if ward and sees else "",
                     patient=named if sees else "",
                     letter=arrival.recognised.outcome is not Outcome.REPLY,
+                    detail=detail,
                 ),
                 at,
                 seed=envelope.id,
@@ -587,6 +589,7 @@ def plan_hold(
                     patient=named,
                     identity=identity,
                     fields=why not in _NOTHING_TO_FILL_IN,
+                    detail=detail,
                 ),
                 at,
                 seed=envelope.id,
@@ -598,7 +601,6 @@ def plan_hold(
             )
         )
     silent = observing(site, arrival.table)
-    resolution = arrival.resolution
     return replace(
         _seen(site, arrival, at),
         state=EnvelopeState.HELD,
@@ -614,6 +616,7 @@ def plan_hold(
             desk=found.name if found else None,
             candidates=resolution.candidates if candidates is None and resolution else candidates or (),
             thread=view.thread.id if view else None,
+            detail=detail,
         ),
         deliveries=tuple(
             replace(note, state=DeliveryState.CANCELLED, why=Why.OBSERVE) if silent else note
@@ -739,6 +742,8 @@ class _Writer:
             )
             copies += made
             grants += granted
+        if not self._told(decision, copies, follows, alerts=alerts):
+            raise _CannotSend(next((c.why for c in copies if c.why), Why.NO_ADDRESS))
         for ordinal, (_, name) in enumerate(decision.copies, len(decision.targets)):
             made, granted = self._to_target(
                 self.rules.targets[name],
@@ -865,6 +870,13 @@ class _Writer:
         )
         return step.thread, step
 
+    def _told(self, decision: Decision, copies: Sequence[Delivery], follows: str, *, alerts: bool) -> bool:
+        """Whether somebody hears of it: now, by a follow-up's reminders and its desk, or because they did before."""
+        if not decision.targets or decision.followup not in (None, "none"):
+            return True
+        known = follows == "same" or not alerts or self.arrival.facts.get("addressed") is True
+        return known or any(copy.state is DeliveryState.QUEUED for copy in copies)
+
     def _unfollowed(self, thread: Thread) -> tuple[Thread, threads.Step]:
         """`followup: none`: a thread that is closed from the start, so that an answer still finds it."""
         closed = replace(
@@ -923,6 +935,9 @@ class _Writer:
             for name in target.via
         )
         people = recipients(self.site, target, self.arrival, self.context, self.at)
+        if not people and target.rota is not None and not copy:
+            nobody = Recipient(f"rota:{target.rota}", target.rota)
+            return [self._unsent(target, nobody, ordinal * 100, Why.NO_CHANNEL, Purpose.ALERT)], []
         if target.carries == "pointer" and (chat or self.site.mail_adapter(target.via) is None):
             return self._pointers(target, people, start, ordinal, alerts=alerts, copy=copy)
         made = []
