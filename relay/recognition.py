@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields as fields_of
 from dataclasses import replace
 from datetime import datetime
+from itertools import islice
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -20,7 +21,7 @@ from relay import formats, identity
 from relay.formats import cda, fhir, hl7v2, hprim, pdf, receipts, replies, xdm
 from relay.formats import text as letters
 from relay.model import LocalId, Notice, Outcome, Patient, Person, Problem, Recognised, Stay, Why
-from relay.reading import Document, Part, never_raises
+from relay.reading import Document, Part, html_text, never_raises, read
 
 Reader = Callable[[bytes], Notice | None]
 
@@ -50,6 +51,7 @@ _DOCUMENT_NAME = re.compile(r"\.(?:zip|xml|cda|hl7|er7|hpr|hprim|json|apz|p7m)$|
 _NO_DOCUMENT = ("application/pkcs7-signature", "application/x-pkcs7-signature", "application/pgp-signature",
                 "text/calendar", "text/x-vcard", "text/vcard", "text/rfc822-headers")  # fmt: skip
 _CITIZENS = "@patient.mssante.fr"
+_MAX_BESIDE = 20  # texts and messages that leave with one letter
 _BROKEN = frozenset({"broken_package", "unreadable_document"})
 _HIDING = frozenset({"not_closed", "boundary_not_found", "no_boundary", "too_deep", "too_many_parts", "header_too_large",
                      "too_many_headers", "too_many_boundaries", "bad_header_line"})  # fmt: skip
@@ -135,17 +137,20 @@ def _recognised(document: Document, is_ours: Callable[[str], bool], zone: ZoneIn
     pieces = list(_documents(document))
     source = document
     if forward and not pieces and document.enclosed is not None:
-        source = document.enclosed
+        enclosed = document.enclosed
         if (
-            receipts.read_receipt(source)
-            or receipts.is_automatic_reply(source)
-            or is_ours(source.message_id or "")
+            receipts.read_receipt(enclosed)
+            or receipts.is_automatic_reply(enclosed)
+            or is_ours(enclosed.message_id or "")
         ):
             return _held(Notice(), Why.FORWARDED_REPLY)
-        if receipts.comes_back(document) or _from_citizen(source):
+        if receipts.comes_back(document) or _from_citizen(enclosed):
             return _held(Notice(), Why.UNCLEAR)
+        if not letters.read(_own_text(document, forward=True), zone=zone).has_patient:
+            source = enclosed  # the words around it are no letter themselves
         pieces = list(_documents(source))
-    letter = letters.read(_own_text(source, forward=forward), subject=source.subject, zone=zone)
+    own = _own_text(source, forward=forward)
+    letter = letters.read(own, subject=source.subject, zone=zone)
     if document.is_mail and receipts.is_automatic_reply(document):
         if pieces or (letter.has_patient and not answers):  # no absence note carries a letter: a person looks
             return _held(_merged(document, pieces, letter.notice), Why.UNCLEAR)
@@ -158,6 +163,8 @@ def _recognised(document: Document, is_ours: Callable[[str], bool], zone: ZoneIn
         notice = _merged(document, pieces, None) if pieces else Notice()
         return Recognised(Outcome.REPLY, notice, why=Why.REPLY)
     recognised = _judged(document, pieces, letter)
+    if recognised.outcome is Outcome.NOTICE and document.is_mail:
+        recognised = _alone(document, source, own, recognised, zone)
     if answers:
         return _held(recognised.notice, Why.FORWARDED_REPLY)
     if forward and recognised.notice != Notice():
@@ -192,9 +199,9 @@ def _documents(document: Document) -> Iterator[tuple[Part, Notice]]:
         if part.is_message or part.size < 20 or (part.is_text and document.is_mail and not _is_hprim(part)):
             continue
         head = part.content(64 * 1024) if part.size > 128 * 1024 else part.content()
-        for looks_like, read in _READERS:
+        for looks_like, reader in _READERS:
             if looks_like(part, head):
-                notice = read(part.content() if part.size > 128 * 1024 else head)
+                notice = reader(part.content() if part.size > 128 * 1024 else head)
                 if notice is not None:
                     yield part, notice
                 break
@@ -219,6 +226,55 @@ def _own_text(document: Document, *, forward: bool) -> str:
         if "\n>" not in text
         else "\n".join(line for line in text.split("\n") if not line.startswith(">"))
     )
+
+
+def _alone(
+    document: Document, source: Document, own: str, recognised: Recognised, zone: ZoneInfo
+) -> Recognised:
+    """The notice, unless something else that would leave with it speaks of another patient.
+
+    The mail goes to the GP as it is: an older letter quoted below, a second message or text attached, HTML that
+    says otherwise than the plain words. What only repeats the patient is no matter.
+    """
+    notice = recognised.notice
+    others = list(islice(_besides(document, source, own, zone), _MAX_BESIDE + 1))
+    if len(others) > _MAX_BESIDE:
+        return _held(notice, Why.UNCLEAR)
+    for other in others:
+        two = any(problem.code == "two_patients" for problem in other.problems)
+        someone = other.patient if other.patient is not None and notice.patient is not None else None
+        if two or (someone and notice.patient and _contradict(notice.patient, someone)):
+            problems = tuple(dict.fromkeys((*notice.problems, formats.TWO_PATIENTS)))
+            return _held(replace(notice, problems=problems), Why.TWO_PATIENTS)
+    above = replies.above_quotation(source.text)
+    top = letters.read(above, zone=zone) if above is not None else None
+    if top is not None and top.tells and not top.has_patient:
+        return _held(notice, Why.UNCLEAR)  # words about somebody over a letter, perhaps about somebody else
+    return recognised
+
+
+def _besides(document: Document, source: Document, own: str, zone: ZoneInfo) -> Iterator[Notice]:
+    """What else leaves with a letter and names a patient."""
+    words = [re.sub(r"(?m)^[> \t]+", "", source.text)]
+    if words[0] == own:
+        words.clear()
+    if source is not document:
+        words.append(document.text)
+    for one in {id(document): document, id(source): source}.values():
+        plain = any(part.is_text and part.media_type == "text/plain" for part in one.parts)
+        for part in one.parts:
+            if part.media_type == "text/html" and (plain or not part.is_text):
+                words.append(re.sub(r"(?m)^[> \t]+", "", html_text(part.text())))
+            elif part.media_type == "text/plain" and not part.is_text:
+                words.append(part.text())
+            elif part.is_message and source is document:
+                inner = read(part.content())
+                words.append(re.sub(r"(?m)^[> \t]+", "", inner.text))
+                yield from (notice for _, notice in _documents(inner))
+    for text in words:
+        letter = letters.read(text, zone=zone)
+        if letter.has_patient or letter.notice.problems:
+            yield letter.notice
 
 
 def _held(notice: Notice, why: Why) -> Recognised:

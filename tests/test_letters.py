@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from relay.model import Outcome
+from relay.model import Outcome, Why
 from relay.reading import Document, read, read_file
 from relay.recognition import recognise, to_json
 from tests import letters
@@ -90,17 +90,15 @@ def test_a_wards_mail_with_a_line_forgotten_names_no_other_gp(mail: WardMail) ->
 
 
 @pytest.mark.parametrize("mail", NAMED, ids=lambda one: one.name)
-def test_a_stranger_quoted_below_never_becomes_the_gp(mail: WardMail) -> None:
-    """Whatever the client: an older letter under its attribution, marked line by line, changes nothing."""
+def test_a_stranger_quoted_below_holds_the_letter(mail: WardMail) -> None:
+    """Whatever the client: the mail leaves as it is, and the stranger's letter would leave with it."""
+    if mail.truth["outcome"] != "notice":
+        pytest.skip("held without it")
     other = "Patient : LEROUX Paul\nNé le : 04/05/1962\nMédecin traitant : Dr Noé Tordu\nRPPS : 10000000017\n"
     quoted = "".join(f"> {line}\n" for line in other.split("\n"))
     text = f"{mail.text}\nLe lun. 30 nov. 2026 à 17:02, Cardiologie a écrit :\n{quoted}"
     found = recognise(read(replace(mail, text=text).raw))
-    if found.outcome is Outcome.NOTICE:
-        gp = found.notice.registered_gp
-        assert gp is None or gp.rpps in (mail.truth["registered_gp"].get("rpps"), None)
-        assert found.notice.patient is not None
-        assert found.notice.patient.birth_name != "LEROUX"
+    assert (found.outcome, found.why) == (Outcome.UNCLEAR, Why.TWO_PATIENTS)
 
 
 def test_a_mail_about_a_patient_without_any_event_is_shown_to_a_person() -> None:

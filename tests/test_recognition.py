@@ -250,6 +250,67 @@ def test_in_doubt_a_person_decides(raw: bytes, why: Why):
     assert (found.outcome, found.why) == (Outcome.UNCLEAR, why)
 
 
+def beside(raw: bytes, content: bytes, media_type: str, name: str) -> bytes:
+    """The mail with one thing more attached."""
+    message = message_from_bytes(raw, policy=SMTP)
+    if message.get_content_type() != "multipart/mixed":
+        message.make_mixed()
+    if media_type == "message/rfc822":
+        message.add_attachment(message_from_bytes(content, policy=SMTP))
+    else:
+        main, _, sub = media_type.partition("/")
+        message.add_attachment(content, maintype=main, subtype=sub, filename=name)
+    return message.as_bytes()
+
+
+OTHERS = {
+    "message": (letters.text_mail(patient=PAUL), "message/rfc822", ""),
+    "message with a package": (letters.xdm_mail(patient=PAUL), "message/rfc822", ""),
+    "text file": (letters.labelled_lines(PAUL, MARTIN).encode(), "text/plain", "autre.txt"),
+    "HTML file": (f"<p>{letters.labelled_lines(PAUL, MARTIN).replace(chr(10), '</p><p>')}</p>".encode(), "text/html", "autre.html"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize(
+    "raw", [letters.text_mail(), letters.xdm_mail(), letters.cda_mail()], ids=["text", "XDM", "CDA"]
+)
+def test_a_letter_that_would_leave_with_another_patients_is_held(raw: bytes, kind: str):
+    found = judge(beside(raw, *OTHERS[kind]))
+    assert (found.outcome, found.why) == (Outcome.UNCLEAR, Why.TWO_PATIENTS)
+    assert "two_patients" in {problem.code for problem in found.notice.problems}
+
+
+@pytest.mark.parametrize("raw", [letters.text_mail(), letters.xdm_mail()], ids=["text", "XDM"])
+def test_what_hangs_beside_a_letter_and_repeats_its_patient_changes_nothing(raw: bytes):
+    again = letters.labelled_lines(ODETTE, DURAND)
+    for content, media_type, name in (
+        (letters.text_mail(), "message/rfc822", ""), (again.encode(), "text/plain", "copie.txt"),
+        (b"Plan du service", "text/plain", "plan.txt"),
+        (letters.mail("Bonjour", sender=WARD, to="x@y.fr", subject="Question"), "message/rfc822", ""),
+    ):  # fmt: skip
+        found = judge(beside(raw, content, media_type, name))
+        assert found.outcome is Outcome.NOTICE
+        assert found.notice.registered_gp is not None
+        assert found.notice.registered_gp.rpps == MARTIN.rpps
+
+
+def test_html_that_names_somebody_else_than_the_plain_words_holds_the_letter():
+    def html(who: object) -> str:
+        return f"<p>{letters.labelled_lines(who, MARTIN).replace(chr(10), '</p><p>')}</p>"  # type: ignore[arg-type]
+
+    assert judge(letters.text_mail(html=html(ODETTE))).outcome is Outcome.NOTICE
+    found = judge(letters.text_mail(html=html(PAUL)))
+    assert (found.outcome, found.why) == (Outcome.UNCLEAR, Why.TWO_PATIENTS)
+
+
+def test_a_letter_with_a_heap_of_other_mail_is_shown_to_a_person():
+    raw = letters.text_mail()
+    for number in range(21):
+        raw = beside(raw, letters.text_mail(stay=f"S-{number}"), "message/rfc822", "")
+    assert judge(raw).outcome is Outcome.UNCLEAR
+
+
 def test_a_pdf_alone_is_nothing_known_but_hangs_there():
     document = read(
         letters.mail(

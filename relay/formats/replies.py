@@ -92,6 +92,16 @@ def new_text(text: str) -> Reply:
     return Reply(first, whole)
 
 
+def above_quotation(text: str) -> str | None:
+    """What stands above an older mail that a client put below without marks; None when there is none."""
+    lines = text.split("\n", 2000)
+    folded = [fold(line.replace("\u00a0", " ")).strip() for line in lines]
+    for number, plain in enumerate(folded):
+        if _ORIGINAL.fullmatch(plain) or _header_block(folded, number):
+            return "\n".join(lines[:number])
+    return None
+
+
 def _attribution(folded: list[str], number: int) -> int:
     """How many lines « Le … a écrit : » takes here; 0 when none begins."""
     if not _BEGINS_WROTE.match(folded[number]):

@@ -913,6 +913,11 @@ def _patient(found: _Found) -> Patient | None:
     for line in found.names:
         if found.names[0] is not line and _other_person(found.names[0], line):
             found.two = True
+        labelled, named = _name_words(found.patient), _name_words(line)
+        if (
+            labelled and named and not labelled & named
+        ):  # « Nom : A » and « Patient : B » share no name at all
+            found.two = True
         if line.birth_date and patient.birth_date and line.birth_date != patient.birth_date:
             found.two = True
         patient = replace(
@@ -941,13 +946,14 @@ def _patient(found: _Found) -> Patient | None:
 
 
 def _other_person(one: Patient, other: Patient) -> bool:
-    words = [
-        {
-            word
-            for name in (who.birth_name, who.used_name, *who.given_names)
-            if name
-            for word in re.split(r"[\s'-]+", fold(name))
-        }
-        for who in (one, other)
-    ]
-    return not (words[0] <= words[1] or words[1] <= words[0])
+    first, second = _name_words(one), _name_words(other)
+    return not (first <= second or second <= first)
+
+
+def _name_words(who: Patient) -> set[str]:
+    return {
+        word
+        for name in (who.birth_name, who.used_name, *who.given_names)
+        if name
+        for word in re.split(r"[\s'-]+", fold(name))
+    }

@@ -687,7 +687,21 @@ Le lun. 30 nov. 2026 à 17:02, Cardiologie <cardiologie@chr-exemple.mssante.fr> 
 > Médecin traitant : Dr Marc Oudinot
 > RPPS : {OUDINOT.rpps}
 > Date de sortie : 30/11/2026
-""", thunderbird, notice(  # the quoted patient is somebody else, and stays out
+""", thunderbird, held("two_patients")),  # the mail leaves as it is, with the other patient's letter in it
+        WardMail("the_same_patient_quoted_below", "Lettre de liaison", f"""\
+Patient : LE GOFF Yann
+Né le : 14/07/1971
+Médecin traitant : Dr Claire Tessier
+RPPS : {TESSIER.rpps}
+Date de sortie : 01/12/2026
+
+Le lun. 30 nov. 2026 à 17:02, Secrétariat <secretariat@chr-exemple.mssante.fr> a écrit :
+> Merci d'envoyer la lettre de
+> Patient : LE GOFF Yann
+> Né le : 14/07/1971
+> Médecin traitant : Dr Alix Dupont
+> RPPS : {DUPONT.rpps}
+""", zimbra, notice(  # what is quoted does not speak for this mail
             patient=person(YANN, "birth given born"), registered_gp=gp(TESSIER), stay={"discharged": "2026-12-01"})),
         WardMail("a_new_letter_over_an_answer", "RE: Lettre de liaison", f"""\
 Patient : LE GOFF Yann
@@ -705,8 +719,20 @@ Patient : PELLERIN Lucien
 Né le : 02/05/1939
 Médecin traitant : Dr Marc Oudinot
 RPPS : {OUDINOT.rpps}
-""", outlook, notice(
-            patient=person(YANN, "birth given born"), registered_gp=gp(TESSIER), stay={"discharged": "2026-12-01"})),
+""", outlook, held("two_patients")),
+        WardMail("prose_over_an_older_letter", "Sortie de M. Le Goff", f"""\
+Bonjour, M. Yann Le Goff est sorti ce jour, merci de prévenir son médecin.
+
+De : Cardiologie
+Envoyé : lundi 30 novembre 2026 17:02
+Objet : Lettre de liaison
+
+Patient : PELLERIN Lucien
+Né le : 02/05/1939
+Médecin traitant : Dr Marc Oudinot
+RPPS : {OUDINOT.rpps}
+Date de sortie : 30/11/2026
+""", outlook, held("unclear")),
         # -------------------------------------------------------------------- traps that leave the letter a notice
         WardMail("two_gps", "Lettre de liaison", f"""\
 Patient : PELLERIN Lucien
