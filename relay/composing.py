@@ -95,13 +95,18 @@ def hand_on(document: Document) -> HandedOn:
         document = document.enclosed
         words = f"{words.rstrip()}\n\n{document.text}"
     parts: list[bytes] = []
+    explained = False  # the words only present an event of the hospital's system
     for part in _attached(document):
-        inside = _unwrapped(part.content()) if _is_wrapping(part.content(4096)) else None
+        content = part.content() if _is_wrapping(part.content(4096)) else b""
+        inside = _unwrapped(content) if content else None
         if inside is None:
             parts.append(_copied(document, part))
-        else:
-            parts += map(_file, inside)
-    return HandedOn(words, tuple(parts), bool(parts or words.strip()))
+            continue
+        explained = True
+        parts += map(_file, inside)
+        if told := fhir.words(content):
+            words = f"{words.rstrip()}\n\n{told}"
+    return HandedOn(words, tuple(parts), bool(parts) or (bool(words.strip()) and not explained))
 
 
 def _of_file(document: Document) -> HandedOn:
@@ -110,8 +115,7 @@ def _of_file(document: Document) -> HandedOn:
     if _is_wrapping(raw[:4096]):
         inside = _unwrapped(raw)
         if inside is not None:
-            words = fhir.words(raw) if fhir.looks_like_fhir(raw) else ""
-            return HandedOn(words, tuple(map(_file, inside)), bool(inside))
+            return HandedOn(fhir.words(raw), tuple(map(_file, inside)), bool(inside))
         if hl7v2.looks_like(raw[:4096]):
             media_type = "x-application/hl7-v2+er7"
     elif media_type in ("text/plain", "application/octet-stream") and hprim.looks_like(raw[:16_384]):

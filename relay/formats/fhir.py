@@ -122,7 +122,7 @@ def documents(content: bytes) -> tuple[Enclosed, ...] | None:
 @never_raises("")
 def words(content: bytes) -> str:
     """What stands there for a human reader: the Composition section by section, else the lines of a Communication."""
-    letter = _letter(content)
+    letter = _letter(content) if looks_like_fhir(content) else None
     return letter.narrative() or letter.lines_sent() if letter is not None else ""
 
 
