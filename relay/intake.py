@@ -621,7 +621,11 @@ def _arrival(site: Site, letter: _Letter, people: Mapping[str, Professional]) ->
     stay = None
     if letter.resolution is not None:
         stay = resolution.stay_keys(
-            letter.recognised.notice, letter.resolution, _facility(site, letter), site.settings.timezone
+            letter.recognised.notice,
+            letter.resolution,
+            _facility(site, letter),
+            site.settings.timezone,
+            site.settings.facilities,
         )
     return Arrival(
         envelope=letter.envelope,
@@ -706,8 +710,7 @@ def _facts(
         for absence in context.absences
         if found.professional and absence.rpps == found.professional.rpps
     )
-    boxes = {box.address.lower() for box in found.professional.mailboxes} if found.professional else set()
-    addressed = not boxes.isdisjoint(document.to)
+    addressed = not resolution.own_mailboxes(found).isdisjoint(document.to)
     found_facts = resolution.facts(
         _notice(letter),
         found,

@@ -791,6 +791,7 @@ class Hold:
     desk: str | None = None
     candidates: tuple[str, ...] = ()
     thread: str | None = None
+    detail: str = ""  # why patient or GP are not certain, in words; no person
 
 
 @dataclass(frozen=True, slots=True)

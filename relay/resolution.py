@@ -395,6 +395,8 @@ def _gp(
         found = _Gp("conflict" if living else "none", candidates=living, notes=("gp_unreadable",))
     elif stated and (rpps := normal_rpps(stated.rpps)):
         found = _named_by_rpps(stated, rpps, registered, directory, domains)
+    elif stated and (centre := _centre(stated, registered, directory)):
+        found = _at_centre(stated, centre, registered, directory, domains)
     elif stated and is_named(stated):
         found = _named_by_name(stated, registered, directory, domains)
     else:
@@ -467,6 +469,62 @@ def _named_by_name(
     if len(registered) > 1:
         return _Gp("many", candidates=registered, notes=("several_registered",))
     return _from_registry(registered, directory, domains, stated, "both")
+
+
+_CENTRE_WORDS: Final = frozenset(
+    [
+        "centre",
+        "maison",
+        "cabinet",
+        "pole",
+        "msp",
+        "clinique",
+        "hopital",
+        "dispensaire",
+        "polyclinique",
+        "scm",
+        "sisa",
+    ]
+)
+
+
+def _centre(stated: Person, registered: tuple[str, ...], directory: Mapping[str, _Entry]) -> str:
+    """The organisation that a letter gives in a doctor's place, folded; "" where it gives a doctor.
+
+    A structured document has it in its own field; a line of text has it where the name stands.
+    """
+    if not is_named(stated):
+        return fold(stated.organisation or "")
+    words = tokens(stated.name or stated.family_name or "")
+    if words and words[0] in _CENTRE_WORDS and not stated.given_name:
+        bearers = (directory[rpps].professional for rpps in registered if rpps in directory)
+        if not any(bears(stated, each.family_name, each.given_name) for each in bearers):
+            return " ".join(words)
+    return ""
+
+
+def _at_centre(
+    stated: Person,
+    centre: str,
+    registered: tuple[str, ...],
+    directory: Mapping[str, _Entry],
+    domains: Sequence[str],
+) -> _Gp:
+    """A letter names a centre as the GP: no doctor is found by it, it can only agree with the registered one, or not.
+
+    A registered GP of whose organisations the directory says nothing is neither.
+    """
+    if not registered:
+        return _Gp("none", notes=("gp_is_a_centre",))
+    known = {
+        rpps: {fold(box.organisation) for box in entry.professional.mailboxes if box.organisation}
+        for rpps in registered
+        if (entry := directory.get(rpps))
+    }
+    if known and all(places and centre not in places for places in known.values()):
+        return _Gp("conflict", candidates=registered, notes=("registry_other_centre",))
+    at = stated if stated.organisation else replace(stated, organisation=centre)
+    return _from_registry(registered, directory, domains, at, "registry")
 
 
 def _from_registry(
@@ -571,6 +629,21 @@ def choose_mailbox(
     if best.kind.upper() not in ("PER", "CAB"):
         notes.append("shared_mailbox")
     return best.address, tuple(notes)
+
+
+def own_mailboxes(found: Resolution) -> frozenset[str]:
+    """Where a letter is in the GP's own hands: active personal or practice boxes, and the one that was chosen.
+
+    An old box, or one that a whole team reads, is not: a letter sent there still has to reach the doctor.
+    """
+    if found.professional is None:
+        return frozenset()
+    own = {
+        box.address
+        for box in found.professional.mailboxes
+        if box.active and box.kind.upper() in ("PER", "CAB")
+    }
+    return frozenset(each.lower() for each in (*own, found.mailbox or "") if each)
 
 
 def _by_rpps(professionals: Sequence[Professional]) -> dict[str, _Entry]:
@@ -943,11 +1016,19 @@ BY_DAY: Final = "stay-d."
 
 
 def stay_keys(
-    notice: Notice, resolution: Resolution, ward_facility: str, timezone: str = "Europe/Paris"
+    notice: Notice,
+    resolution: Resolution,
+    ward_facility: str,
+    timezone: str = "Europe/Paris",
+    names: Mapping[str, str] | None = None,
 ) -> StayKeys:
-    """The keys of a letter's stay. No facility, no key; the day key needs a certain patient and a discharge date."""
+    """The keys of a letter's stay. No facility, no key; the day key needs a certain patient and a discharge date.
+
+    `names`: FINESS → name of the configured facilities. Numbers of one name are one establishment: its legal
+    entity (EJ) stands in one system's messages, its site (ET) in another's.
+    """
     stay = notice.stay
-    facility = _facility(notice, ward_facility)
+    facility = _one_of(_facility(notice, ward_facility), names or {})
     if stay is None or not facility:
         return StayKeys()
     number = "".join((stay.number or "").split()).upper()
@@ -957,6 +1038,12 @@ def stay_keys(
         NUMBERED + derived_id("stay", facility, number) if number else None,
         BY_DAY + derived_id("stay-day", facility, who, day) if who and day else None,
     )
+
+
+def _one_of(facility: str, names: Mapping[str, str]) -> str:
+    """The first FINESS that is configured under the same name as this one."""
+    name = fold(names.get(facility, ""))
+    return next((each for each, called in names.items() if name and fold(called) == name), facility)
 
 
 def _certain_patient(notice: Notice, resolution: Resolution) -> str:

@@ -148,6 +148,7 @@ class HoldRow(Row, table=True):
     envelope: str = Field(sa_type=Text, foreign_key="envelope.id", index=True)
     why: str = Field(sa_type=Text)
     reason: str = Field(sa_type=Text)
+    detail: str = Field(default="", sa_type=Text)
     since: int = Field(sa_type=_BIG)
     rule: str | None = Field(default=None, sa_type=Text)
     desk: str | None = Field(default=None, sa_type=Text)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import date, datetime
 
+    from relay.model import Resolution
+
 Rows = tuple[tuple[Button, ...], ...]
 
 
@@ -142,6 +144,58 @@ REASONS: Final[Mapping[Why, str]] = {
     Why.BY_PERSON: N_("décidé par une personne"),
 }
 """Each reason in words that end « …: RAISON. »; a test keeps it complete."""
+
+IDENTITY_BECAUSE: Final[Mapping[str, str]] = {
+    "no_patient": N_("la lettre ne nomme aucun patient"),
+    "two_patients": N_("la lettre parle de deux patients"),
+    "test_ins": N_("l'INS est un numéro de test"),
+    "registered_as_test": N_("le patient inscrit est un patient de test"),
+    "ins_unreadable": N_("l'INS de la lettre est illisible"),
+    "ins_other_oid": N_("le numéro donné comme INS n'est d'aucune série en vigueur"),
+    "ins_bad_key": N_("la clé de l'INS est fausse"),
+    "ins_without_traits": N_("la lettre donne un INS sans nom ni date de naissance"),
+    "trait_unreadable": N_("un trait d'identité de la lettre est illisible"),
+    "incomplete_traits": N_(
+        "nom de naissance, premier prénom, date de naissance ou sexe : l'un d'eux manque"
+    ),
+    "used_name_alone": N_("la lettre ne donne que le nom utilisé"),
+    "other_family": N_("le nom de naissance n'est pas celui du patient inscrit"),
+    "other_given": N_("le prénom n'est pas celui du patient inscrit"),
+    "other_born": N_("la date de naissance n'est pas celle du patient inscrit"),
+    "other_sex": N_("le sexe n'est pas celui du patient inscrit"),
+    "other_used": N_("le nom utilisé n'est pas celui du patient inscrit"),
+    "other_birth_place": N_("le lieu de naissance n'est pas celui du patient inscrit"),
+    "other_local_id": N_("l'établissement connaît ce patient sous un autre numéro"),
+    "local_id_of_another": N_("le numéro de dossier est celui d'un autre patient"),
+    "several": N_("plusieurs patients inscrits peuvent être le bon"),
+    "registered_incompletely": N_("l'inscription du patient est incomplète"),
+    "nobody_registered": N_("aucun patient inscrit ne correspond"),
+}
+"""Why a patient is not certain: the notes of `relay.resolution` that a person can do something about."""
+
+GP_BECAUSE: Final[Mapping[str, str]] = {
+    "no_gp": N_("ni la lettre ni l'inscription du patient n'indiquent de médecin traitant"),
+    "name_alone": N_("la lettre nomme le médecin traitant sans son RPPS"),
+    "gp_is_a_centre": N_("la lettre indique une structure et ne nomme aucun médecin"),
+    "gp_unreadable": N_("le RPPS du médecin traitant est illisible, ou la lettre en indique plusieurs"),
+    "gp_unknown": N_("l'annuaire ne connaît pas le RPPS de la lettre"),
+    "gp_left": N_("le médecin dont la lettre donne le RPPS n'exerce plus"),
+    "registered_gp_unknown": N_("l'annuaire ne connaît pas le médecin traitant inscrit"),
+    "registered_gp_left": N_("le médecin traitant inscrit n'exerce plus"),
+    "several_registered": N_("plusieurs médecins traitants sont inscrits"),
+    "registry_other_gp": N_("le médecin traitant inscrit n'est pas celui de la lettre"),
+    "registry_other_name": N_("le médecin traitant inscrit ne porte pas le nom que donne la lettre"),
+    "registry_other_centre": N_(
+        "le médecin traitant inscrit n'est pas connu dans la structure que donne la lettre"
+    ),
+    "rpps_other_name": N_("le RPPS de la lettre est celui d'un médecin d'un autre nom"),
+    "rpps_two_names": N_("l'annuaire donne deux noms à ce RPPS"),
+    "address_of_another": N_("l'adresse que donne la lettre est celle d'un autre professionnel"),
+    "not_a_doctor": N_("ce RPPS n'est pas celui d'un médecin"),
+    "no_mailbox": N_("l'annuaire ne donne à ce médecin aucune boîte sécurisée"),
+    "outside_domain": N_("la boîte de ce médecin est hors des domaines autorisés"),
+}
+"""Why a GP is not found: the same."""
 
 STATES: Final[Mapping[ThreadState, str]] = {
     ThreadState.AWAITING_ACK: N_("en attente du médecin"),
@@ -555,14 +609,37 @@ class Words:
             self._body([line], self.ref(reference)),
         )
 
+    def because(self, resolution: Resolution) -> str:
+        """Why patient or GP are not certain, for whoever settles a hold: « la clé de l'INS est fausse »; names nobody.
+
+        A doubt about the patient comes alone: the GP of nobody certain is none.
+        """
+        known: dict[str, str] = {}
+        if resolution.identity not in ("qualified", "validated"):
+            known |= IDENTITY_BECAUSE
+        if resolution.gp != "found" and resolution.identity not in ("doubtful", "test"):
+            known |= GP_BECAUSE
+        return " ; ".join(self.say(known[note]) for note in resolution.notes if note in known)
+
     def hold_note(
-        self, reference: str, reason: str, *, patient: str = "", identity: bool = False, fields: bool = True
+        self,
+        reference: str,
+        reason: str,
+        *,
+        patient: str = "",
+        identity: bool = False,
+        fields: bool = True,
+        detail: str = "",
     ) -> Mail:
-        """To a ward whose letter waits for a person, with lines to fill in. `reason` is a rule's or a floor's words."""
+        """To a ward whose letter waits for a person, with lines to fill in.
+
+        `reason` is a rule's or a floor's words, `detail` what `because` says.
+        """
         lines = [
             self.ref(reference),
             self.say("Votre lettre est retenue : rien n'a été envoyé."),
             self.say("Motif : {reason}.", reason=reason.rstrip(". ")),
+            self.say("Précision : {detail}.", detail=detail) if detail else "",
             patient,
         ]
         form = ""
@@ -609,7 +686,14 @@ class Words:
     # ---------------------------------------------------------------------------------------- to a desk
 
     def desk_hold(
-        self, reference: str, reason: str, *, ward: str = "", patient: str = "", letter: bool = True
+        self,
+        reference: str,
+        reason: str,
+        *,
+        ward: str = "",
+        patient: str = "",
+        letter: bool = True,
+        detail: str = "",
     ) -> Mail:
         """To the desk where a letter waits, or (not `letter`) somebody's answer."""
         held = self.say("Une lettre est retenue.") if letter else self.say("Une réponse est à lire.")
@@ -620,6 +704,7 @@ class Words:
                     self.ref(reference),
                     held,
                     self.say("Motif : {reason}.", reason=reason.rstrip(". ")),
+                    self.say("Précision : {detail}.", detail=detail) if detail else "",
                     self.say("Service : {ward}", ward=ward) if ward else "",
                     patient,
                 ]

@@ -44,7 +44,7 @@ ALL = 2**31 - 1
 ENVELOPES = ("id", "adapter", "kind", "state", "why", "rule", "reference", "received_at")
 DELIVERIES = ("id", "reference", "adapter", "to", "purpose", "state", "attempts", "next_at", "why")
 THREADS = ("id", "reference", "state", "owner", "level", "deadline", "closed_reason")
-HOLDS = ("id", "why", "rule", "since", "candidates", "reason")
+HOLDS = ("id", "why", "rule", "since", "candidates", "reason", "detail")
 INCIDENTS = ("id", "reference", "kind", "opened", "due", "closed")
 
 

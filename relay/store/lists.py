@@ -164,6 +164,7 @@ def holds(
                 "since": iso(row.since),
                 "candidates": list(hold.candidates),
                 "desk": hold.desk,
+                "detail": hold.detail,
             }
         )
     return lines

@@ -258,6 +258,7 @@ def hold_row(hold: Hold, vault: Vault, day: str) -> Record:
         "envelope": hold.envelope,
         "why": hold.why.value,
         "reason": hold.reason,
+        "detail": hold.detail,
         "since": stamp(hold.since),
         "rule": hold.rule,
         "desk": hold.desk,
@@ -285,6 +286,7 @@ def hold_of(row: Any, vault: Vault) -> Hold:
         desk=row.desk,
         candidates=candidates,
         thread=row.thread,
+        detail=row.detail,
     )
 
 

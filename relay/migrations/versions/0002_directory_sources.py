@@ -1,4 +1,7 @@
-"""The directory has several sources: who named a mailbox, when each was last read, and one number with two names."""
+"""The directory has several sources: who named a mailbox, when each was last read, and one number with two names.
+
+A hold says in words why patient or GP are not certain.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -17,6 +20,7 @@ def upgrade() -> None:
         "professional", sa.Column("since", sa.BigInteger(), nullable=False, server_default=sa.text("0"))
     )
     op.add_column("mailbox", sa.Column("source", sa.Text(), nullable=False, server_default=""))
+    op.add_column("hold", sa.Column("detail", sa.Text(), nullable=False, server_default=""))
     op.create_table(
         "directory_source",
         sa.Column("name", sa.Text(), nullable=False),
