@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -409,3 +410,66 @@ async def test_a_changed_package_replaces_the_letter_it_changes(house: House) ->
     assert str(changed["Subject"]).startswith("[Annule et remplace]")
     assert changed["References"] == letter["Message-ID"]
     assert len(await house.store.threads()) == 1
+
+
+# ---------------------------------------------------------------------------------------------- what the GP opens
+
+
+def attachments_of(*files: tuple[str, bytes, str]) -> tuple[bytes, str]:
+    return mailed(
+        letters.mail(
+            "Bonjour, ci-joint.", sender=SENDER, to=SENDER, subject="Sortie", attachments=list(files)
+        )
+    )
+
+
+async def test_a_letter_beside_a_movement_is_a_letter(house: House) -> None:
+    binary = "application/octet-stream"
+    await arrive(house, attachments_of(("sortie.hl7", hl7.adt(patient=ODETTE), binary),
+                                       ("lettre.pdf", PAPER, "application/pdf")))  # fmt: skip
+    (mail,) = to_gp(house)
+    assert attached(mail) == {"lettre.pdf": PAPER}
+    assert "lettre à venir" not in body(mail)
+    assert "Bonjour, ci-joint." in body(mail)
+
+
+async def test_a_movement_that_a_ward_mails_is_told_in_our_words_with_the_wards_below(house: House) -> None:
+    await arrive(house, attachments_of(("sortie.hl7", hl7.adt(patient=ODETTE), "application/octet-stream")))
+    (mail,) = to_gp(house)
+    assert attached(mail) == {}
+    assert body(mail).index("Sorti ce jour, lettre à venir.") < body(mail).index("Bonjour, ci-joint.")
+
+
+async def test_a_letter_written_in_fhir_alone_reaches_the_gp_in_words(house: House) -> None:
+    original = fhir.dumped(fhir.document(ODETTE))
+    await arrive(house, his(original))
+    (mail,) = to_gp(house)
+    assert attached(mail) == {"lettre.json": original}
+    assert "Consultation de cardiologie 15/12/2026" in body(mail)
+    assert "lettre à venir" not in body(mail)
+
+
+async def test_a_message_that_only_points_at_its_letter_is_a_letter_to_come(house: House) -> None:
+    pointed = re.sub(
+        rb"\|ED\|([^|]*)\|\|[^|]*", rb"|RP|\1||https://dpi.example/1", hl7.mdm(patient=ODETTE, document=CDA)
+    )
+    await arrive(house, his(pointed), FORMS["XDM"]())
+    told, letter = to_gp(house)
+    assert "lettre à venir" in body(told)
+    assert attached(told) == {}
+    assert "IHE_XDM.zip" in attached(letter)
+
+
+async def test_a_letter_too_large_once_unwrapped_is_held(house: House) -> None:
+    heavy = letters.pdf(size=8_000_000)
+    limits = {"mss": replace(house.site.limits_of("mss"), max_bytes=10_000_000)}
+    house.site = replace(house.site, limits=limits)
+    await arrive(house, his(hl7.mdm(patient=ODETTE, document=heavy, subtype="PDF")))
+    (held,) = await house.store.holds()
+    assert held["why"] == "too_large"
+    lighter = letters.pdf(size=7_000_000)  # as base64 in HL7 it would be too large a file to wrap once more
+    await arrive(
+        house, his(hl7.mdm(patient=ODETTE, document=lighter, subtype="PDF", visit=hl7.pv1(number="S-9")))
+    )
+    (mail,) = to_gp(house)
+    assert attached(mail) == {"lettre.pdf": lighter}
