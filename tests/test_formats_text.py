@@ -276,6 +276,56 @@ def test_prose_that_tells_of_a_discharge_is_known(said: str, tells: bool):
     assert text.read(f"Bonjour,\n\n{said}\n\nCordialement", subject="Information").tells is tells
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["Dr Camille Martin (retraité)", "Dr Camille Martin ?", "Dr Camille Martin, décédé", "ancien : Dr Camille Martin", "Dr Martin à confirmer",
+     "Dr Camille Martin (parti à la retraite)", "Dr Camille Martin, ne suit plus la patiente", "Dr Martin (retired)"],
+)  # fmt: skip
+def test_a_gp_whom_the_line_itself_takes_back_is_unknown(line: str):
+    found = notice(f"{HEAD}Médecin traitant : {line}\nRPPS : {GP}\n")
+    assert found.registered_gp is None
+    assert "registered_gp" in found.unknown
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["Dr Camille Martin et Dr Noé Durand", "Dr Camille Martin / Dr Noé Durand", "Drs Martin et Durand (RPPS 10099900010 et 10099900036)",
+     "Dr Camille Martin ou le Dr Noé Durand", f"Dr Camille Martin RPPS {GP} ; Dr Noé Durand RPPS {letters.DURAND.rpps}"],
+)  # fmt: skip
+def test_two_gps_on_one_line_are_nobodys_to_choose_from(line: str):
+    found = notice(f"{HEAD}Médecin traitant : {line}\n")
+    assert found.registered_gp is None
+    assert "registered_gp" in found.unknown
+
+
+def test_one_gp_in_a_long_line_stays_one():
+    for line in ("Dr Camille Martin, 12 rue de la Retraite-aux-Loups, 45000 Orléans", "Mme le Dr Camille Martin (cabinet Martin et Durand)",
+                 "Dr Camille Martin - Cabinet du Dr Durand", "Dr Camille Martin, 3 place de l'Ancien Marché"):  # fmt: skip
+        gp = notice(f"{HEAD}Médecin traitant : {line}\nRPPS : {GP}\n").registered_gp
+        assert gp is not None
+        assert (gp.family_name, gp.rpps) == ("Martin", GP)
+
+
+def test_a_planned_discharge_is_none_yet():
+    found = notice("Patient : VALBRUNE Odette\nNé(e) le : 17/03/1948\nSortie : prévue le 05/12/2026\n")
+    assert found.stay is None or found.stay.discharged is None
+    assert "stay.discharged" in found.unknown
+    planned = notice("Patient : VALBRUNE Odette\nNé(e) le : 17/03/1948\nDate de sortie prévue : 05/12/2026\n")
+    assert planned.event is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["Bébé LEROUX Lina (mère : LEROUX Anne, née le 04/05/1990), née le 01/12/2026", "LEROUX Lina née le 01/12/2026, fille de LEROUX Anne née le 04/05/1990",
+     "LEROUX Lina, née le 01/12/2026 - mère LEROUX Anne 04/05/1990"],
+)  # fmt: skip
+def test_a_birth_date_of_the_mother_is_not_the_childs(line: str):
+    patient = notice(f"Patient : {line}\nSexe : F\n").patient
+    assert patient is not None
+    assert (patient.birth_name, patient.given_names) == ("LEROUX", ("Lina",))
+    assert patient.birth_date == date(2026, 12, 1)
+
+
 def test_two_gps_are_nobodys_to_choose_from():
     body = f"Médecin traitant : Dr Camille Martin\nRPPS : {GP}\nMédecin traitant : Dr Noé Durand\nRPPS : {letters.DURAND.rpps}\n"
     found = notice(HEAD + body)

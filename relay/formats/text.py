@@ -403,10 +403,18 @@ _MARRIED = re.compile(r"\b(?:[ée]pouse|[ée]poux|[ée]p\.?|veuve|vve|married)\s
 _BORN_ON = re.compile(r"\b(?:n[ée]e?(?:\(e\))?\s+le|born(?: on)?|ddn|dob)\b", re.IGNORECASE)
 
 
+# « Bébé LEROUX Lina (mère : LEROUX Anne, née le 04/05/1990) »: that birth date is the mother's.
+_KIN = re.compile(
+    r"\((?=[^)]*\b(?:m[èe]re|p[èe]re|maman|papa|tut(?:eur|rice)|conjointe?|mother|father|parents?)\b)[^)]*\)"
+    r"|(?<=\S)[\s,;–-]+(?:sa\s+|son\s+)?(?:m[èe]re|p[èe]re|maman|papa|tut(?:eur|rice)|conjointe?|mother|father|parents?|(?:fils|fille|enfant|son|daughter|child)\s+(?:de|d['’]|of))\b.*",
+    re.IGNORECASE,
+)
+
+
 def _whole_name(value: str, given_first: bool | None) -> Patient:
     """A patient line: civility, names in either order, « née », « épouse », perhaps sex and birth date behind."""
     patient = Patient()
-    text = value.strip(" .;")
+    text = _KIN.sub("", value).strip(" .;,-")
     folded = fold(text)
     if civility := _CIVILITY.match(folded):
         if not civility["n"]:
@@ -595,6 +603,12 @@ def _take(found: _Found, name: str, value: str, owner: str | None, zone: ZoneInf
         case "postcode":
             if owner is None:
                 found.patient = replace(patient, postcode=formats.postcode(value[:5]))
+        case "gp" if _UNSURE_GP.search(re.sub(r"\b\d[^(),;?]*", " ", folded)):  # streets are called old, too
+            found.unknown.append("registered_gp")
+        case "gp" if len(several := _SEVERAL_GPS.split(value)) > 1 or len({*_RPPS.findall(value)}) > 1:
+            found.gps += [one_gp for piece in several if (one_gp := person(piece))]
+            if len(found.gps) < 2:
+                found.unknown.append("registered_gp")
         case "gp":
             if one_gp := person(value):
                 if found.gps and found.gps[-1].name is None and one_gp.rpps in (None, found.gps[-1].rpps):
@@ -703,6 +717,20 @@ def _set_name(found: _Found, which: str, value: str, *, stated: bool) -> None:
         found.patient = replace(patient, birth_name=value)
 
 
+# « Dr Martin (retraité) », « Dr Martin ? »: the line names somebody and takes it back.
+_UNSURE_GP = re.compile(
+    r"\?|\b(?:retraitee?|a la retraite|parti[e]? a|decedee?|ancien(?:ne)?|ne (?:le |la )?suit plus|n'est plus|plus suivie?|a (?:confirmer|verifier"
+    r"|changer|preciser)|en recherche|cherche|retired|deceased|former|to be confirmed)\b|\bsans certitude"
+)
+_SEVERAL_GPS = re.compile(
+    r"\s*(?:/|;|,|&|\+|\bet\b|\bou\b|\band\b|\bor\b)\s*(?=(?:le\s+|la\s+|mme\s+(?:le\s+)?|m\.\s+)?(?:drs?|docteure?|pr|doctor)\b)",
+    re.IGNORECASE,
+)
+
+_PLANNED = re.compile(
+    r"\b(?:prevue?|envisagee?|previsionnelle|programmee?|estimee?|planned|expected|estimated|sous reserve)\b"
+)
+
 _YES = re.compile(r"(?:oui|yes|o|y|vrai|true|1|x|recueillie?|donnee?|obtenue?|accordee?|favorable)\b.*")
 _NO = re.compile(r"(?:non|no|n|faux|false|0|refusee?|refus|retiree?)\b.*")
 
@@ -712,6 +740,9 @@ def _take_stay(found: _Found, name: str, value: str, folded: str, zone: ZoneInfo
     match name:
         case "admitted" | "discharged":
             moment = formats.find_moment(value, zone)
+            if name == "discharged" and moment is not None and _PLANNED.search(folded):
+                found.unknown.append("stay.discharged")  # what is planned has not happened
+                return
             mode = formats.exit_mode(value) if name == "discharged" and moment is None else None
             if mode is not None and not re.search(r"\d", value):  # « Sortie : retour à domicile »
                 found.stay = replace(stay, exit_mode=stay.exit_mode or mode)
@@ -838,8 +869,8 @@ def _letter(found: _Found, text: str, subject: str, titles: Iterable[str], zone:
     problems = list(found.problems)
     if found.two:
         problems.append(formats.TWO_PATIENTS)
-    gp = found.gps[0] if found.gps else None
-    for other in found.gps[1:]:
+    gp = found.gps[0] if found.gps and "registered_gp" not in found.unknown else None
+    for other in found.gps[1:] if gp is not None else ():
         if gp is not None and gp.rpps is None and _same_name(gp, other):
             gp = other
         elif (gp is not None and other.rpps not in (None, gp.rpps)) or not _same_name(gp, other):
