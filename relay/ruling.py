@@ -158,6 +158,8 @@ class Weighed:
 
     def harm(self, lang: str) -> str:
         """What would be taken away, in one line."""
+        from rules.outcome import in_words
+
         french, replay = lang == "fr", self.replay
         said: list[str] = []
         if replay.held:
@@ -165,10 +167,10 @@ class Weighed:
             said.append(words.format(replay.held))
         for who, count in replay.lost.most_common(3):
             words = "{} ne serait plus prévenu ({} avis)" if french else "{} would not be told ({} notices)"
-            said.append(words.format(who, count))
+            said.append(words.format(in_words(who, french=french), count))
         if not said and self.compared is not None:
             for each in self.compared.weaker[:2]:
-                what = ", ".join(map(str, each.loss.people))
+                what = ", ".join(in_words(str(person), french=french) for person in each.loss.people)
                 if each.loss.held:
                     what = "retenu" if french else "held"
                 said.append(f"{each.rule} → {each.instead} : {what}")

@@ -13,6 +13,20 @@ if TYPE_CHECKING:
 _RANK: Final = {"pointer": 0, "notice": 1, "document": 2}
 
 
+_WHO: Final = {
+    "registered_gp": ("le médecin traitant", "the registered GP"),
+    "practice": ("le cabinet du médecin traitant", "the GP's practice"),
+    "substitute": ("le remplaçant", "the substitute"),
+    "referring_doctor": ("le médecin adresseur", "the referring doctor"),
+    "letter_recipients": ("les destinataires de la lettre", "the letter's recipients"),
+    "pharmacist": ("le pharmacien", "the pharmacist"),
+    "nurse": ("l'infirmier", "the nurse"),
+    "home_hospitalisation": ("l'HAD", "home hospitalisation"),
+    "sending_ward": ("le service", "the ward"),
+    "patient": ("le patient", "the patient"),
+}
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Reach:
     """Somebody who is told of a notice: `who` of a target, the adapters it may go by, and what is carried."""
@@ -133,3 +147,17 @@ def _sent(rules: RuleSet, targets: Iterable[str], followup: str | None) -> Outco
         frozenset(reach(rules.targets[name]) for name in called),
         needs_gp=any(target.is_gp for target in meant),
     )
+
+
+def in_words(reach: str, *, french: bool) -> str:
+    """« le médecin traitant par telegram », out of a reach as it writes itself: `registered_gp (telegram)`."""
+    name, _, via = reach.partition(" (")
+    kind, slash, place = name.partition("/")
+    if name in _WHO:
+        said = _WHO[name][not french]
+    elif slash and french:
+        said = f"{'le bureau' if kind == 'desk' else 'la garde'} « {place} »"
+    else:
+        said = f"{kind} “{place}”" if slash else name
+    ways = via.removesuffix(")").replace(", ", " ou " if french else " or ")
+    return f"{said} {'par' if french else 'by'} {ways}" if ways else said

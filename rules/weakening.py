@@ -6,12 +6,13 @@ ones can. Else it is split along a test of a rule that differs. What remains in 
 that the change would take something from. The work is counted, so a pair of sets that is too different to be
 searched ends "not proved" instead of taking for ever.
 
-Where the facts cannot be told apart by listing values (patterns, spellings of a ward, hours), a test may come
+Where the facts cannot be told apart by listing values (patterns, words in a letter, hours), a test may come
 out either way: the search may then suspect a change that is harmless, and never the reverse.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
@@ -27,14 +28,14 @@ if TYPE_CHECKING:
     from rules.ruleset import Copy, Rule, RuleSet, Test
 
 WORK: Final = 400_000
-"""How often a rule is looked at before the search gives up; about a second."""
+"""How often a rule is looked at before the search gives up: a second or a few."""
 MOST: Final = 5
 """How many losses are named; one is enough to make a change wait."""
 
 _NO, _MAYBE, _YES = 1, 2, 4
-_FREE: Final = 8  # hangs on something that values do not tell: a pattern, a spelling
+_FREE: Final = 8  # hangs on something that values do not tell: a pattern, a word
 _OTHER: Final = "\x00other"  # a text that no rule names
-_THERE: Final = "\x00there"  # a set of spellings or names, whatever is in it
+_THERE: Final = "\x00there"  # a set of names, whatever is in it
 
 _Key: TypeAlias = tuple[Hashable, ...]
 _Value: TypeAlias = Hashable
@@ -202,6 +203,7 @@ class _Entry:
     undecided: Outcome
     skips: bool
     when: _When | None = None
+    variables: frozenset[_Key] = frozenset()  # all that its truth hangs on
 
     def possible(self, box: _Box, domain: Mapping[_Key, tuple[_Value, ...]]) -> int:
         """Which truths the box admits; being skipped counts as no."""
@@ -212,9 +214,15 @@ class _Entry:
             found = (found & ~_MAYBE) | _NO
         return found
 
-    def outcomes(self, mask: int) -> tuple[Outcome, ...]:
-        """What may come of it."""
-        return (self.outcome,) * bool(mask & _YES) + (self.undecided,) * bool(mask & _MAYBE)
+
+_Left: TypeAlias = list[tuple[_Entry, int]]
+"""Entries that may decide yet, each with the mask of its truths in the box; 0: not looked at."""
+
+
+def _outcomes(entries: _Left) -> frozenset[Outcome]:
+    """What may come of any of them."""
+    yes = {entry.outcome for entry, mask in entries if mask & _YES}
+    return frozenset(yes | {entry.undecided for entry, mask in entries if mask & _MAYBE})
 
 
 _Weigh: TypeAlias = Callable[[Outcome, Outcome], Loss]
@@ -275,60 +283,60 @@ class _Search:
             )
         )  # fmt: skip
         key = (shape, outcome, undecided, skips)
-        return _Entry(entry.id, key, tuple(compiled.atoms()), outcome, undecided, skips, compiled)
+        atoms = tuple(compiled.atoms())
+        variables = frozenset(v for atom in atoms for v in (atom.variable, *atom.extras))
+        return _Entry(entry.id, key, atoms, outcome, undecided, skips, compiled, variables)
 
     # searching
 
     def run(self, old: Sequence[_Entry], new: Sequence[_Entry], weigh: _Weigh) -> list[Weaker]:
         """A loss for each pair of entries that has one, at most `MOST`."""
         found: dict[tuple[str, str], Weaker] = {}
-        waiting: list[tuple[_Box, Sequence[_Entry], Sequence[_Entry]]] = [({}, old, new)]
+        start = ([(entry, 0) for entry in old], [(entry, 0) for entry in new])
+        waiting: list[tuple[_Box, _Left, _Left, frozenset[_Key]]] = [({}, *start, frozenset())]
         while waiting and len(found) < MOST:
-            box, before, after = waiting.pop()
-            before, after = self._left(box, before), self._left(box, after)
+            box, before, after, changed = waiting.pop()
+            before, after = self._left(box, before, changed), self._left(box, after, changed)
             if self.work <= 0:
                 break
-            waiting += [(part, before, after) for part in self._look(box, before, after, weigh, found)]
+            for part in self._look(box, before, after, weigh, found):
+                moved = frozenset(key for key, values in part.items() if box.get(key) != values)
+                waiting.append((part, before, after, moved))
         return list(found.values())
 
-    def _left(self, box: _Box, entries: Sequence[_Entry]) -> list[_Entry]:
-        """Those that the box does not rule out, up to the first that is certain to decide."""
-        left: list[_Entry] = []
-        for entry in entries:
-            self.work -= 1
-            mask = entry.possible(box, self.domain)
+    def _left(self, box: _Box, entries: _Left, changed: frozenset[_Key]) -> _Left:
+        """Those that the box does not rule out, up to the first that is certain to decide, each with its mask.
+
+        Only what hangs on a variable that has changed since is looked at again.
+        """
+        left: _Left = []
+        self.work -= len(entries) // 8
+        for entry, known in entries:
+            mask = known
+            if not mask or not changed.isdisjoint(entry.variables):
+                self.work -= 1
+                mask = entry.possible(box, self.domain)
             if mask != _NO:
-                left.append(entry)
+                left.append((entry, mask))
             if not mask & _NO:
                 break
         return left
 
     def _look(
-        self,
-        box: _Box,
-        before: list[_Entry],
-        after: list[_Entry],
-        weigh: _Weigh,
-        found: dict[tuple[str, str], Weaker],
+        self, box: _Box, before: _Left, after: _Left, weigh: _Weigh, found: dict[tuple[str, str], Weaker]
     ) -> list[_Box]:
         """The parts of the box that must be looked at one by one; none when it is settled."""
         same = 0
-        while same < min(len(before), len(after)) and before[same].key == after[same].key:
+        while same < min(len(before), len(after)) and before[same][0].key == after[same][0].key:
             same += 1
         olds, news = before[same:], after[same:]
         if not olds or not news:
             return []
-        pairs = {
-            (one, other)
-            for mine in olds
-            for one in mine.outcomes(mine.possible(box, self.domain))
-            for theirs in news
-            for other in theirs.outcomes(theirs.possible(box, self.domain))
-        }
-        if not any(self._lost(weigh, one, other, box) for one, other in pairs):
+        mine, theirs = _outcomes(olds), _outcomes(news)
+        if not any(self._lost(weigh, one, other, box) for one in mine for other in theirs):
             return []
-        for entry in (news[0], olds[0]):
-            parts = self._split(entry, box)
+        for entry, mask in (news[0], olds[0]):
+            parts = self._split(entry, mask, box)
             if parts:
                 return parts
         return self._witness(box, before[:same], olds[0], news[0], weigh, found)
@@ -336,31 +344,29 @@ class _Search:
     def _witness(
         self,
         box: _Box,
-        earlier: Sequence[_Entry],
-        one: _Entry,
-        other: _Entry,
+        earlier: _Left,
+        one: tuple[_Entry, int],
+        other: tuple[_Entry, int],
         weigh: _Weigh,
         found: dict[tuple[str, str], Weaker],
     ) -> list[_Box]:
         """Both deciding rules are known. Settle what forbids sending, and that no earlier rule comes first."""
-        pair = (one.id, other.id)
+        pair = (one[0].id, other[0].id)
         if pair in found:
             return []
-        (mine,) = one.outcomes(one.possible(box, self.domain))
-        (theirs,) = other.outcomes(other.possible(box, self.domain))
+        (mine,), (theirs,) = _outcomes([one]), _outcomes([other])
         parts = _floors(box, self.domain)
         if len(parts) > 1:
             return [part for part in parts if self._lost(weigh, mine, theirs, part)]
-        for entry in earlier:
-            split = self._split(entry, box)
+        for entry, mask in earlier:
+            split = self._split(entry, mask, box)
             if split:
                 return split
-        said = self._lost(weigh, mine, theirs, box)
-        found[pair] = self._shown(box, one.id, other.id, said)
+        found[pair] = self._shown(box, *pair, self._lost(weigh, mine, theirs, box))
         return []
 
-    def _split(self, entry: _Entry, box: _Box) -> list[_Box] | None:
-        if entry.possible(box, self.domain) in (_NO, _MAYBE, _YES):
+    def _split(self, entry: _Entry, mask: int, box: _Box) -> list[_Box] | None:
+        if mask in (_NO, _MAYBE, _YES):
             return None
         return next((parts for atom in entry.atoms if (parts := atom.split(box, self.domain))), None)
 
@@ -470,13 +476,28 @@ def _domain(before: RuleSet, after: RuleSet, now: datetime) -> dict[_Key, tuple[
             values = (True, False)
         elif field.kind == "number":
             values = _between(numbers.get(name, set()))
-        elif field.kind == "set" or name == "ward":
+        elif field.kind == "set":
             values = (_THERE,)
+        elif name == "ward":
+            values = _wards(before, after, {str(each) for each in listed.get(name, ())})
         else:
             values = (*sorted(map(str, listed.get(name, ()))), _OTHER)
         absent: tuple[_Value, ...] = () if name in WHEN_ABSENT else (None,)
         domain[(name,)] = (*absent, *values, UNKNOWN)
     return domain
+
+
+def _wards(before: RuleSet, after: RuleSet, listed: set[str]) -> tuple[frozenset[str], ...]:
+    """Each ward by all its spellings, as a notice names it; a listed one that nobody configured; any other."""
+    known = {frozenset(each.casefold() for each in ward) for ward in (*before.wards, *after.wards)}
+    rest = [each for each in listed if not any(each in ward for ward in known)]
+    alike: dict[tuple[str, ...], set[str]] = {}
+    for each in rest:
+        # A ward that nobody configured is told by its name and by what a slug of it would be.
+        alike.setdefault(tuple(re.findall(r"\w+", each)), set()).add(each)
+    alone = {frozenset({each}) for each in rest} | {frozenset(group) for group in alike.values()}
+    named = (ward for ward in known | alone if not ward.isdisjoint(listed))
+    return (*sorted(named, key=sorted), frozenset({"autre"}))
 
 
 def _between(points: set[float]) -> tuple[float, ...]:
@@ -513,14 +534,15 @@ def _atom(test: Test, rules: RuleSet, domain: Mapping[_Key, tuple[_Value, ...]])
     if test.pattern is not None:
         truths |= dict.fromkeys((v for v in domain[variable] if v not in truths), _FREE)
         return _Atom(variable, truths, (("pattern", test.field, test.pattern.pattern),))
-    if kind == "set" or test.field == "ward":
-        names = sorted(test.values, key=str)
-        extras = tuple(_named(v, rules) if kind == "set" else ("ward", str(v)) for v in names)
+    if kind == "set":
+        extras = tuple(_named(value, rules) for value in sorted(test.values, key=str))
         return _Atom(variable, {**truths, _THERE: _FREE}, extras)
     for value in domain[variable]:
         if value in truths:
             continue
-        if test.bounds and isinstance(value, float):
+        if isinstance(value, frozenset):
+            yes = not value.isdisjoint(test.values)
+        elif test.bounds and isinstance(value, float):
             yes = all(within(value, sign, bound) for sign, bound in test.bounds)
         else:
             yes = value in test.values
@@ -551,16 +573,18 @@ _USUAL: Final[Mapping[str, str]] = {"event": "discharge", "identity": "qualified
 def _facts(box: _Box, domain: Mapping[_Key, tuple[_Value, ...]]) -> dict[str, FactValue]:
     """The most ordinary notice of the box; absent wherever that is possible."""
     facts: dict[str, FactValue] = {}
-    for name, field in FIELDS.items():
+    for name in FIELDS:
         values = box.get((name,)) or domain[(name,)]
         usual = _USUAL.get(name) or WHEN_ABSENT.get(name)
         value = usual if usual in values else None if None in values else values[0]
         if value is None or value == WHEN_ABSENT.get(name):
             continue
         if value == _THERE:
-            kinds = ("has", "mentions") if field.kind == "set" else ("ward",)
-            inside = [str(key[1]) for key, held in box.items() if key[0] in kinds and held == (True,)]
-            facts[name] = frozenset(inside)
+            facts[name] = frozenset(
+                str(key[1])
+                for key, held in box.items()
+                if key[0] in ("has", "mentions") and len(key) > 1 and held == (True,)
+            )
         elif value == _OTHER:
             facts[name] = "autre"
         elif isinstance(value, float):

@@ -212,7 +212,10 @@ async def test_stored_facts_count_as_well_as_any_there_could_be(house: House) ->
     await house.looks()
     mark = await house.store.rule_file()
     assert mark is not None
-    assert (mark.state, mark.first) == ("waiting", "registered_gp (telegram) ne serait plus prévenu (2 avis)")
+    assert (mark.state, mark.first) == (
+        "waiting",
+        "le médecin traitant par telegram ne serait plus prévenu (2 avis)",
+    )
 
 
 # ----------------------------------------------------------------------------------------------------- bad files

@@ -351,7 +351,7 @@ def _show_decision(page: Paper, asked: _Asked, said: Said) -> None:
         rows.append(
             (
                 name,
-                target.who,
+                page.who(target.who),
                 f"{', '.join(target.via)} · {target.carries}",
                 " ".join(filter(None, (kind, quiet))),
             )

@@ -81,6 +81,12 @@ class Paper:
         parts = ((days, self.say("j", "d")), (hours, "h"), (minutes, "min"))
         return " ".join(f"{count} {unit}" for count, unit in parts if count) or "0 min"
 
+    def who(self, reach: str) -> str:
+        """« le médecin traitant par telegram », out of `registered_gp (telegram)`."""
+        from rules.outcome import in_words
+
+        return in_words(reach, french=self.french)
+
     def fact(self, value: object) -> str:
         """A fact's value as a person writes it."""
         if value is None:

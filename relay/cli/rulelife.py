@@ -461,7 +461,7 @@ def _show(page: Paper, weighed: Weighed) -> None:
         (replay.gained, page.say("seraient prévenus en plus :", "would be told as well:"), "green"),
     ):
         if people:
-            said = ", ".join(f"{who} × {count}" for who, count in sorted(people.items()))
+            said = ", ".join(f"{page.who(who)} × {count}" for who, count in sorted(people.items()))
             page.line(f"{words} {page.style(said, style)}", 2)
     if replay.earlier or replay.later:
         span = page.span(replay.furthest)
@@ -489,7 +489,7 @@ def _show_flow(page: Paper, flow: Flow) -> None:
     page.line(f"{before} → {page.style(after, 'bold')} : {flow.count} {unit} ({names})", 2)
     for sign, people, style in (("−", flow.lost, "red"), ("+", flow.gained, "green")):
         for who in people:
-            page.line(page.style(f"{sign} {who}", style), 6)
+            page.line(page.style(f"{sign} {page.who(who)}", style), 6)
 
 
 def _verdict(page: Paper, weighed: Weighed, active: ActiveRules | None, rules: RuleSet) -> None:
@@ -523,7 +523,7 @@ def _show_compared(page: Paper, compared: Compared) -> None:
         )
         page.line(f"{page.style('✓', 'green')} {words}", 2)
     for each in compared.weaker:
-        lost = ", ".join(map(str, each.loss.people))
+        lost = ", ".join(page.who(str(person)) for person in each.loss.people)
         what = (
             page.say("serait retenu", "would be held")
             if each.loss.held
