@@ -163,6 +163,10 @@ def _recognised(document: Document, is_ours: Callable[[str], bool], zone: ZoneIn
         notice = _merged(document, pieces, None) if pieces else Notice()
         return Recognised(Outcome.REPLY, notice, why=Why.REPLY)
     recognised = _judged(document, pieces, letter)
+    if recognised.outcome is Outcome.OTHER and document.is_mail:
+        shown = _shown_only(source, forward=forward, zone=zone)
+        if shown is not None:
+            recognised = _held(shown, Why.UNCLEAR)
     if recognised.outcome is Outcome.NOTICE and document.is_mail:
         recognised = _alone(document, source, own, recognised, zone)
     if answers:
@@ -214,9 +218,12 @@ def _is_hprim(part: Part) -> bool:
     return part.raw.find(b"****FIN", part.body, part.end) >= 0
 
 
-def _own_text(document: Document, *, forward: bool) -> str:
-    """The words that speak for this mail: an answer's own, a forward's with what it carries."""
-    text = document.text
+def _own_text(document: Document, *, forward: bool, text: str | None = None) -> str:
+    """The words that speak for this mail: an answer's own, a forward's with what it carries.
+
+    `text`: other words of the same mail, its HTML for instance.
+    """
+    text = document.text if text is None else text
     if forward:
         return re.sub(r"(?m)^[> \t]+", "", text)
     if _ANSWER.match(document.subject):
@@ -226,6 +233,19 @@ def _own_text(document: Document, *, forward: bool) -> str:
         if "\n>" not in text
         else "\n".join(line for line in text.split("\n") if not line.startswith(">"))
     )
+
+
+def _shown_only(source: Document, *, forward: bool, zone: ZoneInfo) -> Notice | None:
+    """A letter in the HTML of a mail whose plain words are none: « Voir ci-dessous », or a stub."""
+    if not any(part.is_text and part.media_type == "text/plain" for part in source.parts):
+        return None
+    for part in source.parts:
+        if part.is_text and part.media_type == "text/html":
+            words = _own_text(source, forward=forward, text=html_text(part.text()))
+            letter = letters.read(words, subject=source.subject, zone=zone)
+            if letter.has_patient or letter.tells:
+                return letter.notice
+    return None
 
 
 def _alone(

@@ -304,6 +304,23 @@ def test_html_that_names_somebody_else_than_the_plain_words_holds_the_letter():
     assert (found.outcome, found.why) == (Outcome.UNCLEAR, Why.TWO_PATIENTS)
 
 
+def test_a_letter_that_only_the_html_holds_is_shown_to_a_person():
+    lines = letters.labelled_lines(ODETTE, MARTIN).replace("\n", "<br>")
+    for stub in ("Voir le message en HTML.", "Bonjour,"):
+        found = judge(letters.text_mail(body=stub, subject="Patiente", html=f"<p>{lines}</p>"))
+        assert (found.outcome, found.why) == (Outcome.UNCLEAR, Why.UNCLEAR)
+        assert found.notice.patient is not None
+    quoted = f"<p>Merci, bien vu.</p><blockquote>{lines}</blockquote>"
+    assert (
+        judge(letters.text_mail(body="Merci, bien vu.", subject="RE: patiente", html=quoted)).outcome
+        is Outcome.OTHER
+    )
+    assert (
+        judge(letters.text_mail(body="À demain.", subject="Planning", html="<p>À demain.</p>")).outcome
+        is Outcome.OTHER
+    )
+
+
 def test_a_letter_with_a_heap_of_other_mail_is_shown_to_a_person():
     raw = letters.text_mail()
     for number in range(21):
