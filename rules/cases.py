@@ -202,7 +202,8 @@ def _judge(rules: RuleSet, case: _Case, decision: Decision, report: Report) -> C
     fields = relevant(rules, case.given, decision, wanted)
     facts = {key: value for key, value in facts_as_json(case.given).items() if key in fields or not fields}
     named = " ".join(f"{key}={as_yaml(value)}" for key, value in facts.items()) or "—"
-    why = because(rules, case.given, case.at, decision, wanted, french=report.french)
+    # Beyond what a report shows nobody reads why.
+    why = "" if report.full else because(rules, case.given, case.at, decision, wanted, french=report.french)
 
     def words(values: Mapping[str, object]) -> str:
         return ", ".join(f"{key}={as_yaml(values[key])}" for key in wrong)

@@ -67,11 +67,10 @@ def relevant(rules: RuleSet, facts: Facts, decision: Decision, expected: object)
     if decision.why.startswith("floor_"):
         return (decision.why.removeprefix("floor_"),)
     one, other = rules.rule(decision.rule), rules.rule(str(expected))
-    mine = {test.field for test in one.when.every_test()} if one else set()
-    theirs = {test.field for test in other.when.every_test()} if other else set()
-    return tuple(name for name in facts if name in mine ^ theirs) or tuple(
-        name for name in facts if name in mine | theirs
-    )
+    mine = {(test.field, str(test.words)) for test in one.when.every_test()} if one else set()
+    theirs = {(test.field, str(test.words)) for test in other.when.every_test()} if other else set()
+    apart, asked = ({field for field, _ in tests} for tests in (mine ^ theirs, mine | theirs))
+    return tuple(name for name in facts if name in apart) or tuple(name for name in facts if name in asked)
 
 
 def because(
