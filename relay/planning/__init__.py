@@ -3,12 +3,16 @@
 site     what planning knows of the site, of one arrival, of its people
 copies   deliveries of mail and chat, written whole
 draft    what a step of a thread asks for, as rows
-notices  a decided letter: sent, held, filed, released
+documents  what is remembered of documents and stays: known again, replaced, taken back, told in another form
+holding  arrivals that go no further by themselves
+sending  a letter that leaves: its thread, its copies, its alerts
+notices  a decided letter: sent, held, filed, taken back, released
 replies  what people answer by mail
 lists    what a ward is told each day
 events   receipts, what was sent or failed, timers, presses, commands
 """
 
+from relay.planning.documents import ask_of_notice
 from relay.planning.events import (
     no_longer,
     plan_admin,
@@ -25,17 +29,9 @@ from relay.planning.events import (
     plan_verb,
     wants_sent,
 )
+from relay.planning.holding import plan_corrupt, plan_hold, plan_ignore, plan_still_held
 from relay.planning.lists import plan_daily
-from relay.planning.notices import (
-    ask_of_notice,
-    plan_corrupt,
-    plan_hold,
-    plan_ignore,
-    plan_notice,
-    plan_reject,
-    plan_release,
-    plan_still_held,
-)
+from relay.planning.notices import plan_notice, plan_reject, plan_release
 from relay.planning.replies import ask_of_mail, authentic, plan_reply
 from relay.planning.site import Arrival, Correction, Site, SiteSource, patient_ins, people_meant
 from relay.tokens import Tokens

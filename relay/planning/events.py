@@ -34,7 +34,7 @@ from relay.model import (
 )
 from relay.planning.copies import LEFT, To, mail, second_row, shown
 from relay.planning.draft import TELLING, Draft, unless_observing
-from relay.planning.notices import plan_ignore
+from relay.planning.holding import plan_ignore
 from relay.planning.replies import answer, ask, authentic, tokens_of
 from relay.planning.site import CHAT_KINDS, thread_id
 from relay.threads import Event, Happening

@@ -26,7 +26,7 @@ from relay.model import (
 )
 from relay.planning.copies import To, mail
 from relay.planning.draft import Draft
-from relay.planning.notices import plan_hold
+from relay.planning.holding import plan_hold
 from relay.planning.site import Correction, folded
 from relay.threads import Event, Happening, is_hospital
 from relay.tokens import Address, Ours, participant_mark, references_in

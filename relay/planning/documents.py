@@ -1,0 +1,151 @@
+"""What planning remembers of documents and stays: the same one again, replaced, taken back, or told in another form."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from relay import composing
+from relay.model import Ask, Context, Delivery, DeliveryState, Purpose, derived_id
+from relay.planning.site import Arrival
+from relay.resolution import document_keys as own_documents
+from relay.resolution import replaced_keys as every_named
+
+if TYPE_CHECKING:
+    from relay.model import Notice, ThreadView
+    from relay.resolution import StayKeys
+
+
+NUMBERED: Final = frozenset({"cda", "hl7v2", "fhir", "notice"})
+"""Forms whose documents bear a number of their own: what another document names is known when it comes."""
+NOTICE: Final = "notice"
+FORMS: Final = ("cda", "hprim", "hl7v2", "fhir", "pdf", "text", NOTICE)
+"""In which a stay may have been told: the formats of letters, and a notice without any."""
+
+
+def document_keys(arrival: Arrival) -> tuple[str, ...]:
+    """What a later arrival is compared with: this document, what it replaces, its stay in this form.
+
+    A retraction bears the name of what it takes back and is no document come again: it leaves no form either.
+    """
+    notice = arrival.notice
+    gone = named_keys(notice)
+    marks = [*own_keys(notice), *(f"void-{key}" for key in gone)]
+    if notice.document != "retraction":
+        marks += [f"heir-{key}" for key in own_documents(notice) if gone]
+        marks += [form_key(key, own_form(arrival)) for key in stays_of(arrival.stay)]
+    return tuple(dict.fromkeys(marks))
+
+
+def ask_of_notice(notice: Notice, stay: StayKeys | None, ask: Ask) -> Ask:
+    """`ask` with the document keys to look up: itself, what it replaces or takes back, whether either was withdrawn
+    before and by what, its stay in any form."""
+    own, gone = own_documents(notice), named_keys(notice)
+    void = [f"void-{key}" for key in (*own, *gone)]
+    heirs = [f"heir-{key}" for key in gone]
+    forms = [form_key(key, form) for key in stays_of(stay) for form in FORMS]
+    keys = (*ask.document_keys, *own, *own_keys(notice), *every_named(notice), *void, *heirs, *forms)
+    return replace(ask, document_keys=tuple(dict.fromkeys(keys)))
+
+
+def own_keys(notice: Notice) -> tuple[str, ...]:
+    """The keys by which this very document is known again."""
+    own = own_documents(notice)
+    if notice.document != "retraction":
+        return own
+    gone = named_keys(notice)
+    return (*(key for key in own if key.startswith("doc-") and key not in gone), *(f"back-{k}" for k in gone))
+
+
+def named_keys(notice: Notice) -> tuple[str, ...]:
+    """The documents it replaces or takes back. A retraction may come as the very document, which replaced others."""
+    return every_named(replace(notice, replaces=None) if notice.retracts else notice)
+
+
+def stays_of(stay: StayKeys | None) -> tuple[str, ...]:
+    """The keys of a stay, by number and by day."""
+    return tuple(key for key in (stay.number, stay.day) if key) if stay else ()
+
+
+def own_form(arrival: Arrival) -> str:
+    """One of FORMS: how this arrival tells of its stay."""
+    return NOTICE if is_notice(arrival) else arrival.notice.format or ""
+
+
+def is_notice(arrival: Arrival) -> bool:
+    """A discharge told before its letter: in a ward's words, or by a movement that encloses no document."""
+    notice = arrival.notice
+    if notice.document != "advance_notice":
+        return False
+    return notice.format not in ("hl7v2", "fhir") or not composing.hand_on(arrival.document).is_letter
+
+
+def forms_told(arrival: Arrival, context: Context) -> frozenset[str]:
+    """In which forms the stay was told before."""
+    return frozenset(
+        form
+        for key in stays_of(arrival.stay)
+        for form in FORMS
+        if context.documents.get(form_key(key, form)) not in (None, arrival.envelope.id)
+    )
+
+
+def form_key(stay: str, form: str) -> str:
+    """Remembered where that stay was told in that form."""
+    return derived_id("form", stay, form)
+
+
+def same_document(arrival: Arrival, context: Context) -> bool:
+    """The same document came before in another mail. A new version of it is a new document."""
+    return any(
+        context.documents.get(key) not in (None, arrival.envelope.id) for key in own_keys(arrival.notice)
+    )
+
+
+def names_known(arrival: Arrival, context: Context) -> bool:
+    """It takes back, by its number alone, a document that came before: whose thread that is a person finds out."""
+    return any(key in context.documents for key in named_keys(arrival.notice))
+
+
+def withdrawn(arrival: Arrival, context: Context) -> bool:
+    """Its replacement or retraction arrived first; what a retraction names was replaced or taken back already."""
+    notice = arrival.notice
+    if notice.document == "retraction" and of_movement(notice):
+        return False  # a discharge that was changed before can be cancelled all the same
+    named = named_keys(notice) if notice.document == "retraction" else own_documents(notice)
+    return any(context.documents.get(f"void-{key}") not in (None, arrival.envelope.id) for key in named)
+
+
+def of_movement(notice: Notice) -> bool:
+    """Whether a retraction takes back the discharge itself, and no document of it."""
+    return not named_keys(notice) or (notice.format == "hl7v2" and notice.code is None)
+
+
+def sent_letters(view: ThreadView) -> tuple[Delivery, ...]:
+    """Copies of letters and notices that left, or will."""
+    return tuple(
+        d for d in view.deliveries if d.purpose is Purpose.LETTER and d.state is not DeliveryState.CANCELLED
+    )
+
+
+def meant_by(arrival: Arrival, context: Context, view: ThreadView) -> frozenset[str] | None:
+    """The envelopes of the thread that a retraction or replacement names; None: all of the stay, whatever came.
+
+    Empty where it names a document that never came: it is known when it does.
+    """
+    notice = arrival.notice
+    named = named_keys(notice)
+    found = frozenset(context.documents[key] for key in named if key in context.documents)
+    if notice.document == "retraction" and of_movement(notice):
+        return None
+    here = {view.thread.letter, *(d.envelope for d in sent_letters(view))}
+    if not found:
+        # A letter without a number of its own may be the one that is meant: there is but one stay.
+        return None if not named or not forms_told(arrival, context) <= NUMBERED else frozenset()
+    if notice.retracts and notice.replaces:  # what it replaced was gone before
+        before = every_named(replace(notice, retracts=None))
+        found |= {context.documents[key] for key in before if key in context.documents}
+    elif any(context.documents.get(f"heir-{key}") for key in named):
+        last = max((d.created_at for d in sent_letters(view) if d.envelope in found), default=None)
+        found |= {d.envelope for d in sent_letters(view) if d.envelope and last and d.created_at < last}
+    return found & here
