@@ -322,6 +322,7 @@ def test_a_finding_names_its_place_and_a_bad_set_exits_1(tmp_path: Path) -> None
     assert [each["ruleId"] for each in sarif.json["runs"][0]["results"]] == ["E101"]
     assert str(tmp_path) not in sarif.out
     assert relay("rules", "check", file, "--format", "xml").code == 2
+    assert relay("rules", "check", file, "--lang", "de").code == 2
     people = relay("rules", "check", file)
     assert people.code == 1
     assert "8:31 E101" in people.out

@@ -49,6 +49,8 @@ def _load(
 ) -> tuple[RuleSet | None, tuple[Finding, ...]]:
     from rules import language
 
+    if lang not in ("fr", "en"):
+        raise UsageError(f"--lang is fr or en, not « {lang} »")
     return language.load(_text(file), str(file), site, lang, explaining=explaining)
 
 
