@@ -16,17 +16,18 @@ from relay.model import (
     EnvelopeState,
     Link,
     MailMessage,
+    Person,
     Plan,
     Purpose,
     ThreadState,
     Why,
 )
 from relay.planning import Arrival, Site
-from relay.planning.site import recipients
+from relay.planning.site import people_meant, recipients
 from rules import engine
 from rules.language import UNKNOWN, load
 from tests import test_loops, test_planning
-from tests.letters import DUPONT, MARTIN
+from tests.letters import DUPONT, DURAND, MARTIN
 from tests.site import answer
 from tests.test_loops import House
 from tests.test_planning import (
@@ -121,6 +122,36 @@ def test_each_who_means_whom_it_says(who):
     away = Absence(MARTIN.rpps or "", AT.date(), AT.date(), DUPONT.rpps)
     found = recipients(site, loaded.targets["x"], arrival, Context(absences=(away,)), AT)
     assert [(each.key, each.address) for each in found] == WHO[who]
+
+
+@pytest.mark.parametrize(
+    ("sender", "expected"),
+    [
+        (DURAND, [f"rpps:{DURAND.rpps}"]),
+        (replace(DURAND, rpps=None), []),  # a name alone finds nobody, and nobody else stands in
+        (MARTIN, []),  # the GP gets the letter anyway
+        (None, [f"rpps:{DUPONT.rpps}"]),
+    ],
+)
+def test_the_referring_doctor_is_who_sent_the_patient_where_the_letter_says_it(
+    sender: Person | None, expected: list[str]
+):
+    loaded, _ = load(rules(targets="  x: { who: referring_doctor, via: [mss], carries: document }\n"), "t")
+    assert loaded is not None
+    site = replace(make_site(), rules=loaded)
+    arrival = arrive(site, letter())
+    notice = replace(arrival.notice, recipients=(DUPONT,), referring_doctor=sender)
+    arrival = replace(
+        arrival,
+        recognised=replace(arrival.recognised, notice=notice),
+        people={str(one.rpps): doctor(one) for one in (DUPONT, DURAND)},
+    )
+    assert [each.key for each in recipients(site, loaded.targets["x"], arrival, Context(), AT)] == expected
+    if sender is DURAND:
+        assert DURAND.rpps in people_meant(site, arrival, Context(), AT)
+        other = replace(arrival, people={str(DURAND.rpps): replace(doctor(DURAND), family_name="Autre")})
+        (found,) = recipients(site, loaded.targets["x"], other, Context(), AT)
+        assert found.address == "", "their number is somebody else's"
 
 
 def test_who_is_a_closed_list_and_these_tests_know_it_whole():

@@ -15,6 +15,7 @@ from relay.model import (
     Absence,
     Context,
     Link,
+    Person,
     Professional,
     ThreadView,
     derived_id,
@@ -277,7 +278,7 @@ def people_meant(site: Site, arrival: Arrival, context: Context, at: datetime) -
         if target.rota is not None:
             meant.add(site.on_duty(target.rota, at))
         elif target.who in ("referring_doctor", "letter_recipients"):
-            meant.update(person.rpps for person in arrival.notice.recipients)
+            meant.update(person.rpps for person in _named(arrival))
     return frozenset(rpps for rpps in meant if rpps) - {gp.rpps if gp else ""}
 
 
@@ -310,8 +311,10 @@ def recipients(
         case "substitute":
             return _professional(arrival, away(context.absences, gp.rpps, at, site) if gp else None)
         case "referring_doctor" | "letter_recipients":
-            copies = target.who == "letter_recipients"
+            copies, sender = target.who == "letter_recipients", arrival.notice.referring_doctor
             named = [p.rpps for p in arrival.notice.recipients if p.rpps and (copies or not p.copy)]
+            if sender is not None and not copies:  # named without a number, they are found by nobody
+                named = [sender.rpps] if sender.rpps else []
             gps = {gp.rpps} if gp else set()
             chosen = [rpps for rpps in dict.fromkeys(named) if rpps not in gps]
             return tuple(
@@ -332,10 +335,16 @@ def recipients(
             return ()
 
 
+def _named(arrival: Arrival) -> tuple[Person, ...]:
+    """Whom the letter names beside the GP."""
+    sender = arrival.notice.referring_doctor
+    return (*arrival.notice.recipients, *([sender] if sender is not None else []))
+
+
 def _named_in_letter(arrival: Arrival, rpps: str) -> tuple[Recipient, ...]:
     """Somebody the letter names: without an address where its name and its number are two people's, or they have left."""
     person = arrival.people.get(rpps)
-    said = [each for each in arrival.notice.recipients if each.rpps == rpps]
+    said = [each for each in _named(arrival) if each.rpps == rpps]
     sure = person is not None and person.active and all(is_called(each, person) for each in said)
     return tuple(each if sure else replace(each, address="") for each in _professional(arrival, rpps))
 
