@@ -21,6 +21,7 @@ from relay.model import Purpose, Why
 from relay.ruling import Ruling
 from relay.store import Store
 from rules.language import RuleSet
+from tests.site import Site, free_port
 from tests.stores import NOON, HandClock, Place, batch, decision, letter
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -628,3 +629,40 @@ def test_why_not_is_told_in_words_in_both_languages(folder: Path, relay: Any) ->
     assert "It is observed" in english
     wrong = relay("rules", "explain", "--facts", facts, "--why-not", "sorti", code=2)
     assert "sortie, naissance, default" in wrong.err
+
+
+# ----------------------------------------------------------------------------------------------------- the daemon
+
+
+def test_a_running_relay_takes_a_changed_file_over_and_survives_a_broken_one(folder: Path) -> None:
+    port = free_port()
+    site = Site(folder, f'{CONFIG}[console]\nlisten = "127.0.0.1:{port}"\n')
+    site.port = port
+    site.keys()
+    file = folder / "routes.yaml"
+
+    def ok() -> bool:
+        return "relay_ruleset_ok 1.0" in site.get("/metrics")[1]
+
+    site.start()
+    try:
+        site.until(ok)
+        file.write_text(MORE, encoding="utf-8")
+        site.until(lambda: len(site.logged("rules_activated")) == 2)
+        file.write_text(LESS, encoding="utf-8")
+        site.until(lambda: site.logged("rules_file_waiting"))
+        assert not ok()
+        site.relay("rules", "apply", "--reason", "voulu", "--accept")
+        site.until(lambda: ok() and site.logged("rules_followed"))
+        file.write_text(BROKEN, encoding="utf-8")
+        site.until(lambda: site.logged("rules_file_refused"))
+        site.kill()
+        site.start()
+        (active,) = [each for each in site.json("rules", "history") if each["active"]]
+        assert site.relay("rules", "history", str(active["revision"])) == LESS
+        assert not ok()
+        standing = site.json("status")["rules"]
+        assert (standing["digest"], standing["file_matches"]) == (active["digest"], False)
+        assert len(site.rows("deliveries", purpose="admin")) == 2  # one waited, one was refused
+    finally:
+        assert site.stop() == 0
