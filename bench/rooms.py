@@ -41,8 +41,9 @@ from relay.model import (
 )
 from relay.store import Store
 from relay.vault import FileKeyRing, Vault
-from rules import engine, language, ruleset
+from rules import engine, language, reach, ruleset
 from tests import letters as samples
+from tests import rulesets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,6 +62,7 @@ def measure(folder: Path, *, quick: bool) -> dict[str, float]:
     letter = samples.cda(size=75_000 - len(samples.cda()))
     return {
         **_deciding(times),
+        **_proving(),
         f"understand {len(text) // 1000} kB of text, ms": _cost(lambda: _understood(text), times) * 1e3,
         f"understand {len(large) // 1000} kB with a PDF, ms": _cost(lambda: _understood(large), times) * 1e3,
         f"understand {len(package) // 1000} kB of XDM, ms": _cost(lambda: _understood(package), times) * 1e3,
@@ -114,6 +116,22 @@ def _deciding(times: int) -> dict[str, float]:
         rows[f"decide by {number} rules, µs"] = quick
         rows[f"decide by {number} rules without the index, µs"] = plain
         rows[f"decide by {number} rules, quicker with the index, times"] = plain / quick
+    return rows
+
+
+def _proving() -> dict[str, float]:
+    """From the text of a rule file to every dead rule with what covers it, and facts that reach each other one."""
+    rows: dict[str, float] = {}
+    for number in (500, 1_000):
+        text = rulesets.written(number)
+        began = time.process_time()
+        rules, findings = language.load(text, "bench.yaml")
+        if rules is None:
+            raise RuntimeError(str(findings[:3]))
+        answers = [reach.answer(rules, entry) for entry in (*rules.rules, None)]
+        rows[f"dead rules {number}, s"] = time.process_time() - began
+        rows[f"dead rules {number}, found"] = sum(isinstance(each, reach.Dead) for each in answers)
+        rows[f"dead rules {number}, undecided"] = answers.count(None)
     return rows
 
 

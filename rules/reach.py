@@ -50,7 +50,8 @@ _MORNING: Final = time(10)
 _FIRST, _LAST = date(2000, 1, 1), date(2099, 12, 31)
 _NEAR_DAYS: Final = 730
 _STEPS: Final = 20_000
-_ALL_STEPS: Final = 200_000
+_ALL_STEPS: Final = 100_000
+_STEPS_A_RULE: Final = 300
 _FEW_STEPS: Final = 200
 _IMPOSSIBLE: Final = 300
 _MOST_BOXES: Final = 50_000
@@ -510,7 +511,7 @@ class _Proof:
         self._rules = rules
         self._answers: dict[Rule | Copy | None, Answer] = {}
         self._models: dict[bool, _Model | None] = {}
-        self._left = _ALL_STEPS
+        self._left = _ALL_STEPS + _STEPS_A_RULE * len(rules.rules)
 
     def _model(self, *, century: bool) -> _Model | None:
         if century not in self._models:
