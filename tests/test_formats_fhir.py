@@ -481,6 +481,30 @@ def test_a_file_and_an_attachment_are_recognised():
     assert (by_mail.outcome, by_mail.notice.package) == (Outcome.NOTICE, "mime")
 
 
+def test_a_communication_that_was_sent_tells_its_event_like_the_request_for_one():
+    asked = build.notification()
+    sent = {**asked, "resourceType": "Communication", "status": "completed", "sender": asked["requester"]}
+    found, wanted = read(sent), read(asked)
+    assert (found.event, found.document, found.code) == ("discharge", "advance_notice", "SOR")
+    assert (found.patient, found.registered_gp) == (wanted.patient, wanted.registered_gp)
+    with_letter = {**sent, "payload": [{"contentAttachment": {"contentType": "application/pdf",
+                                                              "data": base64.b64encode(letters.pdf()).decode()}}]}  # fmt: skip
+    assert read(with_letter).document == "letter"
+    noted = {
+        **sent,
+        "payload": [{"contentAttachment": {"contentType": "text/plain", "data": "Qm9uam91cg=="}}],
+    }
+    assert read(noted).document == "advance_notice"
+
+
+@pytest.mark.parametrize("event", ["A11", "A12", "A13"])
+def test_a_cancelled_movement_takes_back_no_document_of_its_own_name(event: str):
+    notice = read(
+        {**build.message(event), "identifier": {"system": "urn:ietf:rfc:3986", "value": "urn:uuid:1-2-3"}}
+    )
+    assert (notice.document, notice.retracts, notice.document_id) == ("retraction", None, "1-2-3")
+
+
 def test_a_subscription_is_no_event():
     subscription = {**build.notification(), "resourceType": "Subscription"}
     found = recognise(read_file("abonnement.json", build.dumped(subscription)))

@@ -267,7 +267,7 @@ def test_half_a_birth_date_is_unknown():
 @pytest.mark.parametrize("end", ["\r", "\n", "\r\n", "\r\r\n"])
 @pytest.mark.parametrize(
     ("charset", "encoding"),
-    [("UNICODE UTF-8", "utf-8"), ("8859/1", "latin-1"), ("8859/15", "iso8859-15"), ("", "utf-8"), ("", "latin-1"),
+    [("UNICODE", "latin-1"), ("8859/1~UNICODE UTF-8", "utf-8"), ("8859/12", "cp1252"), ("UNICODE UTF-8", "utf-8"), ("8859/1", "latin-1"), ("8859/15", "iso8859-15"), ("", "utf-8"), ("", "latin-1"),
      ("8859/1", "utf-8"), ("UNICODE UTF-8", "latin-1")],
 )  # fmt: skip
 def test_any_line_end_and_any_character_set_even_under_a_wrong_name(end: str, charset: str, encoding: str):
@@ -281,7 +281,8 @@ def test_any_line_end_and_any_character_set_even_under_a_wrong_name(end: str, ch
 def test_utf_16_and_the_bytes_of_mllp_are_read_through():
     plain = read(adt())
     assert read(b"\x0b" + adt() + b"\x1c\r") == plain
-    assert read(adt().decode().encode("utf-16")) == plain
+    for wide in ("utf-16", "utf-16-le", "utf-16-be"):
+        assert read(adt().decode().encode(wide)) == plain
 
 
 def test_other_separators_are_those_the_header_names():
