@@ -12,7 +12,7 @@ from relay.errors import ConfigurationError
 from tests.servers.pki import Pki
 
 ROOT = Path(__file__).resolve().parent.parent
-SECRETS = ("CARDIO_PASSWORD", "MSS_PASSWORD", "TELEGRAM_TOKEN")
+SECRETS = ("CARDIO_PASSWORD", "MSS_PASSWORD", "TELEGRAM_TOKEN", "ESANTE_API_KEY")
 
 
 @pytest.fixture
