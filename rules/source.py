@@ -34,7 +34,7 @@ _HIDDEN: Final = re.compile(
     "\ud800-\udfff\ufeff\ufffe\uffff]"
 )
 # No-break spaces come with text pasted from a word processor; YAML takes them for letters.
-_TAB: Final = re.compile(r"^[ ]*([\t\xa0\u202f])(?=[^\r\n]*[^\s])", re.MULTILINE)
+_TAB: Final = re.compile(r"(?:\A|(?<=[\r\n]))[ ]*([\t\xa0\u202f])(?=[^\r\n]*[^\s])")
 # After a syntax error only what stands on its own is told of the part before it: a name or a key that is
 # missing there may stand behind the error.
 _SURE: Final = frozenset({"E101", "E102", "E104", "E107", "E113", "E120", "E130", "E131"})

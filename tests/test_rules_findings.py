@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rules import cases
+from rules.conditions import NESTED
 from rules.facts import FIELDS
 from rules.language import Finding, load, observed_long
 from rules.meant import FRENCH, day_meant, duration_meant, window_meant
@@ -17,7 +18,6 @@ from rules.reading import (
     COPY_KEYS,
     FOLLOWUP_KEYS,
     HOURS_KEYS,
-    NESTED,
     RULE_KEYS,
     SECTIONS,
     STEP_KEYS,
@@ -587,3 +587,26 @@ def test_each_french_word_stands_for_words_of_the_language():
     for french, meant in FRENCH.items():
         assert french == french.casefold()
         assert set(meant) <= language, french
+
+
+# -- how lines and columns are counted
+
+
+@pytest.mark.parametrize("newline", ["\r\n", "\r"])
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+def test_places_are_the_same_whatever_ends_a_line_and_whatever_marks_the_start(newline, start):
+    for name, old, new, code, _ in PLACES:
+        text, place = edited(old, new)
+        (finding,) = findings_of(start + text.replace("\n", newline))
+        assert (finding.code, finding.line, finding.column) == (code, *place), name
+        raw = (start + text.replace("\n", newline)).encode()
+        assert [(f.code, f.line, f.column) for f in load(raw, "routes.yaml")[1]] == [(code, *place)], name
+
+
+def test_columns_count_characters_and_not_bytes():
+    text, place = marked(
+        WHOLE.replace("{ identity: test }", '{ ward: "Gériâtrie 𝒜 œ", identity: §tst, sender: [é, "😀"] }')
+    )
+    (finding,) = findings_of(text)
+    assert (finding.line, finding.column) == place
+    check_as_shown(finding, text)
