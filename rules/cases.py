@@ -11,8 +11,8 @@ from rules import reach
 from rules.difference import because, difference, relevant
 from rules.engine import Decision, ack_due, decide, leaves_at
 from rules.facts import FIELDS, UNKNOWN, FactValue, Field, facts_as_json, typed
+from rules.nodes import FOLLOWUPS, KEYWORDS, RULES, TARGETS, Reader, whole
 from rules.reach import Witness
-from rules.reading import FOLLOWUPS, KEYWORDS, RULES, TARGETS, Reader, whole
 from rules.ruleset import RuleSet
 from rules.source import Finding, Listing, Node, Report, Scalar, Table, as_text, compose, shown
 from rules.writing import USUAL_INSTANT, Case, as_yaml, case_for, new_file, with_cases

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo, available_timezones
 
 from relay.calendar import DAY_MINUTES, DAYS, Duration, Holidays, Hours, OnHolidays, Window, add, subdivisions
-from rules.facts import FIELDS, NEEDS_SOMEBODY, Field, as_number, typed
-from rules.keywords import Keyword, compile_pattern, compile_words, fold
-from rules.meant import day_meant, duration_meant, nearest, window_meant
+from rules.conditions import ConditionReader, takes_discharges
+from rules.keywords import Keyword, compile_words, fold
+from rules.meant import nearest, window_meant
+from rules.nodes import DESKS, FOLLOWUPS, HOURS, ROTAS, TARGETS, Entries, Place, whole
 from rules.ruleset import (
     CHAT_KINDS,
     DOCUMENT_WITHOUT_BASIS,
@@ -26,19 +27,12 @@ from rules.ruleset import (
     Site,
     Step,
     Target,
-    Test,
-    When,
 )
 from rules.source import Listing, Node, Report, Scalar, Table, shown
 from rules.words import said_of_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-
-Entries: TypeAlias = Mapping[str, tuple[Scalar, Node]]
-"""A mapping's keys and values by name."""
-Place: TypeAlias = str | tuple[str, str]
-"""Where something stands, in words: a key, or (French, English)."""
 
 RULE_KEYS: Final = (
     *("id", "was", "when", "send", "followup", "hold", "reason", "file"),
@@ -49,157 +43,23 @@ SECTIONS: Final = (
     *("version", "timezone", "holidays", "hours", "targets", "followups", "keywords"),
     *("rules", "also", "default"),
 )
-COMPARISONS: Final = ("gte", "lte", "lt", "gt")
-NESTED: Final = ("any", "all", "unless")
 RESERVED: Final = ("none", "real", "default")
 TARGET_KEYS: Final = ("who", "via", "carries", "quiet", "basis")
 FOLLOWUP_KEYS: Final = ("await", "ack", "ladder", "ack_expires", "close")
 STEP_KEYS: Final = ("after", "clock", "remind", "hand_to")
 HOURS_KEYS: Final = (*DAYS, "mon-fri", "every-day", "holidays", "exceptions")
 _FILE: Final = ("le fichier", "the file")
-_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _PATTERN_SIGNS: Final = re.compile(r"[\\^$|?*+()\[\]{}]")
 _NAME_LENGTH: Final = 80
 
-TARGETS: Final = (("cible", "target"), ("Cibles", "Targets"))
-HOURS: Final = (("plage horaire", "hours"), ("Plages", "Hours"))
-FOLLOWUPS: Final = (("suite", "follow-up"), ("Suites", "Follow-ups"))
-RULES: Final = (("règle", "rule"), ("Règles", "Rules"))
-KEYWORDS: Final = (("liste de mots", "keyword group"), ("Listes", "Groups"))
-DESKS: Final = (("adresse de bureau", "desk"), ("Bureaux", "Desks"))
-ROTAS: Final = (("garde", "rota"), ("Gardes", "Rotas"))
 
-
-def as_date(text: str) -> date | None:
-    """A day of the years 2000 to 2099 as `YYYY-MM-DD`, else None."""
-    if not _DATE.fullmatch(text):
-        return None
-    try:
-        day = date.fromisoformat(text)
-    except ValueError:
-        return None
-    return day if 2000 <= day.year < 2100 else None
-
-
-def whole(node: Node, found: Entries) -> bool:
-    """Whether every key of a mapping was one that may stand there."""
-    return isinstance(node, Table) and len(node.entries) == len(found)
-
-
-class Reader:
-    """Typed access to nodes; whatever does not fit becomes a finding, and None."""
-
-    def __init__(self, report: Report) -> None:
-        self.report = report
-        self.tell = report.tell
-
-    def table(self, node: Node, place: Place, keys: Sequence[str] | None = None) -> Entries | None:
-        """A mapping by key; with `keys`, others are E101."""
-        where = f"`{place}`" if isinstance(place, str) else place
-        if not isinstance(node, Table):
-            self.tell("no_table", node, place=where, listed=", ".join(keys or ("…",)))
-            return None
-        found: dict[str, tuple[Scalar, Node]] = {}
-        for key, value in node.entries:
-            if keys is not None and key.text not in keys:
-                self.unknown_key(key, where, keys)
-            else:
-                found.setdefault(key.text, (key, value))
-        return found
-
-    def unknown_key(self, key: Scalar, place: Place, keys: Sequence[str]) -> None:
-        """E101, with the key that was probably meant."""
-        if self.report.full:  # guessing takes longer than reading
-            return
-        guess = nearest(key.text, keys)
-        self.tell("unknown_key", key, guess, word=shown(key.text), place=place, listed=", ".join(keys))
-
-    def unknown_value(self, node: Scalar, of: str, values: Iterable[str]) -> None:
-        """E102, with the values and the one that was probably meant."""
-        if self.report.full:  # guessing takes longer than reading
-            return
-        values = list(values)
-        guess = nearest(node.text, values)
-        self.tell("unknown_value", node, guess, word=shown(node.text), of=of, listed=", ".join(values[:40]))
-
-    def undefined(
-        self, node: Scalar, nouns: tuple[tuple[str, str], tuple[str, str]], names: Iterable[str]
-    ) -> None:
-        """E110; `nouns` is the noun for one and for many, each (French, English)."""
-        if self.report.full:
-            return
-        names = list(names)
-        self.tell(
-            "undefined",
-            node,
-            nearest(node.text, names),
-            word=shown(node.text),
-            one=nouns[0],
-            many=nouns[1],
-            listed=", ".join(names[:40]) or "—",
-        )
-
-    def word(self, node: Node, place: Place) -> Scalar | None:
-        """A non-empty scalar."""
-        if isinstance(node, Scalar) and not node.empty and node.text.strip():
-            return node
-        self.tell("no_word", node, place=f"`{place}`" if isinstance(place, str) else place)
-        return None
-
-    def words(self, node: Node, place: Place) -> list[Scalar]:
-        """A scalar, or a list of scalars; an empty list is an error."""
-        if not isinstance(node, Listing):
-            found = self.word(node, place)
-            return [found] if found else []
-        if not node.items:
-            self.tell("empty_list", node, place=f"`{place}`" if isinstance(place, str) else place)
-        return [found for item in node.items if (found := self.word(item, place))]
-
-    def one_of(self, node: Node, of: str, values: Sequence[str]) -> str | None:
-        """A scalar out of a closed list."""
-        found = self.word(node, of)
-        if found is None:
-            return None
-        if found.text not in values:
-            self.unknown_value(found, of, values)
-            return None
-        return found.text
-
-    def duration(self, node: Node, of: str) -> Duration | None:
-        """`Ns`, `Nm`, `Nh` or `Nd`."""
-        found = self.word(node, of)
-        if found is None:
-            return None
-        try:
-            return Duration.parse(found.text)
-        except ValueError:
-            self.tell("duration", found, duration_meant(found.text), word=shown(found.text), of=of)
-            return None
-
-    def day(self, node: Node, of: str) -> date | None:
-        """A date."""
-        found = self.word(node, of)
-        day = as_date(found.text) if found is not None else None
-        if found is not None and day is None:
-            self.tell("date", found, day_meant(found.text), word=shown(found.text), of=of)
-        return day
-
-    def missing(self, at: Node, key: str, place: Place, example: str) -> None:
-        """E103, at the place that should have it."""
-        where = f"`{place}`" if isinstance(place, str) else place
-        self.tell("missing", at, key=key, place=where, example=example)
-
-
-class FileReader(Reader):
+class FileReader(ConditionReader):
     """The reading of one rule file."""
 
     def __init__(self, report: Report, site: Site | None) -> None:
-        super().__init__(report)
-        self.site = site
+        super().__init__(report, site)
         self.target_names: tuple[str, ...] = ()
-        self.hours_names: tuple[str, ...] = ()
         self.followup_names: tuple[str, ...] = ()
-        self.keyword_names: tuple[str, ...] = ()
         self.desks: set[str] = set()
         self.ids: dict[str, int] = {}
 
@@ -396,13 +256,6 @@ class FileReader(Reader):
             if start < end:
                 self.tell("overlap", max(one, other, key=lambda s: (s.line, s.column)))
 
-    def _hours_name(self, node: Node, of: str) -> str | None:
-        found = self.word(node, of)
-        if found is not None and found.text not in self.hours_names:
-            self.undefined(found, HOURS, self.hours_names)
-            return None
-        return found.text if found is not None else None
-
     def _clock(self, node: Node) -> str | None:
         found = self.word(node, "clock")
         if found is not None and found.text != "real" and found.text not in self.hours_names:
@@ -428,7 +281,7 @@ class FileReader(Reader):
         basis = (
             self.one_of(found["basis"][1], "basis", ("care_team", "consent")) if "basis" in found else None
         )
-        quiet = self._hours_name(found["quiet"][1], "quiet") if "quiet" in found else None
+        quiet = self.hours_name(found["quiet"][1], "quiet") if "quiet" in found else None
         chats = [kind for adapter in via if (kind := self._adapter_kind(adapter)) in CHAT_KINDS]
         if carries in ("document", "notice") and chats:
             self.tell("chat_document", key, word=name, carries=carries, kind=chats[0].capitalize())
@@ -614,7 +467,7 @@ class FileReader(Reader):
             if scalar is None:
                 continue
             if explicit or _PATTERN_SIGNS.search(scalar.text):
-                patterns.append(self._pattern(scalar, fold_case=True))
+                patterns.append(self.pattern(scalar, fold_case=True))
             elif re.search(r"\w", fold(scalar.text)):
                 words.append(scalar.text)
             else:
@@ -624,13 +477,6 @@ class FileReader(Reader):
             return Keyword(compile_words(words) if words else None, sound) if words or sound else None
         except ValueError as error:
             self.tell("pattern", key, word=shown(key.text), problem=said_of_pattern(str(error)))
-            return None
-
-    def _pattern(self, scalar: Scalar, *, fold_case: bool = False) -> Any:  # google-re2 has no types
-        try:
-            return compile_pattern(scalar.text, fold_case=fold_case)
-        except ValueError as error:
-            self.tell("pattern", scalar, word=shown(scalar.text), problem=said_of_pattern(shown(str(error))))
             return None
 
     # -- rules
@@ -695,7 +541,7 @@ class FileReader(Reader):
             return None
         found, key, name = identified
         place = (f"la règle « {name} »", f"rule “{name}”")
-        when = self._when(key, found)
+        when = self.when(key, found)
         start, until, mode = self._life(found)
         verbs = [verb for verb in ("send", "hold", "file") if verb in found]
         if len(verbs) != 1:
@@ -723,7 +569,7 @@ class FileReader(Reader):
                 self.missing(where, "reason", place, 'reason: "…"')
         else:
             reason = self.word(value, "file")
-            if when is not None and _takes_discharges(when):
+            if when is not None and takes_discharges(when):
                 self.tell("files_discharge", key)
         for only in ("followup", "grace"):
             if action != "send" and only in found:
@@ -767,7 +613,7 @@ class FileReader(Reader):
         if identified is None:
             return None
         found, key, name = identified
-        when = self._when(key, found)
+        when = self.when(key, found)
         start, until, mode = self._life(found)
         if "copy" not in found:
             if whole(node, found):
@@ -777,124 +623,6 @@ class FileReader(Reader):
         if when is None or target is None:
             return None
         return Copy(name, _former(found), key.line, key.column, when, target.text, start, until, mode)
-
-    # -- when
-
-    def _when(self, at: Scalar, found: Entries) -> When | None:
-        key, node = found.get("when", (at, Scalar(at.line, at.column, "")))
-        if (isinstance(node, Scalar) and node.empty) or (isinstance(node, Table) and not node.entries):
-            self.tell("when_empty", key)
-            return None
-        entries = self.table(node, "when", (*FIELDS, "during", *NESTED))
-        if entries is None:
-            return None
-        tests: list[Test | None] = []
-        groups: dict[str, list[tuple[Test, ...] | None]] = {}
-        for name, (place, value) in entries.items():
-            if name == "unless":
-                groups[name] = [self._conjunction(value, name)]
-            elif name in NESTED and isinstance(value, Listing) and value.items:
-                groups[name] = [self._conjunction(item, name) for item in value.items]
-            elif name in NESTED:
-                self.tell("no_conditions", value, of=name)
-                groups[name] = [None]
-            else:
-                tests.append(self._test(name, place, value))
-        good = [test for test in tests if test is not None]
-        sound = {name: tuple(g for g in group if g is not None) for name, group in groups.items()}
-        complete = len(good) == len(tests) and all(len(sound[name]) == len(groups[name]) for name in groups)
-        if not complete or not entries:
-            return None
-        unless = sound["unless"][0] if "unless" in sound else None
-        return When(tuple(good), sound.get("any"), sound.get("all"), unless)
-
-    def _conjunction(self, node: Node, of: str) -> tuple[Test, ...] | None:
-        if isinstance(node, Table):
-            deeper = [key for key, _ in node.entries if key.text in NESTED]
-            for key in deeper:
-                self.tell("too_nested", key, word=key.text, of=of)
-            if not node.entries:
-                self.tell("condition_empty", node, of=of)
-            if deeper or not node.entries:
-                return None
-        entries = self.table(node, of, (*FIELDS, "during"))
-        if entries is None:
-            return None
-        tests = [self._test(name, place, value) for name, (place, value) in entries.items()]
-        good = tuple(test for test in tests if test is not None)
-        return good if isinstance(node, Table) and len(good) == len(node.entries) else None
-
-    def _test(self, name: str, key: Scalar, node: Node) -> Test | None:
-        if name == "during":
-            hours = self._hours_name(node, "during")
-            return Test(name, key.line, key.column, hours, during=hours) if hours else None
-        entry = FIELDS[name]
-        if isinstance(node, Table):
-            return self._compared(entry, key, node)
-        scalars = self.words(node, name)
-        values = [value for scalar in scalars if (value := self._value(entry, scalar)) is not None]
-        asked = len(node.items) if isinstance(node, Listing) else 1
-        if not values or len(values) != asked:
-            return None
-        words = tuple(scalar.text for scalar in scalars)
-        written = words[0] if isinstance(node, Scalar) else words
-        return Test(name, key.line, key.column, written, frozenset(values))
-
-    def _value(self, entry: Field, scalar: Scalar) -> str | bool | float | None:
-        value = typed(entry, scalar.text)
-        if value is None:
-            self._wrong_value(entry, scalar)
-            return None
-        if entry.name == "mentions" and scalar.text not in self.keyword_names:
-            self.undefined(scalar, KEYWORDS, self.keyword_names)
-            return None
-        known: Iterable[str] = ()
-        if self.site is not None and entry.name == "ward":
-            known = self.site.wards
-        elif self.site is not None and entry.name == "mailbox":
-            known = self.site.adapters
-        if known and scalar.text.casefold() not in {each.casefold() for each in known}:
-            self.unknown_value(scalar, entry.name, sorted(known))
-            return None
-        return value
-
-    def _wrong_value(self, entry: Field, scalar: Scalar) -> None:
-        if scalar.text == "unknown":
-            self.tell("unknown_matched", scalar, of=entry.name)
-        elif entry.kind == "number":
-            self.tell("no_number", scalar, word=shown(scalar.text), of=entry.name)
-        else:
-            self.unknown_value(scalar, entry.name, entry.values or ("yes", "no"))
-
-    def _compared(self, entry: Field, key: Scalar, node: Table) -> Test | None:
-        signs: tuple[str, ...] = {"number": COMPARISONS, "text": ("matches",)}.get(entry.kind, ())
-        if not signs:
-            self.tell("no_comparison", node, of=entry.name)
-            return None
-        found = self.table(node, entry.name, signs)
-        if not node.entries:
-            self.missing(node, signs[0], entry.name, f"{signs[0]}: …")
-        if not found or not whole(node, found):
-            return None
-        words: dict[str, str] = {}
-        bounds: list[tuple[str, float]] = []
-        pattern: Any = None
-        for sign, (_, value) in found.items():
-            scalar = self.word(value, sign)
-            if scalar is None:
-                return None
-            words[sign] = scalar.text
-            if sign == "matches":
-                pattern = self._pattern(scalar)
-                if pattern is None:
-                    return None
-                continue
-            number = as_number(scalar.text)
-            if number is None:
-                self._wrong_value(entry, scalar)
-                return None
-            bounds.append((sign, number))
-        return Test(entry.name, key.line, key.column, words, bounds=tuple(bounds), pattern=pattern)
 
 
 def _names(top: Entries, section: str) -> tuple[str, ...]:
@@ -915,32 +643,3 @@ def _reopens(expires: Duration, quiet_for: Duration, hours: Hours | None) -> boo
         add(at, expires, hours) <= add(at, quiet_for, hours)
         for at in (monday + timedelta(hours=hour) for hour in range(0, 7 * 24, 3))
     )
-
-
-def _takes_discharges(when: When) -> bool:
-    """Whether an event that needs somebody could satisfy a `when`, its other fields being anything."""
-    return any(_possible(when, event)[0] for event in NEEDS_SOMEBODY)
-
-
-def _possible(when: When, event: str) -> tuple[bool, bool]:
-    """Whether `when` can be true, and can be false, with that event."""
-
-    def one(test: Test) -> tuple[bool, bool]:
-        if test.field != "event":
-            return True, True
-        return event in test.values, event not in test.values
-
-    def conjunction(parts: Iterable[tuple[bool, bool]]) -> tuple[bool, bool]:
-        parts = list(parts)
-        return all(yes for yes, _ in parts), any(no for _, no in parts)
-
-    parts = [one(test) for test in when.tests]
-    if when.any_of is not None:
-        each = [conjunction(map(one, group)) for group in when.any_of]
-        parts.append((any(yes for yes, _ in each), all(no for _, no in each)))
-    if when.all_of is not None:
-        parts += [conjunction(map(one, group)) for group in when.all_of]
-    if when.unless is not None:
-        yes, no = conjunction(map(one, when.unless))
-        parts.append((no, yes))
-    return conjunction(parts)

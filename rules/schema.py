@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from relay.calendar import DAYS
 from rules.cases import WHYS
+from rules.conditions import COMPARISONS, NESTED
 from rules.facts import FIELDS, Field
-from rules.reading import COMPARISONS, COPY_KEYS, NESTED, RESERVED, RULE_KEYS
+from rules.reading import COPY_KEYS, RESERVED, RULE_KEYS
 from rules.ruleset import CHAT_KINDS, DOCUMENT_WITHOUT_BASIS, PEOPLE, SENDING_KINDS, Site
 from rules.source import Listing, Node, Scalar, Table, as_text, compose
 

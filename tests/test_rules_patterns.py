@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rules.keywords import compile_pattern
 from rules.patterns import Machine, Unsupported, spelling, text
-from rules.reading import compile_pattern
 from tests.campaign import many
 
 ATOMS = st.sampled_from(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft7Validator
 
-from rules import cases, reading, schema
+from rules import cases, conditions, reading, schema
 from rules.language import FIELDS, Site, load
 from rules.schema import Names, names_in
 from rules.source import Listing, Node, Table, as_text, compose
@@ -99,7 +99,7 @@ def properties(document: schema.Json, *path: str) -> dict[str, dict[str, object]
 def test_the_schema_knows_the_keys_that_the_reader_knows_and_no_other():
     document = schema.schema()
     assert set(properties(document)) == set(reading.SECTIONS)
-    assert set(properties(document, "definitions", "when")) == {*FIELDS, "during", *reading.NESTED}
+    assert set(properties(document, "definitions", "when")) == {*FIELDS, "during", *conditions.NESTED}
     assert set(properties(document, "definitions", "conditions")) == {*FIELDS, "during"}
     assert set(properties(document, "definitions", "rule")) == set(reading.RULE_KEYS)
     assert set(properties(document, "definitions", "copy")) == set(reading.COPY_KEYS)

@@ -1,0 +1,150 @@
+"""Typed access to the nodes of a rule file or of its tests: what does not fit becomes a finding at its place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from relay.calendar import Duration
+from rules.meant import day_meant, duration_meant, nearest
+from rules.source import Listing, Node, Report, Scalar, Table, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Entries: TypeAlias = Mapping[str, tuple[Scalar, Node]]
+"""A mapping's keys and values by name."""
+Place: TypeAlias = str | tuple[str, str]
+"""Where something stands, in words: a key, or (French, English)."""
+
+_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+
+TARGETS: Final = (("cible", "target"), ("Cibles", "Targets"))
+HOURS: Final = (("plage horaire", "hours"), ("Plages", "Hours"))
+FOLLOWUPS: Final = (("suite", "follow-up"), ("Suites", "Follow-ups"))
+RULES: Final = (("règle", "rule"), ("Règles", "Rules"))
+KEYWORDS: Final = (("liste de mots", "keyword group"), ("Listes", "Groups"))
+DESKS: Final = (("adresse de bureau", "desk"), ("Bureaux", "Desks"))
+ROTAS: Final = (("garde", "rota"), ("Gardes", "Rotas"))
+
+
+def as_date(text: str) -> date | None:
+    """A day of the years 2000 to 2099 as `YYYY-MM-DD`, else None."""
+    if not _DATE.fullmatch(text):
+        return None
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        return None
+    return day if 2000 <= day.year < 2100 else None
+
+
+def whole(node: Node, found: Entries) -> bool:
+    """Whether every key of a mapping was one that may stand there."""
+    return isinstance(node, Table) and len(node.entries) == len(found)
+
+
+class Reader:
+    """Typed access to nodes; whatever does not fit becomes a finding, and None."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        self.tell = report.tell
+
+    def table(self, node: Node, place: Place, keys: Sequence[str] | None = None) -> Entries | None:
+        """A mapping by key; with `keys`, others are E101."""
+        where = f"`{place}`" if isinstance(place, str) else place
+        if not isinstance(node, Table):
+            self.tell("no_table", node, place=where, listed=", ".join(keys or ("…",)))
+            return None
+        found: dict[str, tuple[Scalar, Node]] = {}
+        for key, value in node.entries:
+            if keys is not None and key.text not in keys:
+                self.unknown_key(key, where, keys)
+            else:
+                found.setdefault(key.text, (key, value))
+        return found
+
+    def unknown_key(self, key: Scalar, place: Place, keys: Sequence[str]) -> None:
+        """E101, with the key that was probably meant."""
+        if self.report.full:  # guessing takes longer than reading
+            return
+        guess = nearest(key.text, keys)
+        self.tell("unknown_key", key, guess, word=shown(key.text), place=place, listed=", ".join(keys))
+
+    def unknown_value(self, node: Scalar, of: str, values: Iterable[str]) -> None:
+        """E102, with the values and the one that was probably meant."""
+        if self.report.full:  # guessing takes longer than reading
+            return
+        values = list(values)
+        guess = nearest(node.text, values)
+        self.tell("unknown_value", node, guess, word=shown(node.text), of=of, listed=", ".join(values[:40]))
+
+    def undefined(
+        self, node: Scalar, nouns: tuple[tuple[str, str], tuple[str, str]], names: Iterable[str]
+    ) -> None:
+        """E110; `nouns` is the noun for one and for many, each (French, English)."""
+        if self.report.full:
+            return
+        names = list(names)
+        self.tell(
+            "undefined",
+            node,
+            nearest(node.text, names),
+            word=shown(node.text),
+            one=nouns[0],
+            many=nouns[1],
+            listed=", ".join(names[:40]) or "—",
+        )
+
+    def word(self, node: Node, place: Place) -> Scalar | None:
+        """A non-empty scalar."""
+        if isinstance(node, Scalar) and not node.empty and node.text.strip():
+            return node
+        self.tell("no_word", node, place=f"`{place}`" if isinstance(place, str) else place)
+        return None
+
+    def words(self, node: Node, place: Place) -> list[Scalar]:
+        """A scalar, or a list of scalars; an empty list is an error."""
+        if not isinstance(node, Listing):
+            found = self.word(node, place)
+            return [found] if found else []
+        if not node.items:
+            self.tell("empty_list", node, place=f"`{place}`" if isinstance(place, str) else place)
+        return [found for item in node.items if (found := self.word(item, place))]
+
+    def one_of(self, node: Node, of: str, values: Sequence[str]) -> str | None:
+        """A scalar out of a closed list."""
+        found = self.word(node, of)
+        if found is None:
+            return None
+        if found.text not in values:
+            self.unknown_value(found, of, values)
+            return None
+        return found.text
+
+    def duration(self, node: Node, of: str) -> Duration | None:
+        """`Ns`, `Nm`, `Nh` or `Nd`."""
+        found = self.word(node, of)
+        if found is None:
+            return None
+        try:
+            return Duration.parse(found.text)
+        except ValueError:
+            self.tell("duration", found, duration_meant(found.text), word=shown(found.text), of=of)
+            return None
+
+    def day(self, node: Node, of: str) -> date | None:
+        """A date."""
+        found = self.word(node, of)
+        day = as_date(found.text) if found is not None else None
+        if found is not None and day is None:
+            self.tell("date", found, day_meant(found.text), word=shown(found.text), of=of)
+        return day
+
+    def missing(self, at: Node, key: str, place: Place, example: str) -> None:
+        """E103, at the place that should have it."""
+        where = f"`{place}`" if isinstance(place, str) else place
+        self.tell("missing", at, key=key, place=where, example=example)
