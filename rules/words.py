@@ -695,6 +695,12 @@ CODES: Final[Mapping[str, tuple[str, str, str, str]]] = {
         "Partout où cette copie conviendrait, un plancher l'arrête : identité douteuse, opposition, médecin introuvable.",
         "Wherever this copy would match a floor stops it: a doubtful identity, an objection, a GP not found.",
     ),
+    "W204": (
+        "Ni atteinte ni inatteignable",
+        "Neither reached nor unreachable",
+        "La recherche n'a trouvé ni un avis qui atteint la règle, ni la preuve qu'il n'y en a pas : un cas de test tranche.",
+        "The search found neither a notice that reaches the rule nor the proof of none: a test case settles it.",
+    ),
     "E203": (
         "Nom en double",
         "Duplicate name",
