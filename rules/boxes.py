@@ -151,11 +151,13 @@ class Space:
                 return here
             # In how many axes does each box not hold all of `here`: at least one, two, three.
             one = two = three = 0
-            for _, holding in around:
-                differs = alive & ~holding
-                three |= two & differs
-                two |= one & differs
-                one |= differs
+            for touching, holding in around:
+                if touching is not holding:
+                    differs = alive & ~holding
+                    if differs:
+                        three |= two & differs
+                        two |= one & differs
+                        one |= differs
             whole = alive & ~one
             if whole:
                 return self._folded(self._boxes[(whole & -whole).bit_length() - 1], here, taken)
@@ -187,21 +189,25 @@ class Space:
         taken: list[tuple[int, int, Covered]],
     ) -> Covered | None:
         """Leave boxes that hold all of `here` but for one axis. The last one, when nothing is left."""
-        first = single & -single
-        axis = next(axis for axis, (_, holding) in enumerate(around) if first & ~holding)
-        mask = here[axis]
-        for number in bits(single & ~around[axis][1]):
+        changed = set()
+        for number in bits(single):
             box = self._boxes[number]
-            part = box.cells[axis]
-            if not mask & part:
-                continue
-            if not mask & ~part:
-                here[axis] = mask
-                return box
-            taken.append((axis, mask, box))
-            mask &= ~part
-        here[axis] = mask
-        around[axis] = self._around(axis, mask)
+            outer = None
+            for axis, part in box.cells.items():
+                mask = here[axis]
+                if not mask & part:
+                    break
+                if mask & ~part:
+                    outer = axis
+            else:
+                if outer is None:
+                    return box
+                mask = here[outer]
+                taken.append((outer, mask, box))
+                here[outer] = mask & ~box.cells[outer]
+                changed.add(outer)
+        for axis in changed:
+            around[axis] = self._around(axis, here[axis])
         return None
 
     def _choice(

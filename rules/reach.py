@@ -255,8 +255,7 @@ class _Model:
             elif name in tests or name in _PLAIN or name == "consent":
                 self._add(name, self._cells(kind, tests.get(name, ())))
         spans = {(e.start, e.until) for e in rules.every() if e.start or e.until}
-        self.timed = bool(spans) or "at" in tests
-        if self.timed:
+        if spans or "at" in tests:
             self._time(sorted({t.during for t in tests.get("at", ()) if t.during}), spans)
         self.patterned: list[_Patterned] = []
         self._patterns(tests)
@@ -490,6 +489,10 @@ class _Model:
                 facts[each.axis.name] = text
         return Witness(at, facts)
 
+    def is_timed(self, entry: Rule | Copy) -> bool:
+        """Whether the instant matters to a rule or copy."""
+        return bool(entry.start or entry.until or any(test.during for test in entry.when.every_test()))
+
     def plain(self, box: dict[int, int]) -> dict[int, int]:
         """The part of a box where a letter is an ordinary one, or the box itself."""
         narrowed = dict(box)
@@ -535,7 +538,9 @@ class _Proof:
         if model is None or (entry is not None and entry.mode == "off"):
             return None
         found = self._ask(model, entry)
-        if isinstance(found, Dead) and model.timed:
+        if isinstance(found, Dead) and any(
+            map(model.is_timed, found.by or (() if entry is None else (entry,)))
+        ):
             # What two years don't reach, others may.
             model = self._model(century=True)
             found = self._ask(model, entry) if model is not None else None
@@ -688,15 +693,25 @@ def _instants(
     """Instants, with which hours are open then and between which dates of rules they lie; the usual first."""
     zone = rules.zone
     seen: set[object] = set()
+
+    def shape(day: date) -> tuple[object, ...]:
+        """What makes one day like another: its offset at the beginning, and when which hours are open."""
+        offset = datetime.combine(day, time(), tzinfo=zone).utcoffset()
+        return offset, *(each.windows(day) for each in hours)
+
+    before: date | None = None
+    known: tuple[tuple[object, ...], tuple[object, ...]] = ((), ())
     for day in _days(edges, hours, every=every):
-        midnight = datetime.combine(day, time(), tzinfo=zone)
         near = [day - timedelta(days=1), day, day + timedelta(days=1)]
-        offsets = tuple(datetime.combine(each, time(), tzinfo=zone).utcoffset() for each in near)
+        one, two = known if before == near[0] else (shape(near[0]), shape(near[1]))
+        three = shape(near[2])
+        before, known = day, (two, three)
         place = bisect_right(edges, day)
-        key = (offsets, place, tuple(each.windows(other) for each in hours for other in near[:2]))
+        key = one, two, three[0], place
         if key in seen:
             continue
         seen.add(key)
+        midnight = datetime.combine(day, time(), tzinfo=zone)
         start = midnight.astimezone(UTC)
         end = datetime.combine(near[2], time(), tzinfo=zone).astimezone(UTC)
         changes = {
