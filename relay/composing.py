@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from relay.formats import fhir, hl7v2, hprim
 from relay.formats.enclosed import Enclosed
 from relay.model import MailRecipe
-from relay.reading import Document, Part, parse_addresses, read
+from relay.reading import Document, Part, parse_addresses, read, read_file
 
 _LINE_LIMIT = 998  # RFC 5322 §2.1.1
 _FOLD_AT = 76
@@ -26,6 +26,10 @@ _NAME = re.compile(r"[!-9;-~]{1,76}")
 _PEOPLE = frozenset({"from", "to", "cc", "bcc", "reply-to", "sender", "disposition-notification-to", "resent-from",
                      "resent-to", "return-receipt-to"})  # fmt: skip
 _OWN = frozenset({"content-type", "content-transfer-encoding", "content-disposition", "mime-version"})
+_MAYBE_HPRIM = ("text/plain", "application/octet-stream", "application/x-hprim")
+_MAIL_MARKS = frozenset(
+    {"received", "message-id", "mime-version", "content-type", "return-path", "delivered-to"}
+)
 _ATOMS = re.compile(r"[\w !#$%&'*+/=?^`{|}~-]*", re.ASCII)
 _SIGNATURES = ("application/pkcs7-signature", "application/x-pkcs7-signature", "application/pgp-signature")
 _FILES = {
@@ -45,7 +49,7 @@ def compose(recipe: MailRecipe, original: bytes | None) -> bytes:
     text = recipe.text
     parts: tuple[bytes, ...] = ()
     if original is not None and recipe.carries != "none":
-        handed = hand_on(read(original))
+        handed = hand_on(_read(original))
         if handed.words.strip():
             text = f"{text.rstrip()}\n\n{handed.words}"
         if recipe.carries == "documents":
@@ -70,6 +74,15 @@ def compose(recipe: MailRecipe, original: bytes | None) -> bytes:
 
 
 # ------------------------------------------------------------------------------------------------------- documents
+
+
+def _read(original: bytes) -> Document:
+    """The arrival as intake read it. A text file may begin with « Date : … », like a mail: its lines are its words."""
+    document = read(original)
+    names = {name for name, _ in document.fields}
+    if not document.is_mail or names & _MAIL_MARKS or ("from" in names and names & {"to", "subject"}):
+        return document
+    return read_file("lettre.txt", original)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +131,7 @@ def _of_file(document: Document) -> HandedOn:
             return HandedOn(fhir.words(raw), tuple(map(_file, inside)), bool(inside))
         if hl7v2.looks_like(raw[:4096]):
             media_type = "x-application/hl7-v2+er7"
-    elif media_type in ("text/plain", "application/octet-stream") and hprim.looks_like(raw[:16_384]):
+    elif media_type in _MAYBE_HPRIM and hprim.looks_like(raw[:16_384]):
         return HandedOn(hprim.words(raw), (_file(Enclosed("lettre.hpr", "application/x-hprim", raw)),), True)
     if media_type == "text/plain":
         return HandedOn(document.text, (), bool(document.text.strip()))

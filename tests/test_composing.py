@@ -124,6 +124,21 @@ def test_a_bare_file_is_attached_as_it_is(content: bytes, name: str):
     assert (attachment.filename, attachment.content()) == (name, content)
 
 
+@pytest.mark.parametrize(
+    "first", ["Date : 01/12/2026", "From: Cardiologie", "Objet : sortie\nDate : 01/12/2026"]
+)
+def test_a_text_file_that_begins_like_a_mail_keeps_its_first_lines(first: str):
+    original = f"{first}\nPatient : Mme VALBRUNE\nNé(e) le : 17/03/1948\n\nBonjour.\n"
+    written = compose(recipe(), original.encode())
+    assert original.strip() in read(written).text
+    assert documents(written) == []
+
+
+def test_a_mail_without_its_author_shows_no_header():
+    original = b"Received: from secret.example\r\nDate: Tue, 01 Dec 2026 17:42:00 +0100\r\n\r\nBonjour.\r\n"
+    assert "secret.example" not in read(compose(recipe(), original)).text
+
+
 def test_a_letter_sent_on_as_an_attachment_leaves_without_the_headers_of_the_ward():
     inner = ORIGINALS["XDM"]
     message = EmailMessage(policy=email.policy.SMTP)
