@@ -480,3 +480,76 @@ def test_a_long_letter_is_read_fast():
     began = time.process_time()
     text.read(hostile)
     assert time.process_time() - began < 1
+
+
+def labels_of(name: str) -> list[str]:
+    """Every label of a field, one that needs nothing else on its line."""
+    return sorted(label for label, field in text._LABELS.items() if field == name)
+
+
+ROWS: dict[str, tuple[list[str], list[str]]] = {
+    "born": (labels_of("born"), ["17/03/1948", "17.03.1948", "17 mars 1948", "1948-03-17", "17-03-1948", "17 / 03 / 1948", "19480317"]),
+    "sex": (labels_of("sex"), ["F", "féminin", "Female", "femme", "F."]),
+    "ins": (labels_of("ins"), ["248034523400724", "2 48 03 45 234 007 24", "2480345234007 clé 24", "248034523400724 (NIR)"]),
+    "ipp": (labels_of("ipp"), ["900012345"]),
+    "stay": (labels_of("stay"), ["S-2026-004217"]),
+    "ward": (labels_of("ward"), ["Cardiologie"]),
+    "admitted": (labels_of("admitted"), ["23/11/2026", "23 novembre 2026", "lundi 23/11/2026"]),
+    "discharged": (labels_of("discharged"), ["01/12/2026", "1er décembre 2026", "le 01/12/2026", "01/12/26", "December 1, 2026"]),
+    "exit_mode": (labels_of("exit_mode"), ["Domicile", "retour à domicile", "home"]),
+}  # fmt: skip
+BEARINGS = ["{label} : {value}", "{label}: {value}", "- {label} : {value}", "• {label} : {value}", "{label}\t: {value}", "{label} = {value}",
+            "{label} :\u00a0{value}", "  {label}  :  {value}  ", "* {label} : {value}", "{label}\t{value}", "{label} | {value}"]  # fmt: skip
+
+
+@st.composite
+def wards_letters(draw: st.DrawFn) -> str:
+    """A letter about the same patient, every line in some ward's words, in any order."""
+
+    def line(label: str, value: str) -> str:
+        shown = draw(st.sampled_from([label, label.capitalize(), label.upper()]))
+        return draw(st.sampled_from(BEARINGS)).format(label=shown, value=value)
+
+    name = draw(st.sampled_from([
+        [line(draw(st.sampled_from(labels_of("birth_name"))), "CORMERAIS"), line(draw(st.sampled_from(labels_of("given"))), "Odette")],
+        [line(draw(st.sampled_from(labels_of("patient"))), "CORMERAIS Odette")],
+        [line(draw(st.sampled_from(labels_of("family_first"))), "CORMERAIS Odette")],
+    ]))  # fmt: skip
+    doctor = [line(draw(st.sampled_from(labels_of("gp"))), draw(st.sampled_from(["Dr Camille Martin", "MARTIN Camille", "Docteur Camille MARTIN"]))),
+              line(draw(st.sampled_from(labels_of("rpps") + labels_of("gp_rpps"))), GP)]  # fmt: skip
+    author = [
+        line(draw(st.sampled_from(labels_of("doctor"))), "Dr Solenn Kerbellec"),
+        line(draw(st.sampled_from(labels_of("rpps"))), str(AUTHOR)),
+    ]
+    rows = [
+        [line(draw(st.sampled_from(labels)), draw(st.sampled_from(values)))]
+        for labels, values in ROWS.values()
+    ]
+    blocks = draw(st.permutations([name, doctor, author, *rows]))
+    between = draw(st.sampled_from(["\n", "\n\n"]))
+    return between.join("\n".join(block) for block in blocks) + "\n"
+
+
+@settings(max_examples=many(400), deadline=None, suppress_health_check=list(HealthCheck))
+@given(wards_letters())
+def test_any_label_in_any_order_is_read(body: str):
+    found = notice(body)
+    patient, stay, gp = found.patient, found.stay, found.registered_gp
+    assert patient is not None
+    assert stay is not None
+    assert gp is not None
+    assert (patient.birth_name, patient.given_names, patient.birth_date) == (
+        "CORMERAIS",
+        ("Odette",),
+        date(1948, 3, 17),
+    )
+    assert (patient.sex, patient.ins) == ("F", "248034523400724")
+    assert [one.value for one in patient.local_ids] == ["900012345"]
+    assert (gp.family_name or "").upper() == "MARTIN"
+    assert gp.rpps == GP
+    assert found.author is not None
+    assert found.author.rpps == AUTHOR
+    assert (stay.number, stay.ward, stay.exit_mode) == ("S-2026-004217", "Cardiologie", "home")
+    assert stay.admitted is not None
+    assert stay.discharged is not None
+    assert (found.event, found.problems) == ("discharge", ())

@@ -232,9 +232,11 @@ class Letter:
 def label_of(text: str) -> str | None:
     """The field that a label names, or None; in two languages, « Sexe / Sex », both must name the same."""
     plain = _PARENTHESES.sub(" ", fold(text))
-    plain = re.sub(r"[°º.*_\"]|\bno\b(?= )", " ", plain).strip(" -:>•")
-    plain = " ".join(plain.split())
+    plain = " ".join(re.sub(r"[°º.*_\"]", " ", plain).strip(" -:>•").split())
     name = _LABELS.get(plain)
+    if name is None and plain.startswith("no "):  # « No RPPS »
+        plain = plain.removeprefix("no ")
+        name = _LABELS.get(plain)
     if name is None and "/" in plain:
         halves = {_LABELS.get(half.strip()) for half in plain.split("/")}
         return halves.pop() if len(halves) == 1 else None
