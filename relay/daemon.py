@@ -30,7 +30,7 @@ from relay.intake import Intake
 from relay.model import Why
 from relay.ports import Adapter, Clock, Directory, Inbox, Limits, Sender, Tools
 from relay.registers import BadLine, Duty
-from relay.ruling import Ruling
+from relay.ruling import Ruling, counted
 from relay.schedule import Schedule
 from relay.store import Store
 from relay.vault import FileKeyRing, Vault
@@ -400,7 +400,7 @@ class Daemon:
         with contextlib.suppress(Unavailable):
             status = await self.store.status()
             metrics.standing(status["threads"], status["oldest_waiting_s"])
-            metrics.rules(await self.store.rule_counts())
+            metrics.rules(counted(self.site.rules, await self.store.rule_counts()))
 
     port: int | None = None
     _opening = True  # there is no site yet

@@ -559,6 +559,25 @@ class Intake:
                 raise problem
         raise Refused("somebody else is deciding this at the moment; try again")
 
+    async def facts_as_if(self, name: str, raw: bytes, adapter: str, now: datetime) -> language.Facts | None:
+        """The facts of a file as if it came by that adapter now; None where no letter is in it. Writes nothing."""
+        site = self.site()
+        letter = _Letter(Envelope("explained", adapter, "", name, now, raw))
+        if self.opener is not None:
+            letter.opened = await self.opener.open(raw, now)
+            raw = letter.opened.raw
+        letter.document = await asyncio.to_thread(reading.read_file, name, raw)
+        letter.recognised = recognition.recognise(
+            letter.document, is_ours=_ours(site), timezone=site.settings.timezone
+        )
+        await self._resolve([letter])
+        if letter.resolution is None:
+            return None
+        (context,) = await self._contexts([(letter, self._ask(letter))])
+        mentions = await self._mentions(site, letter)
+        table = site.settings.adapters.get(adapter)
+        return cast("language.Facts", _facts(site, letter, table, context, now, mentions))
+
     async def replay(self, envelope: str) -> None:
         """Decide an arrival again; its rows have the same ids, so what exists stays as it is."""
         await self.decide([await self.store.stored(envelope)])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -33,6 +33,8 @@ LOOK_EVERY = 2.0
 SETTLE = 0.3
 """Seconds between two readings of a file that somebody may be writing."""
 SETTLE_TRIES = 20
+LOOK_BACK = 100
+"""Revisions that are asked how long a rule was only observed."""
 GATE = timedelta(days=30)
 GATE_MOST = 10_000
 """A change is weighed on the stored facts of so long, at most so many of the latest decisions."""
@@ -254,6 +256,39 @@ async def standing(settings: Settings, store: Store) -> dict[str, object]:
     return found
 
 
+def counted(rules: RuleSet | None, counts: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
+    """The store's counts by the rules' present ids: what a rule did under an earlier name (`was`) is its own."""
+    found: dict[str, dict[str, int]] = {}
+    for name, each in counts.items():
+        now = rules.rule(name) if rules is not None else None
+        into = found.setdefault(now.id if now is not None else name, {})
+        for what, count in each.items():
+            into[what] = into.get(what, 0) + count
+    return found
+
+
+async def observed(
+    store: Store, rules: RuleSet, site: language.Site | None, now: datetime
+) -> dict[str, tuple[int, int]]:
+    """Id → (whole days it has been in `mode: observe` without a break, notices observed), for W302."""
+    waiting = {entry.id: now for entry in rules.every() if entry.mode == "observe"}
+    since: dict[str, datetime] = {}
+    for active in await store.rules_history(LOOK_BACK):
+        if not waiting:
+            break
+        past = await asyncio.to_thread(_loaded, active, site, "fr")
+        for name in list(waiting):
+            entry = rules.rule(name)
+            names = (name, *(entry.was if entry is not None else ()))
+            then = next((e for e in (past.every() if past else ()) if e.id in names), None)
+            if then is None or then.mode != "observe":
+                del waiting[name]
+            else:
+                since[name] = active.active_since
+    counts = counted(rules, await store.rule_counts())
+    return {name: ((now - at).days, counts.get(name, {}).get("observed", 0)) for name, at in since.items()}
+
+
 def _in_force_again(mark: RuleFile | None, now: datetime) -> RuleFile | None:
     """What is kept of a file that is in force now: that the admins, told of its error, are to be told that it is over."""
     if mark is not None and mark.state in ("refused", "mended") and (mark.told or mark.state == "mended"):
@@ -394,7 +429,7 @@ class Ruling:
         """What becomes of the file as it stands now."""
         mark = await self.store.rule_file()
         active = await self.store.rules_active()
-        if active is not None and disk.rules_digest == active.digest:
+        if active is not None and disk.rules_digest == active.digest and self.rules is not None:
             await self._mark(_in_force_again(mark, self.clock.now()))
             return
         if mark is not None and mark.digest == disk.digest and mark.state in ("passed_over", "waiting"):

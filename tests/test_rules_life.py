@@ -21,6 +21,8 @@ from relay.model import Purpose, Why
 from relay.ruling import Ruling
 from relay.store import Store
 from rules.language import RuleSet
+from tests import letters
+from tests.letters import MARTIN, ODETTE
 from tests.site import Site, free_port
 from tests.stores import NOON, HandClock, Place, batch, decision, letter
 
@@ -315,6 +317,20 @@ async def test_a_configuration_that_lost_what_the_rules_name_holds_everything(ho
     file.write_text(CONFIG.replace("desks.sorties", "desks.autre"), encoding="utf-8")
     again = restarted(house)
     assert await again.ruling.start() is None
+    await again.ruling.tell(again.site)
+    assert await again.mails() == ["Relais : règles refusées"]  # it is not silent that everything is held
+
+
+async def test_a_rule_that_nothing_can_reach_keeps_a_file_out(house: House) -> None:
+    house.write(
+        MORE.replace(
+            "default:", "  - { id: morte, when: { event: er_visit }, hold: sorties, reason: x }\n\ndefault:"
+        )
+    )
+    await house.looks()
+    mark = await house.store.rule_file()
+    assert mark is not None
+    assert "E201" in mark.first
 
 
 # ----------------------------------------------------------------------------------------------- persons, processes
@@ -400,6 +416,31 @@ async def test_each_rule_is_counted_by_what_it_had_to_do_with_decisions(store: S
     }
     metrics.rules(counts)
     assert gauge("relay_rule_decisions_total", rule="sortie", what="decided") == 2
+
+
+async def test_a_rule_keeps_its_counts_under_its_new_name(house: House) -> None:
+    await house.store.accept(batch(1, 2))
+    await house.store.record([letter(1), letter(2, decision=decision(rule="depart"))])
+    house.write(RULES.replace("id: sortie", "id: depart\n    was: sortie"))
+    await house.looks()
+    assert ruling.counted(house.ruling.rules, await house.store.rule_counts()) == {"depart": {"decided": 2}}
+
+
+async def test_it_is_known_how_long_a_rule_was_only_observed(house: House) -> None:
+    from rules.language import observed_long
+
+    await house.store.accept(batch(1))
+    await house.store.record([letter(1, decision=decision(observed=("naissance",)))])
+    house.clock.turn(days=10)
+    house.write(RULES.replace("id: naissance", "id: bebe\n    was: naissance"))
+    await house.looks()
+    house.clock.turn(days=32)
+    rules = house.ruling.rules
+    assert rules is not None
+    seen = await ruling.observed(house.store, rules, house.ruling.site, house.clock.now())
+    assert seen == {"bebe": (42, 1)}
+    (finding,) = observed_long(rules, seen)
+    assert finding.code == "W302"
 
 
 async def test_decisions_come_a_page_at_a_time_the_last_of_each_arrival(store: Store) -> None:
@@ -629,6 +670,30 @@ def test_why_not_is_told_in_words_in_both_languages(folder: Path, relay: Any) ->
     assert "It is observed" in english
     wrong = relay("rules", "explain", "--facts", facts, "--why-not", "sorti", code=2)
     assert "sortie, naissance, default" in wrong.err
+
+
+def test_a_letter_is_explained_by_the_site_s_registers_where_there_are_any(folder: Path, relay: Any) -> None:
+    raw = letters.text_mail(gp=MARTIN)
+    file = folder / "lettre.eml"
+    file.write_bytes(raw)
+    alone = relay("rules", "explain", str(file), "--rules", str(folder / "routes.yaml"), "--json").json
+    assert alone["source"] == "registers"
+    assert alone["facts"]["gp"] == "none"
+    site = Site(folder, CONFIG)
+    site.directory([MARTIN])
+    site.patients([(ODETTE, [MARTIN])])
+    known = relay("rules", "explain", str(file), "--json").json
+    assert (known["facts"]["gp"], known["rule"]) == ("found", "sortie")
+    assert relay("envelopes", "list", "--json").json == []  # nothing was written
+    assert "mailbox" in relay("rules", "explain", str(file), "--mailbox", "x", code=2).err
+
+
+def test_counts_are_listed_for_each_rule_in_force(folder: Path, relay: Any) -> None:
+    fill(folder, 3)
+    rows = {row["rule"]: row for row in relay("rules", "counts", "--json").json}
+    assert list(rows) == ["sortie", "naissance", "default"]
+    assert (rows["sortie"]["decided"], rows["naissance"]["mode"]) == (3, "observe")
+    assert "a décidé" in relay("rules", "counts").out
 
 
 # ----------------------------------------------------------------------------------------------------- the daemon

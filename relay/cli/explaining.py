@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ import typer
 
 from relay.cli import shared
 from relay.cli.paper import Paper
-from relay.errors import ConfigurationError, NotFound, UsageError
+from relay.errors import ConfigurationError, NotFound, Unavailable, UsageError
 
 if TYPE_CHECKING:
     from relay.config import Settings
@@ -40,6 +41,7 @@ class _Asked:
     rules: RuleSet
     facts: Facts
     at: datetime
+    source: str = "facts"  # facts, letter (nobody is registered), registers (and directory), stored
     stored: StoredDecision | None = None
     active: ActiveRules | None = None  # the revision that decided
     deliveries: Sequence[Mapping[str, object]] = ()
@@ -57,6 +59,9 @@ def explain(
     why_not: str | None = typer.Option(
         None, "--why-not", help="A rule's id: the smallest change of facts with which it would decide."
     ),
+    mailbox: str | None = typer.Option(
+        None, "--mailbox", help="The watched mailbox a letter would have come by; left out: the only one."
+    ),
     lang: str = typer.Option("fr", "--lang", help="fr or en."),
 ) -> int:
     """Say which rule decides, and why each earlier one did not."""
@@ -72,8 +77,12 @@ def explain(
     else:
         rules = _rules(rules_file, site, lang)
         when = _instant(at, rules) or datetime.now(UTC)
-        asked = _Asked(rules, _given(facts) if facts is not None else _read(letter or "", rules, when), when)
+        if facts is not None:
+            asked = _Asked(rules, _given(facts), when)
+        else:
+            asked = _of_letter(site, letter or "", rules, when, mailbox)
     said: Said = engine.explain(asked.rules, asked.facts, asked.at)
+    said["source"] = asked.source
     if asked.stored is not None:
         said["stored"] = _record(asked, said)
     found: WhyNot | None = None
@@ -151,7 +160,10 @@ def _given(text: str) -> Facts:
         raise UsageError(str(error)) from None
 
 
-def _read(letter: str, rules: RuleSet, at: datetime) -> Facts:
+def _of_letter(
+    site: Settings | None, letter: str, rules: RuleSet, at: datetime, mailbox: str | None
+) -> _Asked:
+    """A file's facts: by the site's registers where there are any, else of the letter alone."""
     from relay import intake
 
     file = Path(letter)
@@ -159,7 +171,32 @@ def _read(letter: str, rules: RuleSet, at: datetime) -> Facts:
         raw = file.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"cannot be read ({type(error).__name__})", file=letter) from None
-    return intake.facts_of(file.name, raw, rules, at)
+    if site is not None:
+        wards = [name for name, table in site.adapters.items() if table.ward is not None]
+        if mailbox is not None and mailbox not in wards:
+            raise UsageError(f"no watched mailbox « {mailbox} »; there are {', '.join(wards) or 'none'}")
+        chosen = mailbox or (wards[0] if len(wards) == 1 else "")
+        try:
+            found = shared.run(_by_registers(site, file.name, raw, rules, at, chosen))
+        except (Unavailable, ConfigurationError) as error:
+            print(f"relay: the registers were not asked: {error}", file=sys.stderr)
+        else:
+            if found is not None:
+                return _Asked(rules, found, at, "registers")
+    return _Asked(rules, intake.facts_of(file.name, raw, rules, at), at, "letter")
+
+
+async def _by_registers(
+    site: Settings, name: str, raw: bytes, rules: RuleSet, at: datetime, mailbox: str
+) -> Facts | None:
+    from relay import daemon
+    from relay.clock import SystemClock
+    from relay.intake import Intake
+
+    async with shared.opened(site) as store:
+        here = daemon.open_site(site, rules)
+        asking = Intake(store, {}, lambda: here, SystemClock(), daemon.opener(site))
+        return await asking.facts_as_if(name, raw, mailbox, at)
 
 
 async def _decided(site: Settings, name: str, named: Path | None, lang: str) -> _Asked:
@@ -189,7 +226,7 @@ async def _decided(site: Settings, name: str, named: Path | None, lang: str) -> 
         except ValueError as error:
             raise UsageError(f"these facts are of another release: {error}") from None
         deliveries = await store.deliveries(envelope=stored.envelope)
-    return _Asked(rules, facts, stored.at, stored, active if named is None else None, deliveries)
+    return _Asked(rules, facts, stored.at, "stored", stored, active if named is None else None, deliveries)
 
 
 def _record(asked: _Asked, said: Said) -> Said:
@@ -242,17 +279,31 @@ def _show(page: Paper, asked: _Asked, said: Said) -> None:
         )
     else:
         page.line(page.style(Path(asked.rules.file).name, "bold") + f" · {page.moment(said['at'])}")
-    _show_facts(page, said["facts"])
+    _show_facts(page, said["facts"], asked.source)
     _show_trace(page, said["trace"], said)
     _show_decision(page, asked, said)
     if stored is not None:
         _show_record(page, said["stored"])
 
 
-def _show_facts(page: Paper, facts: Mapping[str, object]) -> None:
+_SOURCES: Final = {
+    "facts": ("Les faits donnés", "The facts as given"),
+    "letter": (
+        "Ce que dit la lettre (ni registre des patients, ni annuaire)",
+        "What the letter says (no register of patients, no directory)",
+    ),
+    "registers": (
+        "Ce que l'on sait : la lettre, le registre des patients, l'annuaire",
+        "What is known: the letter, the register of patients, the directory",
+    ),
+    "stored": ("Ce que l'on savait au moment de décider", "What was known when it was decided"),
+}
+
+
+def _show_facts(page: Paper, facts: Mapping[str, object], source: str) -> None:
     from rules.facts import FIELDS, WHEN_ABSENT
 
-    page.title(page.say("Ce que l'on sait de la lettre", "What is known of the letter"))
+    page.title(page.say(*_SOURCES[source]))
     rows = [(name, page.fact(value)) for name, value in facts.items()]
     for name, value in WHEN_ABSENT.items():
         if name not in facts:

@@ -13,6 +13,8 @@ from relay.cli.paper import Paper
 from relay.errors import ConfigurationError, NotFound, Refused, Stale, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from relay.config import Settings
     from relay.ruling import Checked, Weighed
     from relay.store import ActiveRules, Store
@@ -34,7 +36,7 @@ ACCEPT = typer.Option(
 
 def register(commands: typer.Typer) -> None:
     """Add these commands to `relay rules`."""
-    for command in (preview, apply, rollback, promote, history):
+    for command in (preview, apply, rollback, promote, history, counts):
         commands.command(command.__name__)(command)
 
 
@@ -216,6 +218,54 @@ def history(
         return 0
 
     return shared.run(work())
+
+
+def counts(lang: str = LANG) -> int:
+    """How often each rule in force decided, was undecided, copied, or would have matched while observed."""
+    from relay import ruling
+
+    site = shared.settings()
+    page = Paper(lang != "en")
+
+    async def work() -> int:
+        async with shared.opened(site) as store:
+            _, rules = await ruling.in_force(site, store)
+            found = ruling.counted(rules, await store.rule_counts())
+        names = [] if rules is None else [*(entry.id for entry in rules.every()), "default"]
+        gone = sorted(found.keys() - set(names))
+        rows = [_counts_of(rules, name, found.get(name, {})) for name in (*names, *gone)]
+        if shared.chosen.json:
+            shared.emit(rows)
+            return 0
+        head = ("", "mode", *(page.say(*_COUNTED[what]) for what in _COUNTED))
+        page.columns(
+            [
+                head,
+                *(
+                    (str(row["rule"]), str(row["mode"] or "—"), *(str(row[what] or "·") for what in _COUNTED))
+                    for row in rows
+                ),
+            ],
+            0,
+        )
+        return 0
+
+    return shared.run(work())
+
+
+_COUNTED: Final = {
+    "decided": ("a décidé", "decided"),
+    "undecided": ("indécise", "undecided"),
+    "copied": ("a copié", "copied"),
+    "observed": ("observée", "observed"),
+    "passed": ("laissée de côté", "passed over"),
+}
+
+
+def _counts_of(rules: RuleSet | None, name: str, found: Mapping[str, int]) -> dict[str, object]:
+    entry = None if rules is None else rules.rule(name)
+    mode = entry.mode if entry is not None else "on" if name == "default" else None
+    return {"rule": name, "mode": mode, **{what: found.get(what, 0) for what in _COUNTED}}
 
 
 # ---------------------------------------------------------------------------------------------------------- steps

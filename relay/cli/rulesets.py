@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from relay.cli import shared
-from relay.errors import ConfigurationError, UsageError
+from relay.errors import ConfigurationError, Unavailable, UsageError
 
 if TYPE_CHECKING:
     from rules.language import Finding, RuleSet, Site
@@ -54,6 +55,24 @@ def _load(
     return language.load(_text(file), str(file), site, lang, explaining=explaining)
 
 
+def _observed_long(rules: RuleSet, lang: str) -> tuple[Finding, ...]:
+    """W302, where a site's store can be asked how long a rule was only observed."""
+    site = shared.settings_or_none()
+    if site is None or all(entry.mode != "observe" for entry in rules.every()):
+        return ()
+    from relay import ruling
+    from rules import language
+
+    async def seen() -> dict[str, tuple[int, int]]:
+        async with shared.opened(site) as store:
+            return await ruling.observed(store, rules, ruling.rules_site(site), datetime.now(UTC))
+
+    try:
+        return language.observed_long(rules, shared.run(seen()), lang)
+    except (Unavailable, ConfigurationError):
+        return ()
+
+
 def _show(findings: tuple[Finding, ...], lang: str) -> None:
     for finding in findings:
         print(finding.text(lang))
@@ -75,7 +94,7 @@ def check(
     rules, findings = _load(place, site, lang, explaining=True)
     beside = Path(cases.tests_beside(str(place)))
     if rules is not None:
-        findings = (*findings, *reach.findings(rules, lang))
+        findings = (*findings, *reach.findings(rules, lang), *_observed_long(rules, lang))
         if beside.exists():
             findings = (*findings, *cases.run(rules, _text(beside), str(beside), lang).findings)
         else:
