@@ -473,3 +473,40 @@ async def test_a_letter_too_large_once_unwrapped_is_held(house: House) -> None:
     )
     (mail,) = to_gp(house)
     assert attached(mail) == {"lettre.pdf": lighter}
+
+
+PAUL = letters.patient("LEROUX", "Paul", sex="M", oid=letters.INS_NIR)
+ONE = ("DOC00001.XML", CDA, "text/xml")
+META = letters.metadata([ONE], patient=ODETTE)
+OTHER = ("DOC00002.XML", letters.cda(patient=PAUL, document_id="1.2.3.4"), "text/xml")
+HELD = {
+    "another hash": (letters.xdm([("DOC00001.XML", CDA.replace(b"Dyspn", b"Fatig"), "text/xml")], meta=META), "broken_package"),
+    "another size": (letters.xdm([("DOC00001.XML", CDA + b" ", "text/xml")], meta=META), "broken_package"),
+    "a missing file": (letters.xdm([("DOC00009.XML", CDA, "text/xml")], meta=META), "broken_package"),
+    "two letters of two": (letters.xdm([ONE, OTHER], patient=ODETTE), "two_patients"),
+    "metadata of another": (letters.xdm([ONE], meta=letters.metadata([ONE], patient=PAUL)), "two_patients"),
+    "cut": (letters.xdm([ONE], patient=ODETTE)[:-30], "broken_package"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("flaw", HELD)
+async def test_a_package_that_lies_or_mixes_people_is_held_whole(house: House, flaw: str) -> None:
+    zipped, why = HELD[flaw]
+    mail = letters.xdm_mail(patient=ODETTE, package=zipped, sender=SENDER, with_pdf=False,
+                            body=letters.labelled_lines(ODETTE, MARTIN))  # fmt: skip
+    await arrive(house, mailed(mail))
+    (held,) = await house.store.holds()
+    assert held["why"] == why
+    assert to_gp(house) == []
+    assert await house.store.threads() == []
+    await sound(house)
+
+
+async def test_a_package_without_its_cda_is_read_from_its_pdf(house: House) -> None:
+    held = [("DOC00001.PDF", PAPER, "application/pdf")]
+    zipped = letters.xdm(held, patient=ODETTE, meta=letters.metadata(held, patient=ODETTE))
+    mail = letters.xdm_mail(patient=ODETTE, package=zipped, sender=SENDER, with_pdf=False)
+    await arrive(house, mailed(mail))
+    (sent,) = to_gp(house)
+    assert attached(sent) == {"IHE_XDM.zip": zipped}
+    assert str(sent["Subject"]).startswith("XDM/1.0/DDM+")
