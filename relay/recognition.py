@@ -51,7 +51,7 @@ _DOCUMENT_NAME = re.compile(r"\.(?:zip|xml|cda|hl7|er7|hpr|hprim|json|apz|p7m)$|
 _NO_DOCUMENT = ("application/pkcs7-signature", "application/x-pkcs7-signature", "application/pgp-signature",
                 "text/calendar", "text/x-vcard", "text/vcard", "text/rfc822-headers")  # fmt: skip
 _CITIZENS = "@patient.mssante.fr"
-_MAX_BESIDE = 20  # texts and messages that leave with one letter
+_MAX_BESIDE = 50  # texts and messages that leave with one letter
 _BROKEN = frozenset({"broken_package", "unreadable_document"})
 _HIDING = frozenset({"not_closed", "boundary_not_found", "no_boundary", "too_deep", "too_many_parts", "header_too_large",
                      "too_many_headers", "too_many_boundaries", "bad_header_line"})  # fmt: skip
@@ -225,7 +225,7 @@ def _own_text(document: Document, *, forward: bool, text: str | None = None) -> 
     """
     text = document.text if text is None else text
     if forward:
-        return re.sub(r"(?m)^[> \t]+", "", text)
+        return _unquoted(text)
     if _ANSWER.match(document.subject):
         return replies.new_text(text).text
     return (
@@ -274,27 +274,36 @@ def _alone(
 
 
 def _besides(document: Document, source: Document, own: str, zone: ZoneInfo) -> Iterator[Notice]:
-    """What else leaves with a letter and names a patient."""
-    words = [re.sub(r"(?m)^[> \t]+", "", source.text)]
-    if words[0] == own:
-        words.clear()
+    """What each text says that leaves with a letter, quotations and all; nothing where it names nobody."""
+    if (words := _unquoted(source.text)) != own:
+        yield _named(words, zone)
     if source is not document:
-        words.append(document.text)
-    for one in {id(document): document, id(source): source}.values():
-        plain = any(part.is_text and part.media_type == "text/plain" for part in one.parts)
-        for part in one.parts:
-            if part.media_type == "text/html" and (plain or not part.is_text):
-                words.append(re.sub(r"(?m)^[> \t]+", "", html_text(part.text())))
-            elif part.media_type == "text/plain" and not part.is_text:
-                words.append(part.text())
-            elif part.is_message and source is document:
-                inner = read(part.content())
-                words.append(re.sub(r"(?m)^[> \t]+", "", inner.text))
-                yield from (notice for _, notice in _documents(inner))
-    for text in words:
-        letter = letters.read(text, zone=zone)
-        if letter.has_patient or letter.notice.problems:
-            yield letter.notice
+        yield _named(_unquoted(document.text), zone)
+    yield from _hanging(document, zone)
+
+
+def _hanging(document: Document, zone: ZoneInfo) -> Iterator[Notice]:
+    """The same of HTML beside plain words, of text files, and of the messages attached, with what hangs on them."""
+    plain = any(part.is_text and part.media_type == "text/plain" for part in document.parts)
+    for part in document.parts:
+        if part.media_type == "text/html" and (plain or not part.is_text):
+            yield _named(_unquoted(html_text(part.text())), zone)
+        elif part.media_type == "text/plain" and not part.is_text:
+            yield _named(part.text(), zone)
+        elif part.is_message:
+            inner = read(part.content())
+            yield _named(_unquoted(inner.text), zone)
+            yield from (notice for _, notice in _documents(inner))
+            yield from _hanging(inner, zone)
+
+
+def _named(text: str, zone: ZoneInfo) -> Notice:
+    letter = letters.read(text, zone=zone)
+    return letter.notice if letter.has_patient or letter.notice.problems else Notice()
+
+
+def _unquoted(text: str) -> str:
+    return re.sub(r"(?m)^[> \t]+", "", text)
 
 
 def _held(notice: Notice, why: Why) -> Recognised:

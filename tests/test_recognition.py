@@ -321,11 +321,24 @@ def test_a_letter_that_only_the_html_holds_is_shown_to_a_person():
     )
 
 
-def test_a_letter_with_a_heap_of_other_mail_is_shown_to_a_person():
-    raw = letters.text_mail()
-    for number in range(21):
-        raw = beside(raw, letters.text_mail(stay=f"S-{number}"), "message/rfc822", "")
-    assert judge(raw).outcome is Outcome.UNCLEAR
+def test_what_hangs_on_an_attached_message_counts_as_well():
+    once = beside(letters.mail("Voir.", sender=WARD, to="x@y.fr", subject="x"), *OTHERS["message"])
+    for inner in (once, beside(letters.mail("Voir.", sender=WARD, to="x@y.fr"), once, "message/rfc822", "")):
+        found = judge(beside(letters.xdm_mail(), inner, "message/rfc822", ""))
+        assert (found.outcome, found.why) == (Outcome.UNCLEAR, Why.TWO_PATIENTS)
+
+
+def test_a_letter_with_a_heap_of_other_texts_is_shown_to_a_person_soon():
+    heap = EmailMessage(policy=SMTP)
+    heap["From"], heap["To"], heap["Subject"] = WARD, letters.RELAY_IN, "Lettre de liaison"
+    heap.set_content(letters.labelled_lines(ODETTE, MARTIN))
+    for number in range(200):
+        heap.add_attachment(f"Note {number} : rien\n" * 1000, filename=f"{number}.txt")
+    raw = heap.as_bytes()
+    began = time.process_time()
+    found = judge(raw)
+    assert (found.outcome, found.why) == (Outcome.UNCLEAR, Why.UNCLEAR)
+    assert time.process_time() - began < 4
 
 
 def test_a_pdf_alone_is_nothing_known_but_hangs_there():
