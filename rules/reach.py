@@ -104,7 +104,7 @@ def answer(rules: RuleSet, entry: Rule | Copy | None) -> Answer:
     proof = _PROOFS.get(rules)
     if proof is None:
         proof = _PROOFS[rules] = _Proof(rules)
-    return proof.answer(entry)
+    return proof.answer(rules, entry)
 
 
 def findings(rules: RuleSet, lang: str | None = None) -> tuple[Finding, ...]:
@@ -233,8 +233,9 @@ class _Model:
     """The space of one rule set: its axes, its rules as boxes. `century`: with every instant, not only near ones."""
 
     def __init__(self, rules: RuleSet, *, century: bool) -> None:
-        self.rules = rules
         self.century = century
+        self.zone = rules.zone
+        self.wards = rules.wards
         self.live = [rule for rule in rules.rules if rule.mode != "off"]
         self.axes: list[_Axis] = []
         self.by_name: dict[str, _Axis] = {}
@@ -256,13 +257,13 @@ class _Model:
                 self._add(name, self._cells(kind, tests.get(name, ())))
         spans = {(e.start, e.until) for e in rules.every() if e.start or e.until}
         if spans or "at" in tests:
-            self._time(sorted({t.during for t in tests.get("at", ()) if t.during}), spans)
+            self._time(rules, sorted({t.during for t in tests.get("at", ()) if t.during}), spans)
         self.patterned: list[_Patterned] = []
         self._patterns(tests)
         boxes: list[tuple[Box, int | None]] = [(box, None) for box in self.links]
-        self.number: dict[int, int] = {}
+        self.number: dict[Rule, int] = {}
         for number, rule in enumerate(self.live):
-            self.number[id(rule)] = number
+            self.number[rule] = number
             if rule.mode == "on":
                 taken = self.boxes(rule, "yes" if rule.skip_unknown else "not no")
                 boxes.extend((box, number) for box in taken)
@@ -313,7 +314,7 @@ class _Model:
                     known.setdefault(word.casefold(), "Unknown" if word == "unknown" else word)
         spellings: dict[object, None] = dict.fromkeys(known.values())
         if kind.name == "ward":
-            for ward in self.rules.wards:
+            for ward in self.wards:
                 if len(ward) > 1 and any(each.casefold() in known for each in ward):
                     spellings[tuple(sorted(ward))] = None
         other = _OTHER.get(kind.name, "autre")
@@ -334,13 +335,15 @@ class _Model:
 
     # -- the instant
 
-    def _time(self, names: Sequence[str], spans: set[tuple[date | None, date | None]]) -> None:
-        hours = [self.rules.hours[name] for name in names]
+    def _time(
+        self, rules: RuleSet, names: Sequence[str], spans: set[tuple[date | None, date | None]]
+    ) -> None:
+        hours = [rules.hours[name] for name in names]
         edges = sorted(
             {d for start, until in spans for d in (start, until and until + timedelta(days=1)) if d}
         )
         cells: dict[tuple[tuple[bool, ...], int], datetime] = {}
-        for signature, instant in _instants(self.rules, hours, edges, every=self.century):
+        for signature, instant in _instants(rules, hours, edges, every=self.century):
             cells.setdefault(signature, instant)
         axis = self._add("at", list(cells.values()))
         full = axis.full
@@ -460,7 +463,7 @@ class _Model:
 
         Raises Unsupported when that can't be told.
         """
-        at = datetime.combine(USUAL_DAY, _MORNING, tzinfo=self.rules.zone)
+        at = datetime.combine(USUAL_DAY, _MORNING, tzinfo=self.zone)
         facts: dict[str, FactValue] = {}
         said: set[str] = set()
         for axis, cell in zip(self.axes, point, strict=True):
@@ -508,45 +511,44 @@ class _Model:
 
 
 class _Proof:
-    """The answers about one rule set, as they are asked for."""
+    """The answers about one rule set, as they are asked for. It must not hold the set: it lives as long as that."""
 
     def __init__(self, rules: RuleSet) -> None:
-        self._rules = rules
         self._answers: dict[Rule | Copy | None, Answer] = {}
         self._models: dict[bool, _Model | None] = {}
         self._left = _ALL_STEPS + _STEPS_A_RULE * len(rules.rules)
 
-    def _model(self, *, century: bool) -> _Model | None:
+    def _model(self, rules: RuleSet, *, century: bool) -> _Model | None:
         if century not in self._models:
             try:
-                self._models[century] = _Model(self._rules, century=century)
+                self._models[century] = _Model(rules, century=century)
             except OutOfBudget:
                 self._models[century] = None
         return self._models[century]
 
-    def answer(self, entry: Rule | Copy | None) -> Answer:
+    def answer(self, rules: RuleSet, entry: Rule | Copy | None) -> Answer:
         """See the function of that name."""
         if entry not in self._answers:
             try:
-                self._answers[entry] = self._answer(entry)
+                self._answers[entry] = self._answer(rules, entry)
             except (OutOfBudget, Unsupported):
                 self._answers[entry] = None
         return self._answers[entry]
 
-    def _answer(self, entry: Rule | Copy | None) -> Answer:
-        model = self._model(century=False)
+    def _answer(self, rules: RuleSet, entry: Rule | Copy | None) -> Answer:
+        model = self._model(rules, century=False)
         if model is None or (entry is not None and entry.mode == "off"):
             return None
-        found = self._ask(model, entry)
+        found = self._ask(rules, model, entry)
         if isinstance(found, Dead) and any(
             map(model.is_timed, found.by or (() if entry is None else (entry,)))
         ):
             # What two years don't reach, others may.
-            model = self._model(century=True)
-            found = self._ask(model, entry) if model is not None else None
+            model = self._model(rules, century=True)
+            found = self._ask(rules, model, entry) if model is not None else None
         return found
 
-    def _ask(self, model: _Model, entry: Rule | Copy | None) -> Answer:
+    def _ask(self, rules: RuleSet, model: _Model, entry: Rule | Copy | None) -> Answer:
         floored = False
         boxes: _Boxes
         among = model.before[-1]
@@ -556,11 +558,11 @@ class _Proof:
             boxes = model.boxes(entry, "yes")
             if isinstance(entry, Copy):
                 among = model.before[0]
-                free = [box for each in boxes if (box := self._floored(model, entry, each))]
+                free = [box for each in boxes if (box := self._floored(rules, model, entry, each))]
                 floored = bool(boxes) and not free
                 boxes = free
             else:
-                among = model.before[model.number[id(entry)]]
+                among = model.before[model.number[entry]]
         boxes = list(model.worlds(boxes))
         proofs: list[Covered] = []
         for box in boxes:
@@ -571,7 +573,7 @@ class _Proof:
                 proofs.append(found)
                 continue
             name = "default" if entry is None else entry.id
-            confirmed = name in reached(decide(self._rules, found.facts, found.at))
+            confirmed = name in reached(decide(rules, found.facts, found.at))
             return found if confirmed else None
         return Dead(self._cover(model, boxes, proofs), floored)
 
@@ -591,10 +593,12 @@ class _Proof:
         finally:
             self._left -= steps - max(model.space.left, 0)
 
-    def _floored(self, model: _Model, copy: Copy, box: dict[int, int]) -> dict[int, int] | None:
+    def _floored(
+        self, rules: RuleSet, model: _Model, copy: Copy, box: dict[int, int]
+    ) -> dict[int, int] | None:
         """The part of a box where no floor forbids a copy."""
         asked = {"identity": ("qualified", "validated", "provisional", None), "consent": ("allowed",)}
-        if self._rules.targets[copy.target].is_gp:
+        if rules.targets[copy.target].is_gp:
             asked["gp"] = ("found",)
         narrowed = dict(box)
         for name, wanted in asked.items():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -261,6 +263,15 @@ def test_without_need_a_witness_is_an_ordinary_letter_on_an_ordinary_morning():
         "urgency": "urgent",
     }
     assert found.at.isoformat() == "2026-01-06T10:00:00+01:00"
+
+
+def test_what_was_proved_of_a_set_goes_when_the_set_goes():
+    rules = rules_of("event: birth", "during: nuit", "event: birth")
+    assert len(reach.findings(rules)) == 1
+    watched = weakref.ref(rules)
+    del rules
+    gc.collect()
+    assert watched() is None
 
 
 # -- findings
