@@ -163,7 +163,9 @@ def test_a_warning_of_delay_is_no_failure():
     letters.ko(original=letters.xdm()),
     letters.mdn(letters.text_mail(), original_message_id=OURS).replace(b"report-type=disposition-notification; ", b""),
     letters.dsn(letters.text_mail(), original_message_id=OURS).replace(b"multipart/report", b"multipart/mixed"),
-], ids=["DSN", "MDN", "MDN of the older grammar", "KO with its package", "MDN without its type", "DSN called mixed"])  # fmt: skip
+    letters.dsn(letters.text_mail(), original_message_id=OURS).replace(b"message/delivery", b"message/global-delivery"),
+    letters.mdn(letters.text_mail(), original_message_id=OURS).replace(b"message/disposition", b"message/global-disposition"),
+], ids=["DSN", "MDN", "MDN of the older grammar", "KO with its package", "MDN without its type", "DSN called mixed", "DSN of RFC 6533", "MDN of RFC 6533"])  # fmt: skip
 def test_nothing_inside_a_report_is_ever_read_as_a_letter(raw: bytes):
     found = recognise(read(raw))
     assert (found.outcome, found.notice) == (Outcome.RECEIPT, Notice())

@@ -298,6 +298,12 @@ def test_two_gps_on_one_line_are_nobodys_to_choose_from(line: str):
     assert "registered_gp" in found.unknown
 
 
+def test_a_letter_lost_on_the_way_is_no_doubt():
+    gp = notice(f"{HEAD}Médecin traitant : Dr Gwena?l Martin\nRPPS : {GP}\n").registered_gp
+    assert gp is not None
+    assert gp.rpps == GP
+
+
 def test_one_gp_in_a_long_line_stays_one():
     for line in ("Dr Camille Martin, 12 rue de la Retraite-aux-Loups, 45000 Orléans", "Mme le Dr Camille Martin (cabinet Martin et Durand)",
                  "Dr Camille Martin - Cabinet du Dr Durand", "Dr Camille Martin, 3 place de l'Ancien Marché"):  # fmt: skip

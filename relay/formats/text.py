@@ -721,7 +721,7 @@ def _set_name(found: _Found, which: str, value: str, *, stated: bool) -> None:
 
 # « Dr Martin (retraité) », « Dr Martin ? »: the line names somebody and takes it back.
 _UNSURE_GP = re.compile(
-    r"\?|\b(?:retraitee?|a la retraite|parti[e]? a|decedee?|ancien(?:ne)?|ne (?:le |la )?suit plus|n'est plus|plus suivie?|a (?:confirmer|verifier"
+    r"(?:^|\s)\?|\?\s*(?:$|[,;)])|\b(?:retraitee?|a la retraite|parti[e]? a|decedee?|ancien(?:ne)?|ne (?:le |la )?suit plus|n'est plus|plus suivie?|a (?:confirmer|verifier"
     r"|changer|preciser)|en recherche|cherche|retired|deceased|former|to be confirmed)\b|\bsans certitude"
 )
 _SEVERAL_GPS = re.compile(
