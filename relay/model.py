@@ -281,6 +281,7 @@ class Notice:
     code: str | None = None
     title: str | None = None
     document_id: str | None = None
+    other_ids: tuple[str, ...] = ()  # further numbers it goes by (TXA-12, the registry's uniqueId): others may name it so
     set_id: str | None = None
     version: str | None = None
     replaces: str | None = None
