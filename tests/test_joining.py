@@ -384,6 +384,30 @@ async def test_a_discharge_that_was_changed_can_still_be_cancelled(house: House)
     assert thread["state"] == "closed"
 
 
+@pytest.mark.parametrize("order", [("T02", "T11"), ("T11", "T02")], ids="-".join)
+async def test_a_message_without_the_document_names_it_by_the_number_of_its_message(
+    house: House, order: Sequence[str]
+) -> None:
+    letter = hl7.mdm(patient=ODETTE, document=CDA)
+    bare = re.sub(rb"\rOBX\|1\|ED[^\r]*", b"", hl7.mdm("MDM^T11", patient=ODETTE, document=CDA))
+    assert b"ClinicalDocument" not in bare
+    await arrive(house, *(his(letter if one == "T02" else bare) for one in order))
+    if order[0] == "T02":
+        assert TOLD_OFF in body(to_gp(house)[-1])
+        assert [row["state"] for row in await house.store.threads()] == ["closed"]
+    else:
+        assert to_gp(house) == []
+    assert await house.store.holds() == []
+
+
+async def test_a_reference_entered_in_error_withdraws_the_letter_it_carried(house: House) -> None:
+    wrong: Any = {**fhir.reference(CDA, who=ODETTE), "status": "entered-in-error"}
+    await arrive(house, FORMS["reference"](), his(fhir.dumped(wrong)))
+    letter, told = to_gp(house)
+    assert TOLD_OFF in body(told)
+    assert told["In-Reply-To"] == letter["Message-ID"]
+
+
 async def test_the_same_retraction_again_is_told_to_nobody(house: House) -> None:
     document = version("S-500", 1)
     await arrive(house, package(document), package(document, "D"))

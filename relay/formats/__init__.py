@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 from lxml import etree
 
-from relay.model import Problem
+from relay.model import Notice, Problem
 
 PARIS = ZoneInfo("Europe/Paris")
 
@@ -35,6 +35,12 @@ TWO_PATIENTS = Problem("two_patients", "plus d'une personne dans le même envoi"
 def broken_package(text: str) -> Problem:
     """The package cannot be trusted as a whole."""
     return Problem("broken_package", text)
+
+
+def further(letter: Notice, around: Notice) -> tuple[str, ...]:
+    """What a letter is called by what is around it, beside its own number."""
+    names = dict.fromkeys((*letter.other_ids, *around.other_ids, around.document_id))
+    return tuple(name for name in names if name and letter.document_id and name != letter.document_id)
 
 
 # --------------------------------------------------------------------------------------------------------- words

@@ -1058,6 +1058,7 @@ class _Letter:
                 kept,
                 title=letter.title or notice.title,
                 document_id=letter.document_id or notice.document_id,
+                other_ids=formats.further(letter, notice),
                 set_id=letter.set_id or notice.set_id,
                 version=letter.version or notice.version,
                 replaces=letter.replaces or notice.replaces,

@@ -465,7 +465,7 @@ class _Reading:
             event, document = next(
                 ((one.event, one.document) for one in said_so if one.event), (event, document)
             )
-        elif not named or not self.french() or system not in ("LN", ""):
+        elif not (named or action == "delete") or not self.french() or system not in ("LN", ""):
             # The same codes name other letters abroad.
             event, document = "other", "other"
         notice = replace(
@@ -484,7 +484,7 @@ class _Reading:
         notice = replace(notice, author=author if notice.author is None and author else notice.author)
         if action == "delete":
             # Never its own id beside: the withdrawn document's would make this one its duplicate.
-            back = parent or notice.document_id
+            back = (notice.document_id if read else None) or parent or notice.document_id
             return replace(notice, document="retraction", retracts=back, document_id=None)
         if action == "replace":
             return replace(notice, document="replacement", replaces=notice.replaces or parent)
@@ -566,6 +566,7 @@ class _Reading:
             title=letter.title or notice.title,
             package=letter.package,
             document_id=letter.document_id or notice.document_id,
+            other_ids=formats.further(letter, notice),
             set_id=letter.set_id,
             version=letter.version,
             replaces=letter.replaces,

@@ -228,6 +228,9 @@ def _joined(
     entry = entries[0] if entries else _Entry()
     if notices:
         chief = notices[0]
+        if len(notices) == len(entries) == 1:
+            around = Notice(document_id=entry.unique_id)
+            chief = replace(chief, other_ids=formats.further(chief, around))
         problems += tuple(one for other in notices for one in other.problems)
     else:
         event, document = cda.CODES.get(entry.code or "", (None, "other"))

@@ -12,6 +12,8 @@ from relay.resolution import document_keys as own_documents
 from relay.resolution import replaced_keys as every_named
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from relay.model import Notice, ThreadView
     from relay.resolution import StayKeys
 
@@ -33,6 +35,7 @@ def document_keys(arrival: Arrival) -> tuple[str, ...]:
     marks = [*own_keys(notice), *(f"void-{key}" for key in gone)]
     if notice.document != "retraction":
         marks += [f"heir-{key}" for key in own_documents(notice) if gone]
+        marks += [f"also-{key}" for key in _other_names(notice)]
         marks += [form_key(key, own_form(arrival)) for key in stays_of(arrival.stay)]
     return tuple(dict.fromkeys(marks))
 
@@ -41,10 +44,11 @@ def ask_of_notice(notice: Notice, stay: StayKeys | None, ask: Ask) -> Ask:
     """`ask` with the document keys to look up: itself, what it replaces or takes back, whether either was withdrawn
     before and by what, its stay in any form."""
     own, gone = own_documents(notice), named_keys(notice)
-    void = [f"void-{key}" for key in (*own, *gone)]
+    void = [f"void-{key}" for key in (*own, *gone, *_other_names(notice))]
+    also = [f"also-{key}" for key in every_named(notice)]
     heirs = [f"heir-{key}" for key in gone]
     forms = [form_key(key, form) for key in stays_of(stay) for form in FORMS]
-    keys = (*ask.document_keys, *own, *own_keys(notice), *every_named(notice), *void, *heirs, *forms)
+    keys = (*ask.document_keys, *own, *own_keys(notice), *every_named(notice), *void, *also, *heirs, *forms)
     return replace(ask, document_keys=tuple(dict.fromkeys(keys)))
 
 
@@ -60,6 +64,21 @@ def own_keys(notice: Notice) -> tuple[str, ...]:
 def named_keys(notice: Notice) -> tuple[str, ...]:
     """The documents it replaces or takes back. A retraction may come as the very document, which replaced others."""
     return every_named(replace(notice, replaces=None) if notice.retracts else notice)
+
+
+def _other_names(notice: Notice) -> tuple[str, ...]:
+    """Keys by which others may name this document, and by which alone it is nobody's duplicate."""
+    return tuple(
+        key
+        for name in notice.other_ids
+        for key in own_documents(replace(notice, document_id=name, set_id=None))
+    )
+
+
+def _known(context: Context, keys: Iterable[str]) -> frozenset[str]:
+    """The envelopes of the documents that are named so."""
+    found = (context.documents.get(key) or context.documents.get(f"also-{key}") for key in keys)
+    return frozenset(envelope for envelope in found if envelope)
 
 
 def stays_of(stay: StayKeys | None) -> tuple[str, ...]:
@@ -104,7 +123,7 @@ def same_document(arrival: Arrival, context: Context) -> bool:
 
 def names_known(arrival: Arrival, context: Context) -> bool:
     """It takes back, by its number alone, a document that came before: whose thread that is a person finds out."""
-    return any(key in context.documents for key in named_keys(arrival.notice))
+    return bool(_known(context, named_keys(arrival.notice)))
 
 
 def withdrawn(arrival: Arrival, context: Context) -> bool:
@@ -112,7 +131,9 @@ def withdrawn(arrival: Arrival, context: Context) -> bool:
     notice = arrival.notice
     if notice.document == "retraction" and of_movement(notice):
         return False  # a discharge that was changed before can be cancelled all the same
-    named = named_keys(notice) if notice.document == "retraction" else own_documents(notice)
+    named = named_keys(notice)
+    if notice.document != "retraction":
+        named = (*own_documents(notice), *_other_names(notice))
     return any(context.documents.get(f"void-{key}") not in (None, arrival.envelope.id) for key in named)
 
 
@@ -135,7 +156,7 @@ def meant_by(arrival: Arrival, context: Context, view: ThreadView) -> frozenset[
     """
     notice = arrival.notice
     named = named_keys(notice)
-    found = frozenset(context.documents[key] for key in named if key in context.documents)
+    found = _known(context, named)
     if notice.document == "retraction" and of_movement(notice):
         return None
     here = {view.thread.letter, *(d.envelope for d in sent_letters(view))}
@@ -143,8 +164,7 @@ def meant_by(arrival: Arrival, context: Context, view: ThreadView) -> frozenset[
         # A letter without a number of its own may be the one that is meant: there is but one stay.
         return None if not named or not forms_told(arrival, context) <= NUMBERED else frozenset()
     if notice.retracts and notice.replaces:  # what it replaced was gone before
-        before = every_named(replace(notice, retracts=None))
-        found |= {context.documents[key] for key in before if key in context.documents}
+        found |= _known(context, every_named(replace(notice, retracts=None)))
     elif any(context.documents.get(f"heir-{key}") for key in named):
         last = max((d.created_at for d in sent_letters(view) if d.envelope in found), default=None)
         found |= {d.envelope for d in sent_letters(view) if d.envelope and last and d.created_at < last}
