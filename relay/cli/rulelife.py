@@ -122,11 +122,9 @@ def rollback(
                 return _refused(findings, lang)
             words = reason or (f"change {meant.revision} taken back" if only else f"back to {meant.revision}")
             code = await _put(
-                site, store, rules, Path(site.rules.name), words, by, since, lang, accept=True, undo=True
-            )
-            if code == 0 and write:
-                shared.write_whole(site.rules, text)
-                await store.note_rule_file(None)
+                site, store, rules, Path(site.rules.name), words, by, since, lang,
+                accept=True, undo=True, written=text if write else None,
+            )  # fmt: skip
             if code == 0 and not shared.chosen.json:
                 _about_file(page, site, rules, written=write)
             return code
@@ -326,6 +324,8 @@ async def _put(
     page = Paper(lang != "en")
     active, before = await ruling.in_force(site, store)
     if active is not None and active.digest == rules.digest:
+        if written is not None:
+            shared.write_whole(site.rules, written)
         if shared.chosen.json:
             shared.emit({"ok": True, "revision": active.revision, "digest": active.digest, "changed": False})
         else:
