@@ -13,10 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from relay.formats import cda
-from relay.model import FollowUp
+from relay.model import FollowUp, Why
+from relay.reading import read as read_mail
+from relay.recognition import recognise
 from tests import letters
 from tests.campaign import many
-from tests.letters import ldl
+from tests.letters import ldl, printed
 
 SAMPLES = Path(__file__).parents[2] / "shared" / "samples"
 
@@ -65,6 +67,25 @@ def header(change: tuple[str, str] | None = None):
     notice = cda.read(raw)
     assert notice is not None
     return notice
+
+
+def test_the_pdf_inside_a_letter_of_level_1_must_be_the_same_patients():
+    def problems(content: bytes) -> tuple[list[str], tuple[str, ...]]:
+        notice = read(level=1, body_pdf=content)
+        assert (notice.event, notice.registered_gp and notice.registered_gp.rpps) == (
+            "discharge",
+            letters.MARTIN.rpps,
+        )
+        return [problem.code for problem in notice.problems], notice.unknown
+
+    paul = letters.patient("LEROUX", "Paul", sex="M", born=date(1962, 5, 4), order=21)
+    assert problems(printed.letter()) == ([], ())
+    assert problems(printed.scan()) == ([], ())
+    assert problems(b"no PDF at all") == ([], ())
+    assert problems(printed.letter(paul)) == (["two_patients"], ())
+    assert problems(printed.letter(gp=letters.DURAND)) == ([], ("registered_gp",))
+    mail = letters.xdm_mail(letter=letters.cda(level=1, body_pdf=printed.letter(paul)))
+    assert recognise(read_mail(mail)).why is Why.TWO_PATIENTS
 
 
 def test_the_chain_of_a_document_is_read_with_both_halves_of_its_numbers():

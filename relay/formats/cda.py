@@ -6,6 +6,7 @@ volet LDL-SES (2022.01) and the header of the « Structuration minimale ».
 
 from __future__ import annotations
 
+import binascii
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,6 +15,7 @@ from typing import Literal
 from lxml import etree
 
 from relay import formats
+from relay.formats import pdf
 from relay.model import FollowUp, LocalId, Notice, Patient, Person, Problem, Stay
 from relay.reading import never_raises
 
@@ -112,6 +114,8 @@ class _Letter:
             document = "replacement"
         elif appended and document == "letter":
             document = "addendum"
+        gp = self.registered_gp()
+        self.check_print(patient, gp)
         version = root.find(f"{V3}versionNumber")
         confidentiality = {one.get("code") for one in root.findall(f"{V3}confidentialityCode")}
         return Notice(
@@ -128,7 +132,7 @@ class _Letter:
             patient=patient,
             stay=stay if stay != Stay() else None,
             author=self.author(),
-            registered_gp=self.registered_gp(),
+            registered_gp=gp,
             referring_doctor=self.referring_doctor(),
             recipients=self.recipients(),
             follow_up=tuple(self.follow_up()),
@@ -139,6 +143,33 @@ class _Letter:
             unknown=tuple(dict.fromkeys(self.unknown)),
             problems=tuple(self.problems),
         )
+
+    def check_print(self, patient: Patient, gp: Person | None) -> None:
+        """The PDF of level 1 is what the GP will read: of another person, or with another GP, it is not sent on."""
+        text = self.root.find(f"{V3}component/{V3}nonXMLBody/{V3}text")
+        if text is None or text.get("representation") != "B64":
+            return
+        try:
+            content = binascii.a2b_base64("".join(text.itertext()))
+        except (binascii.Error, ValueError):
+            return  # who opens the document sees that it is damaged; its header stands
+        paper = pdf.read(content)
+        if paper is None:
+            return
+        from relay.formats import xdm  # which reads CDA in its turn
+
+        said = paper.patient
+        if any(problem.code == "two_patients" for problem in paper.problems) or (
+            said is not None
+            and (
+                xdm.differ(patient, said)
+                or bool(patient.ins and said.ins and patient.ins[:13] != said.ins[:13])
+            )
+        ):
+            self.problems.append(formats.TWO_PATIENTS)
+        other = paper.registered_gp
+        if gp is not None and other is not None and gp.rpps and other.rpps and gp.rpps != other.rpps:
+            self.unknown.append("registered_gp")
 
     def french(self) -> bool:
         """Whether the document says it is made after the French volets."""
