@@ -59,8 +59,18 @@ _NO_LINE_MENDS = frozenset(
 )
 TRIES = 5
 """How often a decision is made again when somebody changed its thread meanwhile."""
-_PDF_MAY_BE_INSIDE = (b"%PDF-", b"JVBERi0", b"json", b"JSON", b"PK\x03\x04", b"UEsDB")
-"""As it stands, in base64, within FHIR or a package: a hostile page may keep the reader busy, so it waits elsewhere."""
+_PDF_MAY_BE_INSIDE = (
+    b"%PDF-",
+    b"JVBERi0",
+    b"json",
+    b"JSON",
+    b"PK\x03\x04",
+    b"UEsDB",
+    b"/xml",
+    b".xml",
+    b".XML",
+)
+"""As it stands, in base64, within FHIR, a package or a letter of level 1: a hostile page may keep the reader busy, so it waits elsewhere."""
 
 
 @dataclass(slots=True)
