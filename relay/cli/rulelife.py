@@ -60,7 +60,7 @@ def preview(file: Path | None = FILE, since: str = SINCE, lang: str = LANG) -> i
             if shared.chosen.json:
                 shared.emit(_document(weighed, active, checked.rules))
                 return 0
-            _head(page, checked.file, checked.rules, active)
+            _head(page, checked.file.name, checked.rules, active)
             _show(page, weighed)
             _verdict(page, weighed, active, checked.rules)
         return 0
@@ -86,7 +86,7 @@ def apply(
 
     async def work() -> int:
         async with shared.opened(site) as store:
-            return await _put(site, store, rules, checked.file, reason, by, since, lang, accept=accept)
+            return await _put(site, store, rules, checked.file.name, reason, by, since, lang, accept=accept)
 
     return shared.run(work())
 
@@ -120,9 +120,12 @@ def rollback(
             rules, findings = language.load(text, site.rules.name, ruling.rules_site(site), lang)
             if rules is None:
                 return _refused(findings, lang)
-            words = reason or (f"change {meant.revision} taken back" if only else f"back to {meant.revision}")
+            number = meant.revision
+            name = page.say(f"révision {number}", f"revision {number}")
+            undone = page.say(f"sans la modification {number}", f"without change {number}")
+            words = reason or (undone if only else page.say(f"retour à la {name}", f"back to {name}"))
             code = await _put(
-                site, store, rules, Path(site.rules.name), words, by, since, lang,
+                site, store, rules, undone if only else name, words, by, since, lang,
                 accept=True, undo=True, written=text if write else None,
             )  # fmt: skip
             if code == 0 and not shared.chosen.json:
@@ -165,7 +168,7 @@ def promote(
             if active is not None and active.digest != disk.rules_digest:
                 raise Refused(f"{site.rules.name} has other changes that are not in force: apply them first")
             return await _put(
-                site, store, rules, site.rules, reason, by, since, lang, accept=accept, written=text
+                site, store, rules, site.rules.name, reason, by, since, lang, accept=accept, written=text
             )
 
     return shared.run(work())
@@ -203,7 +206,9 @@ def history(
                         page.moment(each.active_since, site.zone),
                         each.digest[:8],
                         each.by,
-                        each.reason,
+                        page.say("pris du fichier", "from the file")
+                        if each.reason == "file"
+                        else each.reason,
                     )
                     for number, each in enumerate(past)
                 ],
@@ -308,7 +313,7 @@ async def _put(
     site: Settings,
     store: Store,
     rules: RuleSet,
-    file: Path,
+    name: str,
     reason: str,
     by: str,
     since: str,
@@ -342,7 +347,7 @@ async def _put(
         if shared.chosen.json:
             shared.emit({"ok": False, "error": "needs --accept", "changed": False, "preview": document})
         else:
-            _head(page, file, rules, active)
+            _head(page, name, rules, active)
             _show(page, weighed)
             _verdict(page, weighed, active, rules)
         return 1
@@ -365,7 +370,7 @@ async def _put(
             }
         )  # fmt: skip
         return 0
-    _head(page, file, rules, active)
+    _head(page, name, rules, active)
     _show(page, weighed)
     page.line()
     done = page.say(
@@ -465,8 +470,8 @@ def _document(weighed: Weighed, active: ActiveRules | None, rules: RuleSet) -> d
     }  # fmt: skip
 
 
-def _head(page: Paper, file: Path, rules: RuleSet, active: ActiveRules | None) -> None:
-    name = page.style(file.name, "bold")
+def _head(page: Paper, name: str, rules: RuleSet, active: ActiveRules | None) -> None:
+    name = page.style(name, "bold")
     if active is None:
         page.line(
             f"{name} · {page.say('aucune règle n’est en vigueur : tout est retenu', 'no rules are in force: everything is held')}"
