@@ -310,7 +310,7 @@ class Daemon:
         await self.intake.catch_up()
         async with asyncio.TaskGroup() as group:
             for name, directory in self.lookups.directories.items():
-                group.create_task(self._probe(name, directory), name=f"probe:{name}")
+                group.create_task(self._look_after(name, directory), name=f"probe:{name}")
             for name in self.inboxes:
                 group.create_task(self._supervise(name), name=f"watch:{name}")
             group.create_task(asyncio.Event().wait())
@@ -340,6 +340,12 @@ class Daemon:
             else:
                 await self._heard(name, None)
                 return
+
+    async def _look_after(self, name: str, directory: Directory) -> None:
+        """Try a directory again and again: letters may not ask for hours, and its state must be told all the same."""
+        while True:
+            await self._probe(name, directory)
+            await self.clock.sleep(LONGEST_PAUSE)
 
     async def _supervise(self, name: str) -> None:
         """Watch one inbox for ever; its failures pause it, never the others."""

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, or_, select, update
@@ -19,6 +20,7 @@ from relay.errors import NotFound, UsageError
 from relay.model import Absence, AuditEvent, Link, Mailbox, Professional, Registration
 from relay.store import rows
 from relay.store.asking import absences_of, among, links_of
+from relay.store.database import chunks
 from relay.store.transaction import Record, Transaction, moment, stamp
 
 if TYPE_CHECKING:
@@ -285,6 +287,12 @@ def _several(work: Transaction, ins: str) -> bool:
 # --------------------------------------------------------------------------------------------------- directory
 
 _PLAIN = ("family_name", "given_name", "profession", "speciality", "postcode", "phone", "cpts")
+_BOX = ("rpps", "address", "kind", "organisation", "finess", "active", "source")
+_plain = attrgetter(*_PLAIN)
+_WHO = [
+    _professional.c[name] for name in ("rpps", *_PLAIN, "two_names", "active", "pending", "since", "load")
+]
+_WHERE = [_mailbox.c[name] for name in (*_BOX, "place", "load")]
 SITE, EXTRACTION = "site", "extraction"
 """Sources of the directory: the site's own CSV, the Annuaire Santé extraction; others are adapters' names."""
 
@@ -320,44 +328,37 @@ class DirectoryImport:
             active[line.rpps] = active.get(line.rpps, False) or line.active
             for box in line.mailboxes:
                 boxes[line.rpps, box.address.lower()] = box
-        known = {
-            row.rpps: row
-            for row in among(work.connection, select(_professional), _professional.c.rpps, people)
-        }
-        held = {
-            (row.rpps, row.address): row
-            for row in among(work.connection, select(_mailbox), _mailbox.c.rpps, people)
-        }
+        known = {row[0]: row for row in among(work.connection, select(*_WHO), _WHO[0], people)}
+        held = {(row[0], row[1]): row for row in among(work.connection, select(*_WHERE), _WHERE[0], people)}
         changed: set[str] = set()
         written: list[Record] = []
-        same: list[Record] = []  # rows that only this run's date is written to
+        same: dict[tuple[bool, bool], list[str]] = {}  # whom nothing but this run's date is written to
         for name, line in people.items():
             row = known.get(name)
-            earlier = row if row is not None and row.load == self._load else None  # a line of this run
-            pending = active[name] or (earlier is not None and earlier.pending)
-            two_names = name in torn or (
-                earlier is not None
-                and (earlier.two_names or identity.two_people(earlier.family_name, line.family_name))
-            )
-            record: Record = {field: getattr(line, field) for field in _PLAIN}
-            if earlier is not None:
-                record = {field: getattr(earlier, field) or value for field, value in record.items()}
-            elif row is not None and self._owner != SITE:
-                record = {field: value or getattr(row, field) for field, value in record.items()}
-            record["two_names"] = two_names
-            if row is not None and all(getattr(row, field) == value for field, value in record.items()):
-                # What the directory says of `active` is known at the end of the file only.
-                same.append(
-                    {"rpps": name, "active": pending or row.active, "pending": pending, "load": self._load}
-                )
-                continue
+            values: tuple[Any, ...] = _plain(line)
+            pending, two_names, stood_active = active[name], name in torn, False
             if row is not None:
+                stood_active = row.active
+                stood = row[1 : len(_PLAIN) + 1]
+                if row.load == self._load:  # an earlier line of this run
+                    pending = pending or row.pending
+                    two_names = two_names or row.two_names
+                    two_names = two_names or identity.two_people(row.family_name, line.family_name)
+                    values = tuple(old or new for old, new in zip(stood, values, strict=True))
+                elif self._owner != SITE:
+                    values = tuple(new or old for old, new in zip(stood, values, strict=True))
+                if (*stood, row.two_names) == (*values, two_names):
+                    # What the directory says of `active` is known at the end of the file only.
+                    same.setdefault((pending or stood_active, pending), []).append(name)
+                    continue
                 changed.add(name)
+            record = dict(zip(_PLAIN, values, strict=True))
             record |= {
                 "rpps": name,
-                "folded": self._fold(record["family_name"]),
-                "active": pending or (row is not None and row.active),
+                "folded": self._fold(values[0]),
+                "active": pending or stood_active,
                 "pending": pending,
+                "two_names": two_names,
                 "since": self._load if row is None else row.since,
                 "load": self._load,
             }
@@ -365,27 +366,26 @@ class DirectoryImport:
         letters: list[Record] = []
         again: list[Record] = []
         for (name, address), box in boxes.items():
-            stood = held.get((name, address))
-            source = SITE if stood is not None and stood.source == SITE else self._owner
-            record = {
-                "rpps": name,
-                "address": address,
-                "kind": box.kind,
-                "organisation": box.organisation,
-                "finess": box.finess,
-                "active": box.active,
-                "source": source,
-            }
-            if stood is not None and all(getattr(stood, field) == value for field, value in record.items()):
-                again.append({"rpps": name, "address": address, "load": self._load})
+            there = held.get((name, address))
+            source = SITE if there is not None and there.source == SITE else self._owner
+            said = (name, address, box.kind, box.organisation, box.finess, box.active, source)
+            if there is not None and there[: len(said)] == said:
+                again.append({"load": self._load, "b_rpps": name, "b_address": address})
                 continue
             changed.add(name)
-            place = len(letters) if stood is None or stood.load != self._load else stood.place
+            place = len(letters) if there is None or there.load != self._load else there.place
+            record = dict(zip(_BOX, said, strict=True))
             letters.append(record | {"place": place, "load": self._load})
         self._upsert(work, _professional, ["rpps"], written)
-        self._update(work, _professional, ["rpps"], same)
+        for (is_active, pending), names in same.items():
+            statement = update(_professional).values(active=is_active, pending=pending, load=self._load)
+            for some in chunks(names):
+                work.run(statement.where(_professional.c.rpps.in_(some)))
         self._upsert(work, _mailbox, ["rpps", "address"], letters)
-        self._update(work, _mailbox, ["rpps", "address"], again)
+        if again:
+            seen = update(_mailbox).values(load=bindparam("load"))
+            this = (_mailbox.c.rpps == bindparam("b_rpps")) & (_mailbox.c.address == bindparam("b_address"))
+            work.run_plain(seen.where(this), again)
         self._changed.update(
             name for name in changed if (row := known.get(name)) is not None and row.since != self._load
         )
@@ -398,15 +398,6 @@ class DirectoryImport:
             statement = work.database.insert(table)
             columns = {name: statement.excluded[name] for name in new[0] if name not in key}
             work.run_plain(statement.on_conflict_do_update(index_elements=key, set_=columns), new)
-
-    @staticmethod
-    def _update(work: Transaction, table: Any, key: list[str], known: list[Record]) -> None:
-        if known:
-            values: Record = {name: bindparam(name) for name in known[0] if name not in key}
-            statement = update(table).values(values)
-            for name in key:
-                statement = statement.where(table.c[name] == bindparam(f"b_{name}"))
-            work.run_plain(statement, [each | {f"b_{name}": each[name] for name in key} for each in known])
 
     async def finish(self) -> ImportCount:
         """Let go of mailboxes that listed professionals have no more."""
@@ -463,7 +454,7 @@ def ages(connection: Connection, rpps: Sequence[str]) -> Mapping[str, datetime]:
 def in_use(connection: Connection, limit: int) -> tuple[str, ...]:
     """Professionals whom the relay writes to or alerts, the longest unasked first."""
     to = tables.delivery.c.to
-    mailed = select(func.substr(to, 6)).where(to >= "rpps:", to < "rpps;")
+    mailed = select(func.substr(to, 6)).where(to.startswith("rpps:", autoescape=True))
     linked = select(tables.link.c.rpps).where(tables.link.c.unlinked_at.is_(None))
     meant = _professional.c.rpps.in_(mailed) | _professional.c.rpps.in_(linked)
     query = select(_professional.c.rpps).where(meant).order_by(_professional.c.load).limit(limit)
