@@ -19,7 +19,9 @@ from relay.model import Link, Mailbox, Professional, Why
 from relay.ports import Tools
 from relay.store import Store
 from tests.letters import DUPONT, MARTIN
+from tests.servers import free_port, until
 from tests.servers.annuaire import Annuaire, box, practitioner
+from tests.site import ROOT, Site
 from tests.stores import HandClock, Place
 from tests.test_contract_commands import relay
 from tests.test_loops import SENDER, House, house, letter, letters  # noqa: F401 - fixtures
@@ -373,6 +375,23 @@ def test_an_api_key_never_stands_in_the_configuration(site: Path) -> None:
     assert done.code == 2
     assert "api_key" in done.err
     assert "plain" not in done.err
+
+
+def test_the_daemon_tells_of_a_directory_as_of_any_adapter(tmp_path: Path, server: Annuaire) -> None:
+    home = Site(
+        tmp_path / "home",
+        f'[relay]\nrules = "{ROOT / "rules" / "sets" / "standard.yaml"}"\n'
+        f'[console]\nlisten = "127.0.0.1:{free_port()}"\n'
+        f'[adapters.ans]\nkind = "annuaire"\nbase_url = "{server.base_url}"\napi_key = {{ env = "ANS_KEY" }}\n',
+        env={"ANS_KEY": server.key},
+    )
+    home.keys()
+    home.start()
+    try:
+        assert until(lambda: home.json("status")["adapters"]["ans"]["state"] == "up")
+    finally:
+        assert home.stop() == 0
+    assert server.key not in home.logs
 
 
 async def test_the_adapters_own_answer_is_raised_to_a_person_who_asks(
