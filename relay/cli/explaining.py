@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ import typer
 from relay.cli import shared
 from relay.cli.paper import Paper
 from relay.errors import ConfigurationError, NotFound, Unavailable, UsageError
+from relay.model import is_reference
 
 if TYPE_CHECKING:
     from relay.config import Settings
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from rules.language import Facts, RuleSet, Site
     from rules.whynot import WhyNot
 
+_ID: Final = re.compile(r"[a-z2-7]{24}")
 Said = dict[str, Any]  # engine.explain's document, of many types
 
 _ACTIONS: Final = {"send": ("ENVOYÉE", "SENT"), "hold": ("RETENUE", "HELD"), "file": ("CLASSÉE", "FILED")}
@@ -70,9 +73,7 @@ def explain(
     if (facts is None) == (letter is None):
         raise UsageError("name a letter, or give --facts")
     site = shared.settings_or_none()
-    if letter is not None and not Path(letter).exists():
-        if site is None:
-            raise ConfigurationError("cannot be read (FileNotFoundError)", file=letter)
+    if site is not None and letter is not None and _names_an_arrival(letter):
         asked = shared.run(_decided(site, letter, rules_file, lang))
     else:
         rules = _rules(rules_file, site, lang)
@@ -104,6 +105,11 @@ def explain(
 
 
 # -- what is asked
+
+
+def _names_an_arrival(word: str) -> bool:
+    """Whether it is an envelope's id or a reference, and no file here is called so."""
+    return (is_reference(word.upper()) or _ID.fullmatch(word) is not None) and not Path(word).exists()
 
 
 def _rules(named: Path | None, site: Settings | None, lang: str) -> RuleSet:
