@@ -168,16 +168,15 @@ def first_since(connection: Connection, since: datetime, most: int) -> int:
 
 
 def decided(connection: Connection, name: str) -> StoredDecision:
-    """The last decision about an arrival, by its id or a reference (the latest that bears it). Raises NotFound."""
-    decision, envelope = tables.decision, tables.envelope
-    query = (
-        select(decision, envelope.c.reference)
-        .join(envelope, envelope.c.id == decision.c.envelope)
-        .where((envelope.c.id == name) | (envelope.c.reference == name.upper()))
-        .order_by(decision.c.seq.desc())
-        .limit(1)
-    )
-    row = connection.execute(query).one_or_none()
+    """The last decision about an arrival, by its id or a reference (its letter in force). Raises NotFound."""
+    decision, envelope, thread = tables.decision, tables.envelope, tables.thread
+    query = select(decision, envelope.c.reference).join(envelope, envelope.c.id == decision.c.envelope)
+    query = query.order_by(decision.c.seq.desc()).limit(1)
+    letter = connection.execute(select(thread.c.letter).where(thread.c.reference == name.upper())).scalar()
+    row = connection.execute(query.where(decision.c.envelope == (letter or name))).one_or_none()
+    if row is None:
+        # What is held, or was never followed up, bears its reference alone: no index leads there.
+        row = connection.execute(query.where(envelope.c.reference == name.upper())).one_or_none()
     if row is None:
         raise NotFound(f"no decision is kept about {name}")
     return _decision(row)
