@@ -281,9 +281,7 @@ class Notice:
     code: str | None = None
     title: str | None = None
     document_id: str | None = None
-    other_ids: tuple[
-        str, ...
-    ] = ()  # further numbers it goes by (TXA-12, the registry's uniqueId): others may name it so
+    other_ids: tuple[str, ...] = ()  # further numbers it goes by: TXA-12, the registry's uniqueId
     set_id: str | None = None
     version: str | None = None
     replaces: str | None = None
@@ -300,12 +298,8 @@ class Notice:
     urgency: str | None = None
     unknown: tuple[str, ...] = ()  # fields that stand there and could not be read
     problems: tuple[Problem, ...] = ()
-    referring_doctor: Person | None = (
-        None  # who sent the patient to the hospital (R.1112-1-2 CSP), never the GP
-    )
-    medications: tuple[
-        str, ...
-    ] = ()  # at discharge, whole or not at all: for the secure view, never elsewhere
+    referring_doctor: Person | None = None  # who sent the patient (R.1112-1-2 CSP), never the GP
+    medications: tuple[str, ...] = ()  # at discharge, whole or not at all: for the secure view alone
     stopped_medications: tuple[str, ...] = ()
 
 
