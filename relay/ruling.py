@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from relay import log, metrics, planning
-from relay.errors import Stale, Unavailable
+from relay.errors import RelaisError, Stale, Unavailable
 from relay.store import RuleFile
 from rules import language
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 LOOK_EVERY = 2.0
 """Seconds between two looks at the file; a change counts once two of them saw the same."""
-SETTLE = 0.3
+SETTLE = 0.2
 """Seconds between two readings of a file that somebody may be writing."""
 SETTLE_TRIES = 20
 LOOK_BACK = 100
@@ -353,14 +353,15 @@ class Ruling:
 
     async def run(self, site: planning.SiteSource) -> None:
         """Tell the admins what the start found, then look for ever."""
-        await self.tell(site())
+        news = True
         while True:
-            await self.clock.sleep(LOOK_EVERY)
             try:
-                if await self.look():
+                if news or await self.look():
                     await self.tell(site())
+                news = False
             except Unavailable as error:
                 log.failure("rules_not_looked_at", error)
+            await self.clock.sleep(LOOK_EVERY)
 
     async def look(self) -> bool:
         """One look at the store and at the file; whether there may be something to tell."""
@@ -427,6 +428,17 @@ class Ruling:
 
     async def _judge(self, disk: OnDisk) -> None:
         """What becomes of the file as it stands now."""
+        try:
+            await self._judged_well(disk)
+        except RelaisError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a defect of ours in judging a file must not end the relay
+            log.failure("rules_file_not_judged", error)
+            first = f"{self.settings.rules.name}: {type(error).__name__}"
+            mark = RuleFile(disk.digest, "refused", self.clock.now(), first)
+            await self._set_aside(mark, await self.store.rule_file())
+
+    async def _judged_well(self, disk: OnDisk) -> None:
         mark = await self.store.rule_file()
         active = await self.store.rules_active()
         if active is not None and disk.rules_digest == active.digest and self.rules is not None:
