@@ -530,7 +530,10 @@ class _Reading:
             notice = cda.read(content)
         elif pdf.looks_like_pdf(content):
             notice = pdf.read(content)
-            return replace(notice, problems=()) if notice is not None else None  # a scan: PID speaks for it
+            if notice is None:
+                return None
+            self.problems += [one for one in notice.problems if one.code == "two_patients"]
+            return replace(notice, problems=())  # for all else that a scan does not tell, PID speaks
         if notice is None and ("xml" in words or "zip" in words):
             self.problems.append(Problem("unreadable_document", "le document joint n'est pas un CDA lisible"))
         return notice
