@@ -21,7 +21,7 @@ from relay import formats, identity
 from relay.formats import cda, fhir, hl7v2, hprim, pdf, receipts, replies, xdm
 from relay.formats import text as letters
 from relay.model import LocalId, Notice, Outcome, Patient, Person, Problem, Recognised, Stay, Why
-from relay.reading import Document, Part, html_text, never_raises, read
+from relay.reading import Document, Part, decode, html_text, never_raises, read
 
 Reader = Callable[[bytes], Notice | None]
 
@@ -167,7 +167,7 @@ def _recognised(document: Document, is_ours: Callable[[str], bool], zone: ZoneIn
         shown = _shown_only(source, forward=forward, zone=zone)
         if shown is not None:
             recognised = _held(shown, Why.UNCLEAR)
-    if recognised.outcome is Outcome.NOTICE and document.is_mail:
+    if recognised.outcome is Outcome.NOTICE:
         recognised = _alone(document, source, own, recognised, zone)
     if answers:
         return _held(recognised.notice, Why.FORWARDED_REPLY)
@@ -254,7 +254,8 @@ def _alone(
     """The notice, unless something else that would leave with it speaks of another patient.
 
     The mail goes to the GP as it is: an older letter quoted below, a second message or text attached, HTML that
-    says otherwise than the plain words. What only repeats the patient is no matter.
+    says otherwise than the plain words, a text wrapped with the letter in HL7 v2 or FHIR. What only repeats the
+    patient is no matter.
     """
     notice = recognised.notice
     others = list(islice(_besides(document, source, own, zone), _MAX_BESIDE + 1))
@@ -266,7 +267,7 @@ def _alone(
         if two or (someone and notice.patient and _contradict(notice.patient, someone)):
             problems = tuple(dict.fromkeys((*notice.problems, formats.TWO_PATIENTS)))
             return _held(replace(notice, problems=problems), Why.TWO_PATIENTS)
-    above = replies.above_quotation(source.text)
+    above = replies.above_quotation(source.text) if document.is_mail else None
     top = letters.read(above, zone=zone) if above is not None else None
     if top is not None and top.tells and not top.has_patient:
         return _held(notice, Why.UNCLEAR)  # words about somebody over a letter, perhaps about somebody else
@@ -275,6 +276,9 @@ def _alone(
 
 def _besides(document: Document, source: Document, own: str, zone: ZoneInfo) -> Iterator[Notice]:
     """What each text says that leaves with a letter, quotations and all; nothing where it names nobody."""
+    yield from _wrapped(source, zone)
+    if not document.is_mail:
+        return
     if (words := _unquoted(source.text)) != own:
         yield _named(words, zone)
     if source is not document:
@@ -294,7 +298,26 @@ def _hanging(document: Document, zone: ZoneInfo) -> Iterator[Notice]:
             inner = read(part.content())
             yield _named(_unquoted(inner.text), zone)
             yield from (notice for _, notice in _documents(inner))
+            yield from _wrapped(inner, zone)
             yield from _hanging(inner, zone)
+
+
+def _wrapped(document: Document, zone: ZoneInfo) -> Iterator[Notice]:
+    """The same of the texts inside HL7 v2 and FHIR, which leave without the message around them."""
+    for part in document.parts:
+        head = b"" if part.is_message else part.content(4096)
+        if hl7v2.looks_like(head):
+            inside = hl7v2.documents(part.content()) or ()
+        elif fhir.looks_like_fhir(head):
+            inside = fhir.documents(part.content()) or ()
+            yield _named(_unquoted(fhir.words(part.content())), zone)
+        else:
+            continue
+        for one in inside:
+            if one.media_type == "text/html":
+                yield _named(_unquoted(html_text(decode(one.content))), zone)
+            elif one.media_type.startswith("text/plain"):
+                yield _named(_unquoted(decode(one.content)), zone)
 
 
 def _named(text: str, zone: ZoneInfo) -> Notice:
