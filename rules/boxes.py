@@ -21,10 +21,16 @@ Box: TypeAlias = Mapping[int, int]
 
 _CANDIDATES: Final = 4
 _DEEPEST: Final = 400
+_PATIENCE: Final = 1_000
+_KEPT, _MOST_KEPT = 200, 3_000
 
 
 class OutOfBudget(Exception):
     """The search took more steps than it may."""
+
+
+class _StartAgain(Exception):
+    """Long enough in one direction: with what was learned there, another may be shorter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +74,19 @@ class Space:
             self._at.append(row)
             self._calm.append(tuple(sorted(range(size), key=lambda cell: (row[cell].bit_count(), cell))))
         self._known: list[dict[int, tuple[int, int]]] = [{} for _ in sizes]
+        self._learned: list[tuple[int, int]] = []
+        self._found: dict[tuple[tuple[int, int], ...], Covered] = {}
+        self._stop = 0
         self.left = 0
         """The steps of the budget that the last search did not take."""
 
     def forbid(self, cells: Box) -> None:
         """One more box that belongs to the space itself."""
-        bit = 1 << len(self._boxes)
-        self._boxes.append(Covered(cells, 0))
-        self._owned[None] = self._owned.get(None, 0) | bit
+        self._owned[None] = self._owned.get(None, 0) | self._add(Covered(cells, 0))
+
+    def _add(self, box: Covered) -> int:
+        bit, cells = 1 << len(self._boxes), box.cells
+        self._boxes.append(box)
         for axis, row in enumerate(self._at):
             mask = cells.get(axis, self._full[axis])
             if axis in cells:
@@ -85,6 +96,7 @@ class Space:
             for cell in bits(mask):
                 row[cell] |= bit
             self._known[axis].clear()
+        return bit
 
     def of(self, owners: Iterable[int]) -> int:
         """The boxes of these owners and of the space itself, as a selection for `outside`."""
@@ -108,11 +120,33 @@ class Space:
         here = [mask & box.get(axis, mask) for axis, mask in enumerate(self._full)]
         if not all(here):
             return Covered({axis: 0 for axis, mask in enumerate(here) if not mask}, 0)
-        self.left = budget
-        found = self._search(here, [self._around(axis, mask) for axis, mask in enumerate(here)], among, 0)
-        if isinstance(found, Covered):
-            return found
-        return tuple((mask & -mask).bit_length() - 1 for mask in found)
+        self.left, patience = budget, _PATIENCE
+        while True:
+            self._stop, self._found = max(0, self.left - patience), {}
+            for bit, needed in self._learned:
+                # A box made of others counts where all of those do.
+                if not needed & ~among:
+                    among |= bit
+            try:
+                found = self._search(
+                    here.copy(), [self._around(axis, mask) for axis, mask in enumerate(here)], among, 0
+                )
+            except _StartAgain:
+                self._learn()
+                patience += patience // 2
+                continue
+            if isinstance(found, Covered):
+                return found
+            return tuple((mask & -mask).bit_length() - 1 for mask in found)
+
+    def _learn(self) -> None:
+        """Keep the covered boxes that a search found on its way, the widest of them, for all that come after."""
+        for _, box in sorted(self._found.items(), key=lambda each: len(each[0]))[:_KEPT]:
+            if len(self._learned) < _MOST_KEPT:
+                needed = self._owned.get(None, 0)
+                for owner in bits(box.owners):
+                    needed |= self._owned[owner]
+                self._learned.append((self._add(box), needed))
 
     def _around(self, axis: int, mask: int) -> tuple[int, int]:
         """The boxes that share a cell with a part of an axis, and those that hold all of that part."""
@@ -142,8 +176,8 @@ class Space:
         taken: list[tuple[int, int, Covered]] = []
         while True:
             self.left -= 1
-            if self.left < 0 or depth > _DEEPEST:
-                raise OutOfBudget
+            if self.left < self._stop or depth > _DEEPEST:
+                raise OutOfBudget if self.left < 0 or depth > _DEEPEST else _StartAgain
             alive = among
             for touching, _ in around:
                 alive &= touching
@@ -174,6 +208,7 @@ class Space:
             found = self._search(inner, near, alive, depth + 1)
             if not isinstance(found, Covered):
                 return found
+            self._found[tuple(sorted(found.cells.items()))] = found
             part = found.cells.get(axis)
             if part is None or not here[axis] & ~part:
                 return self._folded(found, here, taken)

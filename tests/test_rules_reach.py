@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import json
+import random
 import subprocess
 import sys
 import weakref
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from rules import cases, reach, writing
 from rules.boxes import Covered, OutOfBudget, Space
 from rules.engine import decide
-from rules.language import UNKNOWN, Finding, Rule, RuleSet, Site, load
+from rules.language import FIELDS, UNKNOWN, Finding, Rule, RuleSet, Site, load
 from rules.reach import Dead, Witness
 from tests import rulesets
 from tests.campaign import many
@@ -585,6 +586,30 @@ def test_of_five_hundred_rules_of_every_kind_each_is_proved_dead_or_reached():
         for mixed in ({**one, **two}, {**two, **one}, {k: v for k, v in one.items() if k in two}):
             for at in INSTANTS[:4]:
                 assert not reach.reached(decide(rules, mixed, at)) & dead
+
+
+def test_a_rule_that_only_hundreds_together_cover_is_dead_and_each_of_them_is_named():
+    chance = random.Random(3)
+    whole = {
+        name: FIELDS[name].values for name in ("event", "document", "format", "identity", "gp", "exit_mode")
+    }
+    # Cut the space of all letters in two, again and again: every part becomes a rule, and together they are all.
+    parts = [whole]
+    while len(parts) < 200:
+        part = parts.pop(
+            chance.choice([n for n, p in enumerate(parts) if any(len(v) > 1 for v in p.values())])
+        )
+        name = chance.choice([name for name, values in part.items() if len(values) > 1])
+        cut = chance.randint(1, len(part[name]) - 1)
+        parts += [{**part, name: part[name][:cut]}, {**part, name: part[name][cut:]}]
+    chance.shuffle(parts)
+
+    def when(part: dict[str, tuple[str, ...]]) -> str:
+        return ", ".join(f"{name}: [{', '.join(values)}]" for name, values in part.items())
+
+    rules = rules_of(*map(when, parts), when(whole))
+    assert len(names(last(rules))) == 200
+    assert isinstance(reach.answer(rules, rules.rules[199]), Witness)
 
 
 # -- the search itself
