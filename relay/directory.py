@@ -66,6 +66,9 @@ class Lookups:
             answers = asyncio.ensure_future(asyncio.wait(waiting))
             await asyncio.wait({answers, out_of_patience}, return_when=asyncio.FIRST_COMPLETED)
             answers.cancel()
+            for name in {name for (name, _), task in self._under_way.items() if task in waiting}:
+                # Whoever is this slow is asked nothing more for a moment: each letter would wait anew.
+                self._rest[name] = max(self._rest.get(name, 0), self.clock.monotonic() + FIRST_PAUSE)
         finally:
             out_of_patience.cancel()
 

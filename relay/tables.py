@@ -384,6 +384,7 @@ class ProfessionalRow(Row, table=True):
     cpts: str = Field(sa_type=Text)
     active: bool
     pending: bool = False  # what the import that runs has seen of `active`
+    site_left: bool = False  # the site's own file says that they left: no official source undoes that
     two_names: bool = False  # the lines of its last import name different people
     since: int = Field(default=0, sa_type=_BIG)  # the import or answer that named it first, by its time
     load: int = Field(sa_type=_BIG)  # and the last

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -239,6 +239,35 @@ async def test_what_the_site_entered_outlives_every_official_answer(
     await store.import_professionals([Professional(GP, "Martin", "Camille")], fold)
     (found,) = await store.professionals([GP], [])
     assert [each.address for each in found.mailboxes] == [BOX.lower()]
+
+
+async def test_who_left_says_the_site_has_left_until_the_site_says_otherwise(
+    lookups: Lookups, store: Store, server: Annuaire, place: Place
+) -> None:
+    async def is_active() -> bool:
+        (found,) = await store.professionals([GP], [])
+        return found.active
+
+    here = Professional(GP, "Martin", "Camille", mailboxes=(Mailbox(BOX),))
+    for active, source, expected in (
+        (False, "site", False), (True, "extraction", False), (True, "api", False), (True, "site", True),
+        (True, "extraction", True),
+    ):  # fmt: skip
+        place.clock.turn(days=2)
+        if source == "api":
+            await lookups.freshen([GP])
+            assert asked(server) == 1
+        else:
+            await store.import_professionals([replace(here, active=active)], fold, source=source)
+        assert await is_active() is expected, source
+    server.resources = [practitioner(GP, "Martin", "Camille", active=False)]
+    place.clock.turn(days=2)
+    await lookups.freshen([GP])
+    assert not await is_active()
+    server.resources = [practitioner(GP, "Martin", "Camille", box(BOX))]
+    place.clock.turn(days=2)
+    await lookups.freshen([GP])
+    assert await is_active()
 
 
 async def test_lines_of_one_number_with_two_names_are_kept_in_mind_until_a_file_without_them(

@@ -13,7 +13,7 @@ from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func, not_, or_, select, update
 
 from relay import identity, tables
 from relay.errors import NotFound, UsageError
@@ -290,7 +290,8 @@ _PLAIN = ("family_name", "given_name", "profession", "speciality", "postcode", "
 _BOX = ("rpps", "address", "kind", "organisation", "finess", "active", "source")
 _plain = attrgetter(*_PLAIN)
 _WHO = [
-    _professional.c[name] for name in ("rpps", *_PLAIN, "two_names", "active", "pending", "since", "load")
+    _professional.c[name]
+    for name in ("rpps", *_PLAIN, "two_names", "active", "pending", "site_left", "since", "load")
 ]
 _WHERE = [_mailbox.c[name] for name in (*_BOX, "place", "load")]
 SITE, EXTRACTION = "site", "extraction"
@@ -300,8 +301,9 @@ SITE, EXTRACTION = "site", "extraction"
 class DirectoryImport:
     """One run over a directory. Mailboxes that the source lacks end with the run, so none is missing meanwhile.
 
-    A source lets go of its own mailboxes only: what the site entered outlives every extraction. What an
-    official source does not tell (a phone, a CPTS, the name of who has left) stays as it was.
+    A source lets go of its own mailboxes only: what the site entered outlives every extraction, also that
+    somebody has left. What an official source does not tell (a phone, a CPTS, the name of who has left)
+    stays as it was.
     """
 
     def __init__(self, write: Write, fold: Callable[[str], str], load: int, source: str = SITE) -> None:
@@ -336,9 +338,10 @@ class DirectoryImport:
         for name, line in people.items():
             row = known.get(name)
             values: tuple[Any, ...] = _plain(line)
-            pending, two_names, stood_active = active[name], name in torn, False
+            pending, two_names, stays = active[name], name in torn, False
+            barred = row is not None and row.site_left and self._owner != SITE
             if row is not None:
-                stood_active = row.active
+                stays = row.active
                 stood = row[1 : len(_PLAIN) + 1]
                 if row.load == self._load:  # an earlier line of this run
                     pending = pending or row.pending
@@ -349,15 +352,16 @@ class DirectoryImport:
                     values = tuple(new or old for old, new in zip(stood, values, strict=True))
                 if (*stood, row.two_names) == (*values, two_names):
                     # What the directory says of `active` is known at the end of the file only.
-                    same.setdefault((pending or stood_active, pending), []).append(name)
+                    same.setdefault((stays or (pending and not barred), pending), []).append(name)
                     continue
                 changed.add(name)
             record = dict(zip(_PLAIN, values, strict=True))
             record |= {
                 "rpps": name,
                 "folded": self._fold(values[0]),
-                "active": pending or stood_active,
+                "active": stays or (pending and not barred),
                 "pending": pending,
+                "site_left": row is not None and row.site_left,
                 "two_names": two_names,
                 "since": self._load if row is None else row.since,
                 "load": self._load,
@@ -423,9 +427,17 @@ class DirectoryImport:
             work.run(select(_mailbox.c.rpps).where(old, _mailbox.c.rpps.in_(known))).scalars()
         )
         work.run(delete(_mailbox).where(old))
-        left = listed & (_professional.c.active != _professional.c.pending)
+        seen: ColumnElement[bool] = _professional.c.pending
+        if self._owner == SITE:
+            differs = _professional.c.site_left == _professional.c.pending
+            work.run(
+                update(_professional).where(listed, differs).values(site_left=not_(_professional.c.pending))
+            )
+        else:
+            seen = and_(_professional.c.pending, not_(_professional.c.site_left))
+        left = listed & (_professional.c.active != seen)
         self._changed.update(work.run(known.where(left)).scalars())
-        work.run(update(_professional).where(left).values(active=_professional.c.pending))
+        work.run(update(_professional).where(left).values(active=seen))
         record = {"name": self._source, "at": work.at, "entries": self._new + self._known}
         self._upsert(work, tables.directory_source, ["name"], [record])
         work.news = True

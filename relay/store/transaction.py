@@ -79,7 +79,7 @@ class Transaction:
         return self.connection.execute(statement, rows)
 
     def run_plain(self, statement: Insert | Update, rows: Sequence[Record]) -> None:
-        """Execute a statement for very many rows of plain values (texts, integers, booleans), all with the same columns.
+        """Execute a statement for very many rows of plain values (texts, integers, booleans), each with every column.
 
         The statement is compiled once and the rows go to the driver as they are: SQLAlchemy's work on each of
         half a million rows costs more than the database's.

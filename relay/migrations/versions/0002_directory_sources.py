@@ -17,6 +17,9 @@ def upgrade() -> None:
         "professional", sa.Column("two_names", sa.Boolean(), nullable=False, server_default=sa.false())
     )
     op.add_column(
+        "professional", sa.Column("site_left", sa.Boolean(), nullable=False, server_default=sa.false())
+    )
+    op.add_column(
         "professional", sa.Column("since", sa.BigInteger(), nullable=False, server_default=sa.text("0"))
     )
     op.add_column("mailbox", sa.Column("source", sa.Text(), nullable=False, server_default=""))
