@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -71,6 +72,41 @@ def test_partial_indexes_are_made_with_the_conditions_the_queries_name(kind: str
     assert len(expected) > 15
     for name, where in expected.items():
         assert str(found[str(name)]).endswith(f"WHERE {where}")
+
+
+async def test_a_database_of_the_first_release_keeps_its_directory(tmp_path: Path, first_keys: Path) -> None:
+    file = tmp_path / "relay.db"
+    vault = Vault(FileKeyRing(first_keys))
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    engine = create_engine(f"sqlite:///{file}")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.execute(
+            text(
+                "INSERT INTO professional VALUES "
+                "('10000000001', 'ambre', 'Ambre', 'Léa', '10', '', '45000', '', '', 1, 1, 1700000000000000)"
+            )
+        )
+        connection.execute(
+            text(
+                "INSERT INTO mailbox VALUES "
+                "('10000000001', 'lea@medecin.mssante.fr', 0, 'PER', '', '', 1, 1700000000000000)"
+            )
+        )
+    engine.dispose()
+    store = await Store.open(f"sqlite:///{file}", vault, clock=HandClock(), node="n1")
+    try:
+        (found,) = await store.professionals(["10000000001"], [])
+        assert (found.family_name, found.active, len(found.mailboxes)) == ("Ambre", True, 1)
+        sources = await store.directory_sources()
+        assert (sources["site"]["entries"], sources["site"]["as_of"]) == (1, found.as_of)
+        # Who named the mailbox is not known: the next source that speaks of the person may end it.
+        await store.import_professionals([replace(found, mailboxes=())], str.lower, source="extraction")
+        assert (await store.professionals(["10000000001"], []))[0].mailboxes == ()
+    finally:
+        await store.close()
 
 
 async def test_missing_folders_and_tables_are_made(tmp_path: Path) -> None:
