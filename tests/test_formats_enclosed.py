@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from typing import Any
 
 import pytest
@@ -167,6 +168,16 @@ def test_every_section_is_told_in_its_order_with_what_is_struck_out() -> None:
     places = [told.index(each) for each in wanted]
     assert places == sorted(places)
     assert "alert" not in told
+
+
+def test_a_document_of_very_many_references_is_told_in_no_time() -> None:
+    bundle: Any = written.document()
+    sections = [{"title": "x", "entry": [{"reference": f"Z/{n}"} for n in range(200)]} for _ in range(190)]
+    bundle["entry"][0]["resource"]["section"] = sections
+    bundle["entry"] += [{"resource": {"resourceType": "Z", "id": "a"}}] * 4000
+    began = time.process_time()
+    fhir.words(written.dumped(bundle))
+    assert time.process_time() - began < 4
 
 
 def test_a_document_bundle_with_its_print_hands_on_the_print_and_the_words() -> None:

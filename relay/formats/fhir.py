@@ -921,16 +921,18 @@ class _Letter:
             return ""
         chief = compositions[0]
         lines: list[str] = []
+        entries = _MAX_LIST  # of the whole document: following a reference looks through every resource
         waiting = [(one, 1) for one in reversed(_all(chief.get("section")))]
         while waiting and len(lines) < _MAX_LINES:
             section, depth = waiting.pop()
             codes = [words for _, _, words in _codings(section.get("code")) if words]
             title = _text(section.get("title")) or next(iter(codes), "")
-            told = _told(section) or "\n".join(
-                inner
-                for reference in _all(section.get("entry"))
-                if (inner := _told(self.resolve(reference, chief) or {}))
-            )
+            told = _told(section)
+            if not told:
+                references = _all(section.get("entry"))[: max(0, entries)]
+                entries -= len(references)
+                spoken = (_told(self.resolve(one, chief) or {}) for one in references)
+                told = "\n".join(filter(None, spoken))
             lines += [f"{'—' * depth} {title}".rstrip(), *told.split("\n"), ""] if title or told else []
             if depth < _MAX_SECTIONS_DEEP:
                 waiting += [(one, depth + 1) for one in reversed(_all(section.get("section")))]
