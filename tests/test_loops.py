@@ -269,8 +269,11 @@ async def test_timers_missed_while_down_fire_once_and_only_the_latest(house: Hou
 
 
 async def test_two_letters_of_one_stay_in_one_batch_open_one_thread(house: House) -> None:
-    await house.take(letter(), letter(body="Complément : résultat du contrôle.\n"))
+    more = f"{letters.labelled_lines(ODETTE, MARTIN)}\nComplément : résultat du contrôle.\n"
+    await house.take(letter(), letter(body=more))
+    assert await house.store.holds() == []
     assert len(await house.store.threads()) == 1
+    assert len(await house.copies(purpose="letter")) == 2
 
 
 async def test_retention_forgets_the_letter_and_keeps_the_counts(house: House) -> None:
