@@ -501,11 +501,20 @@ def test_closing_a_refused_thread_still_asks_the_gp_to_delete_and_tells_the_ward
 # --------------------------------------------------------------------------- what waits is never waited for in vain
 
 
-async def test_a_copy_paused_between_claim_and_wire_leaves_once_the_pause_ends(house: House) -> None:
+async def test_a_copy_paused_between_claim_and_wire_leaves_once_the_pause_ends(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = house.store.claim
+
+    async def claim_and_pause(*wanted: Any) -> tuple[Delivery, ...]:
+        claimed = await claim(*wanted)
+        await house.store.pause()
+        return claimed
+
     await house.take(letter())
-    claimed = await house.store.claim(["mss"], 10, 900)
-    await house.store.pause()
-    await house.dispatch._hand_over("mss", house.sender, claimed)
+    with monkeypatch.context() as patched:
+        patched.setattr(house.store, "claim", claim_and_pause)
+        await house.dispatch.turn("mss", house.sender)
     assert not mails(house)
     await house.store.resume()
     await house.leave()
