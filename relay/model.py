@@ -921,6 +921,9 @@ class Context:
 
     duplicate_of: str | None = None  # envelope with the same fingerprint, not itself ignored as a duplicate
     documents: Mapping[str, str] = field(default_factory=dict)  # document key → envelope
+    letters: Mapping[str, str] = field(
+        default_factory=dict
+    )  # such an envelope → thread in which its letter leaves
     threads: tuple[ThreadView, ...] = ()
     stays: Mapping[str, str] = field(default_factory=dict)  # stay key → thread id
     deliveries: tuple[Delivery, ...] = ()  # found by message id or id; recipes left out

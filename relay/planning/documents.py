@@ -115,15 +115,37 @@ def form_key(stay: str, form: str) -> str:
 
 
 def same_document(arrival: Arrival, context: Context) -> bool:
-    """The same document came before in another mail. A new version of it is a new document."""
-    return any(
-        context.documents.get(key) not in (None, arrival.envelope.id) for key in own_keys(arrival.notice)
+    """The same document came before in another mail. A new version of it is a new document.
+
+    One that replaces the very document whose set and version it bears is a correction that nobody counted.
+    """
+    notice = arrival.notice
+    replaced = _known(context, named_keys(notice)) if notice.document != "retraction" else frozenset()
+    before = (
+        envelope
+        for key in own_keys(notice)
+        if (envelope := context.documents.get(key)) and not (key.startswith("set-") and envelope in replaced)
     )
+    return any(envelope != arrival.envelope.id for envelope in before)
+
+
+def changed_in_place(notice: Notice) -> bool:
+    """It says that it replaces a document, and names none but itself: the same number for other words."""
+    return notice.document == "replacement" and not named_keys(notice)
 
 
 def names_known(arrival: Arrival, context: Context) -> bool:
     """It takes back, by its number alone, a document that came before: whose thread that is a person finds out."""
     return bool(_known(context, named_keys(arrival.notice)))
+
+
+def stands_elsewhere(arrival: Arrival, context: Context, view: ThreadView | None) -> bool:
+    """It replaces or takes back a letter that left for another stay, perhaps another patient's: nobody there would hear."""
+    own = view.thread.id if view else None
+    return any(
+        context.letters.get(envelope) not in (None, own)
+        for envelope in _known(context, named_keys(arrival.notice))
+    )
 
 
 def withdrawn(arrival: Arrival, context: Context) -> bool:

@@ -21,12 +21,14 @@ from relay.model import (
 )
 from relay.planning.documents import (
     NOTICE,
+    changed_in_place,
     document_keys,
     form_key,
     meant_by,
     names_known,
     same_document,
     sent_letters,
+    stands_elsewhere,
     stays_of,
     withdrawn,
 )
@@ -62,6 +64,8 @@ def plan_notice(
     if same_document(arrival, context) and not ends:
         if view is not None and (again := _undone(view)):
             return plan_hold(site, arrival, context, again, at)
+        if changed_in_place(notice):
+            return plan_hold(site, arrival, context, Why.UNCLEAR, at)
         return plan_ignore(arrival, Why.DUPLICATE, at)
     if decision.action == "hold":
         return plan_hold(
@@ -75,6 +79,8 @@ def plan_notice(
         )
     if stay_of_another(arrival, context) and not ends:
         return plan_hold(site, arrival, context, Why.STAY_OF_ANOTHER, at)
+    if stands_elsewhere(arrival, context, view) and not ends:
+        return plan_hold(site, arrival, context, Why.UNCLEAR, at)
     if decision.action == "file" and decision.copies:
         # Nobody is asked, but somebody reads along.
         return Writer(site, site.rules, arrival, context, at, view, ends=ends, by=by).plan(decision)

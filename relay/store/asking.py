@@ -10,7 +10,19 @@ from sqlalchemy import ColumnElement, Connection, Select, or_, select, text
 
 from relay import identity, tables
 from relay.errors import NotFound
-from relay.model import Absence, Ask, Context, Delivery, Link, Thread, ThreadView, Timer, Why
+from relay.model import (
+    Absence,
+    Ask,
+    Context,
+    Delivery,
+    DeliveryState,
+    Link,
+    Purpose,
+    Thread,
+    ThreadView,
+    Timer,
+    Why,
+)
 from relay.store import rows
 from relay.store.database import chunks
 from relay.store.transaction import moment, stamp
@@ -184,6 +196,14 @@ def contexts(connection: Connection, vault: Vault, asks: Sequence[Ask], now: dat
         for fingerprint, name in among(connection, query, envelope.c.fingerprint, prints):
             originals.setdefault(fingerprint, name)
     documents = _pairs(connection, tables.document_key, "envelope", (ask.document_keys for ask in asks))
+    query = select(_delivery.c.envelope, _delivery.c.thread).where(
+        _delivery.c.purpose == Purpose.LETTER.value,
+        _delivery.c.state != DeliveryState.CANCELLED.value,
+        _delivery.c.thread.is_not(None),
+    )
+    carried = {
+        row.envelope: row.thread for row in among(connection, query, _delivery.c.envelope, documents.values())
+    }
     stays = _pairs(connection, tables.stay_key, "thread", (ask.stays for ask in asks))
     references: dict[str, str] = {
         row.reference: row.id
@@ -284,6 +304,11 @@ def contexts(connection: Connection, vault: Vault, asks: Sequence[Ask], now: dat
             Context(
                 duplicate_of=originals.get(ask.fingerprint) if ask.fingerprint else None,
                 documents={key: documents[key] for key in ask.document_keys if key in documents},
+                letters={
+                    name: carried[name]
+                    for key in ask.document_keys
+                    if (name := documents.get(key)) is not None and name in carried
+                },
                 threads=tuple(seen[name] for name in group if name in seen),
                 stays={key: stays[key] for key in ask.stays if key in stays},
                 deliveries=mine,
