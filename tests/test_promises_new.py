@@ -5,20 +5,41 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
 import pytest
 
+from relay.identity import fold, keys_of
+from relay.model import Mailbox, Professional, Registration
 from tests import letters
-from tests.letters import MARTIN, fhir, hl7, printed
-from tests.stores import empty_sqlite, place, store  # noqa: F401 - fixtures
-from tests.test_joining import ODETTE, arrive, body, his, house, mailed, to_gp  # noqa: F401 - fixtures
+from tests.letters import DUPONT, MARTIN, fhir, hl7, printed
+from tests.stores import Place, empty_sqlite, place, store  # noqa: F401 - fixtures
+from tests.test_joining import (  # noqa: F401 - fixtures
+    ODETTE,
+    SENDER,
+    TOLD_OFF,
+    arrive,
+    body,
+    his,
+    house,
+    mailed,
+    message,
+    package,
+    to_gp,
+    version,
+)
 from tests.test_loops import House
 from tests.test_planning import _secret  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.parametrize("place", ["sqlite"], indirect=True)
 
+REGISTERED = Registration(
+    ins=ODETTE.ins or "", ins_oid=letters.INS_NIR, facility="450000088", birth_name="CORMERAIS",
+    used_name="VALBRUNE", given_names=ODETTE.given_names, birth_date=ODETTE.birth_date, sex="F",
+    birth_place="45234", gp_rpps=(MARTIN.rpps or "",),
+)  # fmt: skip
 STRANGER = letters.patient("BOISGARD", "Rémi", born=date(1951, 4, 2), sex="M", order=11, ipp="900099999")
 THEIRS = letters.labelled_lines(STRANGER, MARTIN) + "\nCher confrère,\n"
 HTML = f"<html><body><p>{THEIRS.strip().replace(chr(10), '</p><p>')}</p></body></html>".encode()
@@ -112,3 +133,122 @@ WRAPPED: dict[str, dict[str, Any]] = {
 async def test_no_document_of_somebody_else_leaves_out_of_fhir(house: House, mixed: str) -> None:
     await arrive(house, his(fhir.dumped(WRAPPED[mixed])))
     await held_alone(house)
+
+
+# ----------------------------------------------------------------------------------------------- what is taken back
+
+
+def of_stay(document: bytes, stay: str) -> bytes:
+    """The same document, said to be of another stay."""
+    own = document.split(b"<encompassingEncounter>")[1].split(b'extension="')[1].split(b'"')[0]
+    return document.replace(own, stay.encode())
+
+
+async def test_a_retraction_under_the_wrong_stay_is_not_put_away_while_its_letter_stands(
+    house: House,
+) -> None:
+    first, second = version("S-700", 1), version("S-701", 1)
+    await arrive(house, package(first), package(second))
+    assert len(to_gp(house)) == 2
+    await arrive(house, message(of_stay(first, "S-701"), "MDM^T04"))
+    (row, *_) = await house.store.envelopes()
+    withdrawn = [each for each in to_gp(house) if TOLD_OFF in body(each)]
+    assert row["state"] == "held" or withdrawn, (row["state"], row["why"])
+
+
+async def test_a_replacement_under_the_wrong_stay_leaves_no_letter_that_it_replaces_in_force(
+    house: House,
+) -> None:
+    await arrive(house, package(version("S-710", 1)), package(version("S-711", 5)))
+    newer = version("S-710", 2, replaces=1)
+    await arrive(house, message(of_stay(newer, "S-711"), "MDM^T10"))
+    (row, *_) = await house.store.envelopes()
+    print([(str(m["Subject"]), body(m)[:300]) for m in to_gp(house)])
+    assert row["state"] == "held", (row["state"], row["why"])
+
+
+async def test_a_letter_corrected_to_another_patient_is_not_sent_while_the_wrong_one_stands(
+    house: House,
+) -> None:
+    await arrive(house, package(version("S-720", 1)))
+    theirs = letters.cda(
+        patient=STRANGER, stay="S-721", gp=MARTIN, document_id="1.2.250.1.999.1.720.2",
+        set_id="1.2.250.1.999.1.720.1.0", replaces="1.2.250.1.999.1.720.1",
+    )  # fmt: skip
+    await arrive(
+        house, his(hl7.mdm("MDM^T10", patient=STRANGER, document=theirs, visit=hl7.pv1(number="S-721")))
+    )
+    (row, *_) = await house.store.envelopes()
+    assert row["state"] == "held"
+    assert len(to_gp(house)) == 1
+
+
+async def test_a_corrected_letter_leaves_although_the_one_it_replaces_is_held(house: House) -> None:
+    nobody = letters.cda(
+        patient=ODETTE, gp=letters.DUPONT, stay="S-730", document_id="1.2.250.1.999.1.730.1",
+    )  # fmt: skip
+    await arrive(house, package(nobody))
+    assert not to_gp(house)
+    await arrive(
+        house, message(version("S-731", 2, replaces=1).replace(b"1.999.1.731.1", b"1.999.1.730.1"), "MDM^T10")
+    )
+    assert len(to_gp(house)) == 1
+
+
+@pytest.mark.parametrize("way", ["package", "message"])
+async def test_a_correction_whose_version_nobody_counted_is_no_duplicate(house: House, way: str) -> None:
+    first = version("S-740", 1)
+    second = version("S-740", 2, replaces=1).replace(b"740.2.0", b"740.1.0")
+    await arrive(house, package(first), package(second) if way == "package" else message(second, "MDM^T10"))
+    assert len(to_gp(house)) == 2
+    (row, *_) = await house.store.envelopes()
+    assert row["state"] == "decided"
+
+
+async def test_a_replacement_under_the_number_of_what_it_replaces_is_a_persons_to_see(house: House) -> None:
+    first = version("S-750", 1)
+    changed = first.replace(b"2,5 mg", b"5 mg").replace(b"</title>", b" bis</title>", 1)
+    assert changed != first
+    await arrive(house, package(first), message(changed, "MDM^T10"))
+    (row, *_) = await house.store.envelopes()
+    assert (row["state"], row["why"]) == ("held", "unclear")
+
+
+# -------------------------------------------------------------------------------------------------- two directories
+
+
+async def test_a_number_that_two_directories_give_to_two_doctors_sends_no_letter_to_either(
+    house: House, place: Place
+) -> None:
+    slip = Professional(
+        DUPONT.rpps or "", "Martin", "Camille", mailboxes=(Mailbox("a.martin@medecin.mssante.fr"),)
+    )
+    true = Professional(
+        DUPONT.rpps or "", "Dupont", "Alix", "10", mailboxes=(Mailbox(DUPONT.mss_address or ""),)
+    )
+    registered = replace(REGISTERED, gp_rpps=(DUPONT.rpps or "",))
+    await house.store.import_registrations([registered], keys_of)
+
+    async def told(one: Professional, source: str) -> None:
+        place.clock.turn(hours=1)
+        await house.store.import_professionals([one], fold, source=source)
+
+    async def sent(stay: str) -> set[str]:
+        await arrive(house, mailed(letters.text_mail(patient=ODETTE, gp=DUPONT, stay=stay, sender=SENDER)))
+        return {each.address for each in house.sender.sent if each.purpose == "letter"}
+
+    for stay, (one, source) in enumerate(
+        [
+            (slip, "site"),
+            (true, "annuaire"),
+            (true, "annuaire"),
+            (slip, "site"),
+            (slip, "site"),
+            (true, "extraction"),
+        ]
+    ):
+        await told(one, source)
+        assert not await sent(f"S-80{stay}")
+    await told(replace(true, mailboxes=()), "site")  # mended
+    await told(true, "annuaire")
+    assert await sent("S-810") == {DUPONT.mss_address}

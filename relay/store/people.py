@@ -332,6 +332,13 @@ class DirectoryImport:
                 boxes[line.rpps, box.address.lower()] = box
         known = {row[0]: row for row in among(work.connection, select(*_WHO), _WHO[0], people)}
         held = {(row[0], row[1]): row for row in among(work.connection, select(*_WHERE), _WHERE[0], people)}
+        boxed: dict[
+            str, dict[bool, int]
+        ] = {}  # number → by the site or not → when its mailboxes were last told
+        for there in held.values():
+            if there.source:  # an older release did not write it down
+                told = boxed.setdefault(there.rpps, {})
+                told[there.source == SITE] = max(told.get(there.source == SITE, 0), there.load)
         changed: set[str] = set()
         written: list[Record] = []
         same: dict[tuple[bool, bool], list[str]] = {}  # whom nothing but this run's date is written to
@@ -348,8 +355,10 @@ class DirectoryImport:
                     two_names = two_names or row.two_names
                     two_names = two_names or identity.two_people(row.family_name, line.family_name)
                     values = tuple(old or new for old, new in zip(stood, values, strict=True))
-                elif self._owner != SITE:
-                    values = tuple(new or old for old, new in zip(stood, values, strict=True))
+                else:
+                    two_names = two_names or self._apart(row, line, boxed.get(name, {}))
+                    if self._owner != SITE:
+                        values = tuple(new or old for old, new in zip(stood, values, strict=True))
                 if (*stood, row.two_names) == (*values, two_names):
                     # What the directory says of `active` is known at the end of the file only.
                     same.setdefault((stays or (pending and not barred), pending), []).append(name)
@@ -395,6 +404,18 @@ class DirectoryImport:
         )
         self._new += len(people) - len(known)
         self._known += sum(row.load != self._load for row in known.values())
+
+    def _apart(self, row: Any, line: Professional, boxed: Mapping[bool, int]) -> bool:
+        """Whether mailboxes of another source stand under this number, and that source calls it somebody else.
+
+        A slip in one of two files must not give one doctor's letters to the other. The row bears the name that
+        was told last: where that was by this very source, the doubt stays until the other one speaks again.
+        """
+        other = boxed.get(self._owner != SITE)
+        if other is None:
+            return False
+        own_turn = other != row.load
+        return identity.two_people(row.family_name, line.family_name) or (own_turn and bool(row.two_names))
 
     @staticmethod
     def _upsert(work: Transaction, table: Any, key: list[str], new: list[Record]) -> None:
