@@ -21,6 +21,7 @@ Box: TypeAlias = Mapping[int, int]
 
 _CANDIDATES: Final = 4
 _DEEPEST: Final = 400
+_MOST_CELLS: Final = 3_000_000
 _PATIENCE: Final = 1_000
 _KEPT, _MOST_KEPT = 200, 3_000
 
@@ -45,7 +46,8 @@ class Space:
     """Axes, and the boxes that points must stay out of, in an order; each box has an owner.
 
     `sizes` are the cells of each axis, of which lower ones are preferred in a point. An owner is a number
-    from 0; None marks a box that belongs to the space itself and is never named.
+    from 0; None marks a box that belongs to the space itself and is never named. Raises OutOfBudget when that
+    is more than can be held at hand.
     """
 
     def __init__(self, sizes: Sequence[int], boxes: Iterable[tuple[Box, int | None]]) -> None:
@@ -64,6 +66,8 @@ class Space:
         every = (1 << len(self._boxes)) - 1
         self._by_mask = [tuple(each.items()) for each in by_mask]
         self._free = [every & ~each for each in bound]
+        if sum(mask.bit_count() for each in by_mask for mask in each) > _MOST_CELLS:
+            raise OutOfBudget
         self._at: list[list[int]] = []
         self._calm: list[tuple[int, ...]] = []
         for axis, size in enumerate(sizes):

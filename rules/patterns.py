@@ -39,6 +39,7 @@ _CONTROLS: Final[Mapping[str, int]] = {"n": 10, "t": 9, "r": 13, "f": 12, "v": 1
 _LARGEST: Final = 3_000
 _DEEPEST: Final = 40
 _MOST_VISITS: Final = 20_000
+_MOST_MOVES: Final = 500_000
 
 
 class Unsupported(Exception):
@@ -438,6 +439,19 @@ def text(wanted: Sequence[tuple[Machine, bool]], refused: frozenset[str], start:
     """
     if start and start.casefold() not in refused and _fits(wanted, start):
         return start
+    # What is asked for alone is soon found, and has little of what it must not have: only that is added.
+    asked = [each for each in wanted if each[1]]
+    while True:
+        found = _text(asked, refused)
+        if found is None:
+            return None
+        wrong = [each for each in wanted if not each[1] and _found_in(each[0], found)]
+        if not wrong:
+            return found
+        asked += wrong[:3]
+
+
+def _text(wanted: Sequence[tuple[Machine, bool]], refused: frozenset[str]) -> str | None:
     classes = {ranges for machine, _ in wanted for ranges in machine.classes}
     found = _shortest(wanted, classes, None)
     if found is None or found.casefold() not in refused:
@@ -456,7 +470,7 @@ def _shortest(
     first = tuple(machine.begin for machine, _ in wanted)
     seen: set[object] = set()
     todo = deque([("", first)])
-    for _ in range(_MOST_VISITS):
+    for _ in range(min(_MOST_VISITS, _MOST_MOVES // (len(codes) * (len(wanted) + 1)))):
         if not todo:
             return None
         word, states = todo.popleft()

@@ -20,8 +20,7 @@ confirmed it.
 
 from __future__ import annotations
 
-import operator
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
@@ -58,7 +57,6 @@ _MOST_BOXES: Final = 50_000
 _APART: Final = "\0"
 _SPOKEN: Final = f"mentions{_APART}"
 # What an ordinary letter says, where a rule leaves the choice.
-_COMPARE: Final = {"gte": operator.ge, "lte": operator.le, "lt": operator.lt, "gt": operator.gt}
 _PLAIN: Final = ("event", "identity", "gp")
 _OTHER: Final[Mapping[str, str]] = {
     "code": "00000-0",
@@ -206,10 +204,7 @@ class _Patterned:
         written = _texts(self.axis.cells[cell])[0]
         if cell != self.other:
             return patterns.spelling(machines, written.casefold(), start=written)
-        # What is asked for alone is soon found, and seldom has what it must not have.
-        refused = self._refused
-        asked = patterns.text([each for each in machines if each[1]], refused, start=written)
-        return asked and patterns.text(machines, refused, start=asked)
+        return patterns.text(machines, self._refused, start=written)
 
     @property
     def _refused(self) -> frozenset[str]:
@@ -219,7 +214,15 @@ class _Patterned:
     def conflict(self, cell: int, wanted: Mapping[str, bool]) -> dict[int, int]:
         """The box around a cell in which no text has and lacks these patterns, with as few of them as it takes."""
         needed = dict(wanted)
-        for words in wanted:
+        # Half at a time first: of hundreds of patterns, two or three stand in each other's way.
+        size = len(needed) // 2
+        while size:
+            for some in [list(needed)[at : at + size] for at in range(0, len(needed), size)]:
+                fewer = {each: truth for each, truth in needed.items() if each not in some}
+                if self.text(cell, fewer) is None:
+                    needed = fewer
+            size //= 2
+        for words in tuple(needed):
             fewer = {each: truth for each, truth in needed.items() if each != words}
             if self.text(cell, fewer) is None:
                 needed = fewer
@@ -407,10 +410,7 @@ class _Model:
         if test.field == "mentions":
             return _Literal(self.by_name[_spoken(*sorted(map(str, test.values)))].number, 2, 1)
         axis = self.by_name[test.field]
-        if test.bounds:
-            yes = sum(1 << n for n, c in enumerate(axis.cells) if _inside(c, test.bounds))
-        else:
-            yes = axis.mask(test.values)
+        yes = _between_bounds(axis.cells, test.bounds) if test.bounds else axis.mask(test.values)
         unknown = 1 << axis.cells.index(UNKNOWN) if UNKNOWN in axis.cells else 0
         return _Literal(axis.number, yes, axis.full & ~yes & ~unknown)
 
@@ -661,10 +661,16 @@ def _between(low: float | None, high: float | None) -> float | None:
     return middle if low < middle < high else None
 
 
-def _inside(value: object, bounds: Iterable[tuple[str, float]]) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return all(_COMPARE[sign](value, bound) for sign, bound in bounds)
+def _between_bounds(cells: Sequence[object], bounds: Iterable[tuple[str, float]]) -> int:
+    """The cells of a number's axis within bounds: numbers stand in order, behind absent and before unknown."""
+    numbers = [cell for cell in cells if isinstance(cell, int | float)]
+    low, high = 0, len(numbers)
+    for sign, bound in bounds:
+        if sign in ("gte", "gt"):
+            low = max(low, (bisect_left if sign == "gte" else bisect_right)(numbers, bound))
+        else:
+            high = min(high, (bisect_right if sign == "lte" else bisect_left)(numbers, bound))
+    return ((1 << high) - (1 << low)) << 1 if low < high else 0
 
 
 def _spoken(*words: str) -> str:
