@@ -147,6 +147,8 @@ def documents(content: bytes) -> tuple[Enclosed, ...] | None:
         return None
     found: list[tuple[bytes, str]] = []
     for message in _messages(content):
+        if message.kind == "ZAM":  # it speaks of a mail: nobody reads it as a letter
+            continue
         for segment in message.all("OBX"):
             if not _is_document(segment, message) or message.part(segment, 2) == "RP":
                 continue
@@ -432,6 +434,7 @@ class _Reading:
         read: list[Notice] = []
         printed: list[Notice] = []
         named = False
+        said_of: set[str | None] = set()
         for segment in message.all("OBX"):
             if not _is_document(segment, message):
                 continue
@@ -442,6 +445,7 @@ class _Reading:
             result = message.part(segment, 11).upper()
             draft = draft or result in _DRAFTS
             said = _OBX_ACTIONS.get(result)
+            said_of.add(said)
             if said and action and said != action:
                 self.problems.append(formats.broken_package("l'événement et OBX-11 se contredisent"))
             if message.kind == "MDM" and self.trigger == "T02" and said is not None:
@@ -450,6 +454,8 @@ class _Reading:
             one = self.embedded(segment)
             if one is not None:
                 (printed if one.format == "pdf" else read).append(one)
+        if "delete" in said_of and len(said_of) > 1:
+            self.problems.append(formats.broken_package("un document est retiré et un autre ne l'est pas"))
         if not named and (typed := _typed(message)):
             named = True
             self.enclosed += 1
