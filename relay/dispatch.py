@@ -193,13 +193,15 @@ class Dispatch:
                     break
                 some: Sequence[Delivery] = going[start : start + handful]
                 if any(map(_came_back, some)):
-                    ended, tried = tried, []
-                    await self._conclude(name, claimed, ended)
+                    await self._conclude(name, claimed, tried)
+                    tried = []
                     some = await self._still_wanted(some)
                 # Written here and not for the whole batch: the letters of a handful are all that memory holds.
                 ready, unwritten = await self.compose(self.site(), some)
-                ended, tried = [*tried, *unwritten], []
-                allowed = await self._conclude(name, claimed, ended, [delivery.id for delivery in ready])
+                tried += unwritten
+                # Forgotten once entered, no sooner: what left and is not known to have left would leave again.
+                allowed = await self._conclude(name, claimed, tried, [delivery.id for delivery in ready])
+                tried = []
                 tried = await self._hand_over(name, sender, ready, allowed)
                 pause = await self._away(name, tried)
         finally:
