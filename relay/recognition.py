@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import fields as fields_of
 from dataclasses import replace
 from datetime import datetime
 from itertools import islice
@@ -444,16 +443,7 @@ def _completed(chief: Notice, spoken: Notice) -> Notice:
     gp, said = chief.registered_gp, spoken.registered_gp
     if gp is not None and said is not None and gp.rpps and said.rpps and gp.rpps != said.rpps:
         unknown.append("registered_gp")
-    stay = chief.stay or Stay()
-    if spoken.stay is not None:
-        stay = replace(stay, **{
-            one.name: getattr(spoken.stay, one.name)
-            for one in fields_of(Stay) if getattr(stay, one.name) is None
-        })  # fmt: skip
-        if chief.stay is None or chief.stay.discharged is None:
-            stay = replace(stay, discharged_exact=spoken.stay.discharged_exact)
-        if chief.stay is None or chief.stay.admitted is None:
-            stay = replace(stay, admitted_exact=spoken.stay.admitted_exact)
+    stay = formats.completed_stay(chief.stay or Stay(), spoken.stay or Stay())
     consent = identity.strictest(chief.consent, spoken.consent) if chief.consent or spoken.consent else None
     # What the mail's text leaves unreadable counts where the document says nothing about it either.
     unknown += [
@@ -490,25 +480,7 @@ def _one_person(chief: Patient | None, spoken: Patient | None) -> Patient | None
         (chief.ins is not None and spoken.ins is not None and chief.ins[:13] == spoken.ins[:13])
         or (chief.birth_date is not None and chief.birth_date == spoken.birth_date)
     ) and not _contradict(chief, spoken)  # fmt: skip
-    if not agree:
-        return chief
-    named = chief.birth_name or chief.used_name
-    source = chief if named else spoken
-    return replace(
-        chief,
-        ins=chief.ins or spoken.ins,
-        ins_oid=chief.ins_oid if chief.ins else spoken.ins_oid,
-        birth_name=source.birth_name,
-        used_name=source.used_name,
-        name_kind=source.name_kind,
-        order_unsure=source.order_unsure,
-        given_names=chief.given_names or spoken.given_names,
-        sex=chief.sex or spoken.sex,
-        birth_date=chief.birth_date or spoken.birth_date,
-        birth_place=chief.birth_place or spoken.birth_place,
-        local_ids=chief.local_ids or spoken.local_ids,
-        postcode=chief.postcode or spoken.postcode,
-    )
+    return formats.completed(chief, spoken) if agree else chief
 
 
 def _checked(notice: Notice) -> Notice:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from dataclasses import fields, replace
 from datetime import UTC, date, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
 from lxml import etree
 
-from relay.model import Notice, Problem
+from relay.model import Notice, Patient, Problem, Stay
 
 PARIS = ZoneInfo("Europe/Paris")
 
@@ -41,6 +42,38 @@ def further(letter: Notice, around: Notice) -> tuple[str, ...]:
     """What a letter is called by what is around it, beside its own number."""
     names = dict.fromkeys((*letter.other_ids, *around.other_ids, around.document_id))
     return tuple(name for name in names if name and letter.document_id and name != letter.document_id)
+
+
+def completed(patient: Patient, other: Patient) -> Patient:
+    """What one source leaves out about a person, from another about the same; the names stay one source's."""
+    named = patient if patient.birth_name or patient.used_name else other
+    return replace(
+        patient,
+        ins=patient.ins or other.ins,
+        ins_oid=patient.ins_oid if patient.ins else other.ins_oid,
+        birth_name=named.birth_name,
+        used_name=named.used_name,
+        name_kind=named.name_kind,
+        order_unsure=named.order_unsure,
+        given_names=patient.given_names or other.given_names,
+        sex=patient.sex or other.sex,
+        birth_date=patient.birth_date or other.birth_date,
+        birth_place=patient.birth_place or other.birth_place,
+        local_ids=tuple(dict.fromkeys((*patient.local_ids, *other.local_ids))),
+        postcode=patient.postcode or other.postcode,
+        deceased=patient.deceased or other.deceased,
+    )
+
+
+def completed_stay(stay: Stay, other: Stay) -> Stay:
+    """The same for one stay; how exact a moment is goes with it."""
+    gaps = {one.name: getattr(other, one.name) for one in fields(Stay) if getattr(stay, one.name) is None}
+    filled = replace(stay, **gaps)
+    if stay.admitted is None:
+        filled = replace(filled, admitted_exact=other.admitted_exact)
+    if stay.discharged is None:
+        filled = replace(filled, discharged_exact=other.discharged_exact)
+    return filled
 
 
 # --------------------------------------------------------------------------------------------------------- words

@@ -1224,39 +1224,14 @@ def _period(encounter: Json) -> Json:
 
 
 def _filled(chief: Patient | None, other: Patient | None) -> Patient | None:
-    """What the letter leaves out about the patient, from the file around it; the names stay one source's."""
+    """What the letter leaves out about the patient, from the file around it."""
     if chief is None or other is None:
         return chief or other
-    if xdm.differ(chief, other):
-        return chief
-    named = chief if chief.birth_name or chief.used_name else other
-    return replace(
-        chief,
-        ins=chief.ins or other.ins,
-        ins_oid=chief.ins_oid if chief.ins else other.ins_oid,
-        birth_name=named.birth_name,
-        used_name=named.used_name,
-        name_kind=named.name_kind,
-        given_names=chief.given_names or other.given_names,
-        sex=chief.sex or other.sex,
-        birth_date=chief.birth_date or other.birth_date,
-        birth_place=chief.birth_place or other.birth_place,
-        local_ids=chief.local_ids or other.local_ids,
-        postcode=chief.postcode or other.postcode,
-        deceased=chief.deceased or other.deceased,
-    )
+    return chief if xdm.differ(chief, other) else formats.completed(chief, other)
 
 
 def _filled_stay(chief: Stay | None, other: Stay | None) -> Stay | None:
-    if chief is None or other is None:
-        return chief or other
-    gaps = {one.name: getattr(other, one.name) for one in fields_of(Stay) if getattr(chief, one.name) is None}
-    filled = replace(chief, **gaps)
-    if chief.admitted is None:
-        filled = replace(filled, admitted_exact=other.admitted_exact)
-    if chief.discharged is None:
-        filled = replace(filled, discharged_exact=other.discharged_exact)
-    return filled
+    return formats.completed_stay(chief, other) if chief and other else chief or other
 
 
 def _strictest(one: str | None, other: str | None) -> str | None:

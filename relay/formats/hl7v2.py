@@ -14,7 +14,7 @@ from __future__ import annotations
 import binascii
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Literal
 
@@ -562,11 +562,7 @@ class _Reading:
         if stay.number and around.number and stay.number != around.number:
             problems += (Problem("stay_differs", "le message et le document portent deux numéros de séjour"),)
         listed = {one.rpps for one in letter.recipients}
-        stay = replace(
-            _filled(stay, around),
-            discharged_exact=(stay if stay.discharged else around).discharged_exact,
-            admitted_exact=(stay if stay.admitted else around).admitted_exact,
-        )
+        stay = formats.completed_stay(stay, around)
         return replace(
             notice,
             event=letter.event,
@@ -1013,35 +1009,11 @@ def _given_names(first: str, every: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if name))
 
 
-def _filled(stay: Stay, around: Stay) -> Stay:
-    """`stay` with what it leaves out taken from `around`."""
-    return replace(stay, **{
-        one.name: getattr(around, one.name) for one in fields(Stay) if getattr(stay, one.name) is None
-    })  # fmt: skip
-
-
 def _same_person(letter: Patient | None, message: Patient | None) -> Patient | None:
     """The letter's patient; numbers and traits it leaves out come from PID where an identifier is shared."""
     if letter is None or message is None or letter == Patient():
         return message if letter in (None, Patient()) else letter
-    if not _one_person(letter, message):
-        return letter
-    names = letter if letter.birth_name or letter.used_name else message
-    return replace(
-        letter,
-        ins=letter.ins or message.ins,
-        ins_oid=letter.ins_oid if letter.ins else message.ins_oid,
-        birth_name=names.birth_name,
-        used_name=names.used_name,
-        name_kind=names.name_kind,
-        given_names=letter.given_names or message.given_names,
-        sex=letter.sex or message.sex,
-        birth_date=letter.birth_date or message.birth_date,
-        birth_place=letter.birth_place or message.birth_place,
-        local_ids=tuple(dict.fromkeys((*letter.local_ids, *message.local_ids))),
-        postcode=letter.postcode or message.postcode,
-        deceased=letter.deceased or message.deceased,
-    )
+    return formats.completed(letter, message) if _one_person(letter, message) else letter
 
 
 # -------------------------------------------------------------------------------------------------- acknowledgements
