@@ -81,7 +81,8 @@ def plan_notice(
         return plan_hold(site, arrival, context, Why.STAY_OF_ANOTHER, at)
     if stands_elsewhere(arrival, context, view) and not ends:
         return plan_hold(site, arrival, context, Why.UNCLEAR, at)
-    if decision.action == "file" and decision.copies:
+    taken_back = notice.document == "retraction" or withdrawn(arrival, context)
+    if decision.action == "file" and decision.copies and not taken_back:
         # Nobody is asked, but somebody reads along.
         return Writer(site, site.rules, arrival, context, at, view, ends=ends, by=by).plan(decision)
     if decision.action == "file":
