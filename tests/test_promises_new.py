@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from relay.dispatch import HANDFUL
+from relay.errors import Unavailable
 from relay.identity import fold, keys_of
 from relay.model import Mailbox, Professional, Registration
 from tests import letters
@@ -31,7 +33,7 @@ from tests.test_joining import (  # noqa: F401 - fixtures
     version,
 )
 from tests.test_loops import House
-from tests.test_planning import _secret  # noqa: F401 - a fixture
+from tests.test_planning import RULES, _secret, make_site  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.parametrize("place", ["sqlite"], indirect=True)
 
@@ -252,3 +254,83 @@ async def test_a_number_that_two_directories_give_to_two_doctors_sends_no_letter
     await told(replace(true, mailboxes=()), "site")  # mended
     await told(true, "annuaire")
     assert await sent("S-810") == {DUPONT.mss_address}
+
+
+# --------------------------------------------------------------------------------- one message says two things at once
+
+
+def oru(*results: tuple[bytes, str]) -> bytes:
+    """Results with a document each, final (F) or withdrawn (D)."""
+    (first, status), *more = results
+    raw = hl7.mdm("ORU^R01", patient=ODETTE, document=first, result=status)
+    for number, (document, result) in enumerate(more, 90):
+        payload = base64.b64encode(document).decode()
+        raw = told(raw, hl7.obx(number, "ED", "11490-0^Lettre^LN", f"^TEXT^XML^Base64^{payload}", result))
+    return raw
+
+
+@pytest.mark.parametrize("order", [("F", "D"), ("D", "F")])
+async def test_a_message_that_brings_one_document_and_withdraws_another_is_held(
+    house: House, order: tuple[str, str]
+) -> None:
+    one, other = (letters.cda(patient=ODETTE, document_id=f"1.2.250.1.999.1.1.20261201.{n}") for n in (1, 2))
+    await arrive(house, his(oru((one, order[0]), (other, order[1]))))
+    await held_alone(house)
+
+
+async def test_no_document_hides_in_an_acknowledgement_beside_a_letter(house: House) -> None:
+    letter = hl7.mdm(patient=ODETTE, document=CDA)
+    hidden = told(hl7.zam(), packed(90, letters.cda(patient=STRANGER), "XML"))
+    await arrive(house, his(hl7.batch(letter, hidden)))
+    for mail in to_gp(house):
+        for part in mail.walk():
+            assert b"BOISGARD" not in (part.get_payload(decode=True) or b"")
+
+
+# ------------------------------------------------------------------------------------------- copies of what is filed
+
+FILING = RULES.replace(
+    "  - id: sortie\n",
+    "  - id: classee\n"
+    "    when: { event: admission }\n"
+    '    file: "Gardé"\n'
+    "  - id: sortie\n",
+).replace("default:", "also:\n  - id: lecture\n    when: { event: admission }\n    copy: gp\ndefault:")  # fmt: skip
+
+
+@pytest.mark.parametrize("withdrawn", [False, True])
+async def test_no_copy_of_a_filed_letter_leaves_that_was_withdrawn_before_it_came(
+    house: House, withdrawn: bool
+) -> None:
+    house.site = replace(house.site, rules=make_site(rules=FILING).rules)
+    document = letters.cda(patient=ODETTE, code="18761-7", document_id="1.2.250.1.999.1.900.1")
+    if withdrawn:
+        await arrive(house, his(hl7.mdm("MDM^T04", patient=ODETTE, document=document)))
+    await arrive(house, package(document))
+    assert len([each for each in house.sender.sent if each.purpose == "letter"]) == (not withdrawn)
+
+
+# ------------------------------------------------------------------------------------------------------- what is sent
+
+
+async def test_a_database_that_is_away_for_a_moment_makes_no_second_letter(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of a copy is entered when the database is back, whatever was to go next."""
+    mails = [
+        letters.text_mail(patient=ODETTE, gp=MARTIN, stay=f"S-95{n}", sender=SENDER)
+        for n in range(2 * HANDFUL)
+    ]
+    await house.take(*mails)
+    real, failures = house.store.conclude, [Unavailable("the database is away")]
+
+    async def flaky(*args: Any, **more: Any) -> Any:
+        if failures and args[0]:
+            raise failures.pop()
+        return await real(*args, **more)
+
+    monkeypatch.setattr(house.store, "conclude", flaky)
+    with pytest.raises(Unavailable):
+        await house.dispatch.turn("mss", house.sender)
+    rows = [row for row in await house.copies(purpose="letter") if row["state"] == "in_flight"]
+    assert not rows, f"{len(rows)} copies left and nobody knows"
