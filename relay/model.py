@@ -34,6 +34,7 @@ class Why(StrEnum):
     UNLISTED_SENDER = "unlisted_sender"
     TWO_PATIENTS = "two_patients"
     STAY_OF_ANOTHER = "stay_of_another"
+    WITHDRAWAL_HELD = "withdrawal_held"
     BROKEN_PACKAGE = "broken_package"
     UNCLEAR = "unclear"
     ATTACHMENT_UNREAD = "attachment_unread"
@@ -793,6 +794,9 @@ class Hold:
     candidates: tuple[str, ...] = ()
     thread: str | None = None
     detail: str = ""  # why patient or GP are not certain, in words; no person
+    reference: str | None = field(
+        default=None, compare=False
+    )  # shown beside its envelope; read back in a Context
 
 
 @dataclass(frozen=True, slots=True)
@@ -928,6 +932,7 @@ class Context:
     stays: Mapping[str, str] = field(default_factory=dict)  # stay key → thread id
     deliveries: tuple[Delivery, ...] = ()  # found by message id or id; recipes left out
     holds: tuple[Hold, ...] = ()  # the holds those deliveries spoke of
+    kept: tuple[Hold, ...] = ()  # those of `documents` whose letter waits for a person, with their references
     grant: ButtonGrant | None = None
     links: tuple[Link, ...] = ()
     absences: tuple[Absence, ...] = ()

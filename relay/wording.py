@@ -67,6 +67,9 @@ REASONS: Final[Mapping[Why, str]] = {
     Why.UNLISTED_SENDER: N_("l'expéditeur n'est pas sur la liste de cette boîte"),
     Why.TWO_PATIENTS: N_("le message concerne deux patients"),
     Why.STAY_OF_ANOTHER: N_("ce numéro de séjour est déjà celui d'un autre patient"),
+    Why.WITHDRAWAL_HELD: N_(
+        "un autre message, retenu lui aussi, demande de retirer ou de remplacer cette lettre"
+    ),
     Why.BROKEN_PACKAGE: N_("la pièce jointe est abîmée"),
     Why.UNCLEAR: N_("le contenu n'a pas été compris avec certitude"),
     Why.ATTACHMENT_UNREAD: N_("une pièce jointe n'a pas pu être lue"),
@@ -709,6 +712,25 @@ class Words:
                     patient,
                 ]
             ),
+        )
+
+    def desk_withdrawn(self, reference: str, other: str = "") -> Mail:
+        """To the desk that holds a letter which was taken back meanwhile; `other`: a held message asks for that."""
+        said = (
+            self.say(
+                "Un autre message, retenu (Réf. {other}), demande de retirer ou de remplacer cette lettre retenue. "
+                "Ne l'envoyez pas sans l'avoir lu.",
+                other=other,
+            )
+            if other
+            else self.say(
+                "L'hôpital a retiré ou remplacé cette lettre retenue. Elle ne peut plus être envoyée : "
+                "écartez-la."
+            )
+        )
+        return Mail(
+            self.say("À vérifier – Réf. {reference}", reference=reference),
+            self._body([self.ref(reference), said]),
         )
 
     def desk_thread(self, reference: str, why: Why, note: str = "", words: str = "") -> Mail:

@@ -14,7 +14,7 @@ from relay.resolution import replaced_keys as every_named
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from relay.model import Notice, ThreadView
+    from relay.model import Hold, Notice, ThreadView
     from relay.resolution import StayKeys
 
 
@@ -40,15 +40,61 @@ def document_keys(arrival: Arrival) -> tuple[str, ...]:
     return tuple(dict.fromkeys(marks))
 
 
+def held_keys(arrival: Arrival, context: Context) -> tuple[str, ...]:
+    """What is remembered of an arrival that a person must look at: the document it brings, and what it would take back.
+
+    Nobody knows yet whether it will leave or be set aside, so that none of it makes a later arrival a duplicate or
+    void. Each mark has several places: a hold that ended keeps its own.
+    """
+    notice, own = arrival.notice, arrival.envelope.id
+    marks = [f"doubt-{key}" for key in named_keys(notice)]
+    if notice.document != "retraction":
+        marks += [f"kept-{key}" for key in (*own_documents(notice), *_other_names(notice))]
+    free = (
+        next((place for place in _places(mark) if context.documents.get(place) in (None, own)), None)
+        for mark in dict.fromkeys(marks)
+    )
+    return tuple(place for place in free if place is not None)
+
+
+def in_doubt(arrival: Arrival, context: Context) -> bool:
+    """A message that takes this very document back, or replaces it, waits for a person."""
+    if arrival.notice.document == "retraction":
+        return False
+    names = (*own_documents(arrival.notice), *_other_names(arrival.notice))
+    return bool(_waiting(arrival, context, (f"doubt-{key}" for key in names)))
+
+
+def kept_documents(arrival: Arrival, context: Context) -> tuple[Hold, ...]:
+    """The holds of the documents that this arrival takes back or replaces."""
+    return _waiting(arrival, context, (f"kept-{key}" for key in named_keys(arrival.notice)))
+
+
+def _waiting(arrival: Arrival, context: Context, marks: Iterable[str]) -> tuple[Hold, ...]:
+    marked = {context.documents.get(place) for mark in marks for place in _places(mark)}
+    return tuple(
+        hold for hold in context.kept if hold.envelope in marked and hold.envelope != arrival.envelope.id
+    )
+
+
+def _places(mark: str) -> tuple[str, ...]:
+    return (mark, f"{mark}.2", f"{mark}.3")
+
+
 def ask_of_notice(notice: Notice, stay: StayKeys | None, ask: Ask) -> Ask:
     """`ask` with the document keys to look up: itself, what it replaces or takes back, whether either was withdrawn
-    before and by what, its stay in any form."""
+    before and by what, its stay in any form; which of all these wait for a person."""
     own, gone = own_documents(notice), named_keys(notice)
     void = [f"void-{key}" for key in (*own, *gone, *_other_names(notice))]
     also = [f"also-{key}" for key in every_named(notice)]
     heirs = [f"heir-{key}" for key in gone]
     forms = [form_key(key, form) for key in stays_of(stay) for form in FORMS]
-    keys = (*ask.document_keys, *own, *own_keys(notice), *every_named(notice), *void, *also, *heirs, *forms)
+    names = (*own, *_other_names(notice))
+    held = [f"doubt-{key}" for key in (*names, *gone)] + [f"kept-{key}" for key in (*names, *gone)]
+    waiting = [place for mark in held for place in _places(mark)]
+    keys = (
+        *ask.document_keys, *own, *own_keys(notice), *every_named(notice), *void, *also, *heirs, *forms, *waiting,
+    )  # fmt: skip
     return replace(ask, document_keys=tuple(dict.fromkeys(keys)))
 
 

@@ -22,6 +22,7 @@ from relay.model import (
     derived_id,
 )
 from relay.planning.copies import To, mail
+from relay.planning.documents import held_keys, kept_documents
 from relay.planning.draft import unless_observing
 from relay.planning.site import Arrival, Site, joined, patient_ins, thread_id
 from relay.recognition import SEALED
@@ -242,13 +243,42 @@ def plan_hold(
             thread=view.thread.id if view else None,
             detail=detail,
         ),
+        document_keys=held_keys(arrival, context),
         deliveries=tuple(
             replace(note, state=DeliveryState.CANCELLED, why=Why.OBSERVE) if silent else note
-            for note in notes
+            for note in (*notes, *withdrawn_notes(site, arrival, context, at, held=reference))
             if note is not None
         ),
         audit=(AuditEvent("relay", "held", envelope.id, why),),
     )
+
+
+def withdrawn_notes(
+    site: Site, arrival: Arrival, context: Context, at: datetime, *, held: str = ""
+) -> tuple[Delivery, ...]:
+    """To each desk that holds a letter which this arrival takes back or replaces; `held`: under which it waits itself."""
+    notes: list[Delivery | None] = []
+    for hold in kept_documents(arrival, context):
+        desk = site.desk_named(hold.desk)
+        if desk is None:
+            continue
+        thread = thread_id(hold.envelope)
+        reference = hold.reference or site.tokens.reference(thread)
+        notes.append(
+            mail(
+                site,
+                To(f"desk:{desk.name}", desk.mail),
+                Purpose.HOLD_NOTE,
+                site.words.desk_withdrawn(reference, held),
+                at,
+                seed=f"{arrival.envelope.id}/{'asked' if held else 'withdrawn'}/{hold.id}",
+                thread=thread,
+                reference=reference,
+                tracked=False,
+                envelope=hold.envelope,
+            )
+        )
+    return tuple(unless_observing(site, note) for note in notes if note is not None)
 
 
 def plan_still_held(

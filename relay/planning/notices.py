@@ -24,6 +24,7 @@ from relay.planning.documents import (
     changed_in_place,
     document_keys,
     form_key,
+    in_doubt,
     meant_by,
     names_known,
     same_document,
@@ -33,7 +34,14 @@ from relay.planning.documents import (
     withdrawn,
 )
 from relay.planning.draft import Draft
-from relay.planning.holding import desk_of, envelope_side, plan_hold, plan_ignore
+from relay.planning.holding import (
+    desk_of,
+    envelope_side,
+    observing,
+    plan_hold,
+    plan_ignore,
+    withdrawn_notes,
+)
 from relay.planning.sending import Writer
 from relay.planning.site import Arrival, Site, joined, stay_of_another
 from relay.threads import Event, Happening
@@ -52,8 +60,17 @@ def plan_notice(
 ) -> Plan:
     """What a decided notice leads to, in one plan. Deciding again writes the same rows.
 
-    `ends` are the holds that a release ends; `arrival.released` says who released.
+    `ends` are the holds that a release ends; `arrival.released` says who released. A desk that holds what it takes
+    back or replaces is told.
     """
+    made = _decided(site, arrival, context, at, ends)
+    if made.state is not EnvelopeState.DECIDED or observing(site, arrival.table):
+        return made
+    notes = withdrawn_notes(site, arrival, context, at)
+    return replace(made, deliveries=(*made.deliveries, *notes)) if notes else made
+
+
+def _decided(site: Site, arrival: Arrival, context: Context, at: datetime, ends: tuple[str, ...]) -> Plan:
     if context.duplicate_of not in (None, arrival.envelope.id) and not ends:
         return plan_ignore(arrival, Why.DUPLICATE, at)
     notice, decision = arrival.notice, arrival.decision
@@ -82,6 +99,9 @@ def plan_notice(
     if stands_elsewhere(arrival, context, view) and not ends:
         return plan_hold(site, arrival, context, Why.UNCLEAR, at)
     taken_back = notice.document == "retraction" or withdrawn(arrival, context)
+    leaves = decision.action == "send" or decision.copies
+    if leaves and not ends and not taken_back and in_doubt(arrival, context):
+        return plan_hold(site, arrival, context, Why.WITHDRAWAL_HELD, at)
     if decision.action == "file" and decision.copies and not taken_back:
         # Nobody is asked, but somebody reads along.
         return Writer(site, site.rules, arrival, context, at, view, ends=ends, by=by).plan(decision)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, Connection, Select, or_, select, text
@@ -16,6 +17,7 @@ from relay.model import (
     Context,
     Delivery,
     DeliveryState,
+    Hold,
     Link,
     Purpose,
     Thread,
@@ -287,6 +289,11 @@ def contexts(connection: Connection, vault: Vault, asks: Sequence[Ask], now: dat
     for row in among(connection, open_holds, hold.c.envelope, spoken):
         holds[row.envelope].append(rows.hold_of(row, vault))
 
+    kept: dict[str, Hold] = {}
+    query = select(hold, envelope.c.reference).join(envelope, hold.c.envelope == envelope.c.id)
+    for row in among(connection, query.where(hold.c.ended_at.is_(None)), hold.c.envelope, documents.values()):
+        kept[row.envelope] = replace(rows.hold_of(row, vault), reference=row.reference)
+
     about = {
         row.id: row.patient
         for row in among(
@@ -316,6 +323,11 @@ def contexts(connection: Connection, vault: Vault, asks: Sequence[Ask], now: dat
                     each
                     for name in dict.fromkeys(copy.envelope for copy in mine if copy.envelope)
                     for each in holds.get(name, ())
+                ),
+                kept=tuple(
+                    kept[name]
+                    for name in dict.fromkeys(documents.get(key, "") for key in ask.document_keys)
+                    if name in kept
                 ),
                 grant=grants.get(ask.nonce) if ask.nonce else None,
                 links=tuple(
