@@ -20,7 +20,7 @@ from relay import formats, identity
 from relay.formats import cda, fhir, hl7v2, hprim, pdf, receipts, replies, xdm
 from relay.formats import text as letters
 from relay.model import LocalId, Notice, Outcome, Patient, Person, Problem, Recognised, Stay, Why
-from relay.reading import Document, Part, decode, html_text, never_raises, read
+from relay.reading import Document, Part, decode, html_text, never_raises, read, read_file
 
 Reader = Callable[[bytes], Notice | None]
 
@@ -50,6 +50,7 @@ _DOCUMENT_NAME = re.compile(r"\.(?:zip|xml|cda|hl7|er7|hpr|hprim|json|apz|p7m)$|
 _NO_DOCUMENT = ("application/pkcs7-signature", "application/x-pkcs7-signature", "application/pgp-signature",
                 "text/calendar", "text/x-vcard", "text/vcard", "text/rfc822-headers")  # fmt: skip
 _CITIZENS = "@patient.mssante.fr"
+_READ_WITH_IT: Final = frozenset({"application/pdf", "application/zip", "text/xml"})
 _MAX_BESIDE = 50  # texts and messages that leave with one letter
 _BROKEN = frozenset({"broken_package", "unreadable_document"})
 _HIDING = frozenset({"not_closed", "boundary_not_found", "no_boundary", "too_deep", "too_many_parts", "header_too_large",
@@ -304,19 +305,34 @@ def _hanging(document: Document, zone: ZoneInfo) -> Iterator[Notice]:
 def _wrapped(document: Document, zone: ZoneInfo) -> Iterator[Notice]:
     """The same of the texts inside HL7 v2 and FHIR, which leave without the message around them."""
     for part in document.parts:
-        head = b"" if part.is_message else part.content(4096)
-        if hl7v2.looks_like(head):
-            inside = hl7v2.documents(part.content()) or ()
-        elif fhir.looks_like_fhir(head):
-            inside = fhir.documents(part.content()) or ()
-            yield _named(_unquoted(fhir.words(part.content())), zone)
-        else:
+        if not part.is_message and _wraps(part.content(4096)):
+            yield from _inside(part.content(), zone)
+
+
+def _wraps(head: bytes) -> bool:
+    return hl7v2.looks_like(head) or fhir.looks_like_fhir(head)
+
+
+def _inside(content: bytes, zone: ZoneInfo, deeper: int = 3) -> Iterator[Notice]:
+    """What the documents of a message say that its own reader passes over: words, and messages within the message."""
+    if hl7v2.looks_like(content[:4096]):
+        inside = hl7v2.documents(content) or ()
+    else:
+        inside = fhir.documents(content) or ()
+        yield _named(_unquoted(fhir.words(content)), zone)
+    for one in inside:
+        if one.content == content or one.media_type in _READ_WITH_IT:
             continue
-        for one in inside:
-            if one.media_type == "text/html":
-                yield _named(_unquoted(html_text(decode(one.content))), zone)
-            elif one.media_type.startswith("text/plain"):
-                yield _named(_unquoted(decode(one.content)), zone)
+        wide = one.content[:2] in (b"\xff\xfe", b"\xfe\xff")
+        words = one.content.decode("utf-16", "replace") if wide else decode(one.content)
+        yield _named(_unquoted(html_text(words) if one.media_type == "text/html" else words), zone)
+        inner = read_file(one.name, one.content)
+        yield from (notice for _, notice in _documents(inner))
+        if inner.is_mail:
+            yield _named(_unquoted(inner.text), zone)
+            yield from _hanging(inner, zone)
+        if deeper and _wraps(one.content[:4096]):
+            yield from _inside(one.content, zone, deeper - 1)
 
 
 def _named(text: str, zone: ZoneInfo) -> Notice:

@@ -334,3 +334,28 @@ async def test_a_database_that_is_away_for_a_moment_makes_no_second_letter(
         await house.dispatch.turn("mss", house.sender)
     rows = [row for row in await house.copies(purpose="letter") if row["state"] == "in_flight"]
     assert not rows, f"{len(rows)} copies left and nobody knows"
+
+
+# ------------------------------------------------------------------------------------------------ wrapped once more
+
+WIDE = b"\xff\xfe" + THEIRS.encode("utf-16-le")
+NESTED: dict[str, bytes] = {
+    "HL7": hl7.mdm(patient=STRANGER, document=letters.cda(patient=STRANGER)),
+    "FHIR": fhir.dumped(fhir.document(STRANGER)),
+    "a reference": fhir.dumped(fhir.reference(letters.cda(patient=STRANGER), who=STRANGER)),
+    "a mail": letters.cda_mail(letter=letters.cda(patient=STRANGER), sender=SENDER),
+    "wide text": WIDE,
+}
+
+
+@pytest.mark.parametrize("around", ["HL7", "FHIR"])
+@pytest.mark.parametrize("nested", NESTED)
+async def test_nobody_else_hides_in_a_message_within_the_message(
+    house: House, nested: str, around: str
+) -> None:
+    if around == "HL7":
+        raw = told(hl7.mdm(patient=ODETTE, document=CDA), packed(90, NESTED[nested], "PLAIN"))
+    else:
+        raw = fhir.dumped(with_more((NESTED[nested], "text/plain")))
+    await arrive(house, his(raw))
+    await held_alone(house)
