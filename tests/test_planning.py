@@ -703,6 +703,20 @@ def test_a_recall_before_the_letter_left_tells_nobody_but_the_ward():
     assert {d.purpose for d in back.deliveries} == {Purpose.WARD_NOTE}
     states = {d.purpose: d.state for d in after(view, back).deliveries}
     assert states[Purpose.LETTER] is DeliveryState.CANCELLED
+    assert back.incident is None
+
+
+@pytest.mark.parametrize("state", [DeliveryState.IN_FLIGHT, DeliveryState.AMBIGUOUS, DeliveryState.SENT])
+def test_a_recall_of_a_letter_that_may_have_left_is_an_incident(state: DeliveryState):
+    site = make_site()
+    _, view = opened(site)
+    copies = tuple(
+        replace(d, state=state if d.purpose is Purpose.LETTER else DeliveryState.CANCELLED)
+        for d in view.deliveries
+    )
+    back = planning.plan_recall(site, replace(view, deliveries=copies), "ward:cardiologie", "erreur", LATER)
+    assert back.incident is not None
+    assert back.incident.kind == "recall"
 
 
 def test_a_colleague_with_the_token_gets_no_content_and_a_desk_decides():

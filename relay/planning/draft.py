@@ -310,8 +310,11 @@ class Draft:
                     self.stop_all(step.why or Why.BY_PERSON)
                 case Do.ASK_DELETION:
                     self.ask_deletion(step)
+                case Do.OPEN_INCIDENT if step.why is not Why.RECALLED:
+                    self.open_incident("wrong_recipient")
                 case Do.OPEN_INCIDENT:
-                    self.open_incident("recall" if step.why is Why.RECALLED else "wrong_recipient")
+                    if self.had_letter():  # within the grace nothing left, and nobody read anything
+                        self.open_incident("recall")
                 case Do.TELL_DESK:
                     why = step.why or Why.BY_PERSON
                     self.tell_desk(
