@@ -449,13 +449,16 @@ def test_the_command_writes_them_at_once_and_then_the_file_passes(tmp_path):
     assert not beside.exists()
     code, said = relay("rules", "test", str(file), "--write-missing")
     assert (code, said["ok"], said["written"]) == (0, True, ["r0", "r1", "default"])
-    assert beside.read_text(encoding="utf-8").endswith("coverage: every-rule\n")
+    made = beside.read_text(encoding="utf-8")
+    assert made.startswith("# yaml-language-server: $schema=./routes.v1.test.schema.json\n")
+    assert made.endswith("coverage: every-rule\n")
     assert relay("rules", "check", str(file)) == (0, {"ok": True, "findings": []})
     beside.chmod(0o640)
     file.write_text(file.read_text() + "  - { id: r2, when: { event: death }, hold: sorties, reason: x }\n")
     assert relay("rules", "check", str(file))[0] == 1
     assert relay("rules", "test", str(file), "--write-missing")[1]["written"] == ["r2"]
     assert relay("rules", "check", str(file))[0] == 0
+    assert beside.read_text(encoding="utf-8").count("yaml-language-server") == 1
     assert beside.stat().st_mode & 0o777 == 0o640
     assert sorted(each.name for each in tmp_path.iterdir()) == ["routes.test.yaml", "routes.yaml"]
 

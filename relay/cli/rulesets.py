@@ -168,16 +168,21 @@ def test(
 
 
 def _write_missing(rules: RuleSet, beside: Path, lang: str) -> tuple[str, ...]:
-    """Add the cases that are missing to a test file; their names. None, and no touch, when it can't be read."""
-    from rules import cases
+    """Add the cases that are missing to a test file; their names. None, and no touch, when it can't be read.
 
+    A file that is made begins with the line by which editors find its schema.
+    """
+    from rules import cases, schema
+
+    stands = beside.exists()
     try:
-        made = cases.missing(rules, _text(beside) if beside.exists() else None, str(beside), lang)
+        made = cases.missing(rules, _text(beside) if stands else None, str(beside), lang)
     except ValueError as error:
         raise ConfigurationError(str(error), file=str(beside)) from None
     if isinstance(made, cases.Outcome) or not made.names:
         return ()
-    shared.write_whole(beside, made.text)
+    head = "" if stands else schema.EDITOR_LINE.format(schema.TESTS_FILE_NAME) + "\n"
+    shared.write_whole(beside, head + made.text)
     return made.names
 
 
