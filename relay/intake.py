@@ -763,13 +763,18 @@ def _facts(
     return {**found_facts, "mentions": mentions}
 
 
-def facts_of(name: str, raw: bytes, rules: language.RuleSet, now: datetime) -> language.Facts:
-    """The facts of a file by itself: nobody is registered, no directory is known. For `rules explain`."""
+def facts_of(
+    name: str, raw: bytes, rules: language.RuleSet, now: datetime, *, signed: bool | None = None
+) -> language.Facts:
+    """The facts of a file by itself: nobody is registered, no directory is known. For `rules explain`.
+
+    `raw` is what its S/MIME layers held, where there were any; `signed`, what its signature was worth.
+    """
     document = reading.read_file(name, raw)
     recognised = recognition.recognise(document)
     found = resolution.resolve(recognised.notice, (), (), domains=("*",), test_ins="accept")
     found_facts = resolution.facts(
-        recognised.notice, found, mailbox="", sender=document.from_ or "", signed=None, ward_name="",
+        recognised.notice, found, mailbox="", sender=document.from_ or "", signed=signed, ward_name="",
         ward_slug="", ward_unit="", facility="", arrived=now, timezone=rules.timezone, addressed=False,
         gp_away=False, unknown=language.UNKNOWN,
     )  # fmt: skip

@@ -818,6 +818,43 @@ def test_recognise_shows_what_a_signature_is_worth(post: Post, tmp_path: Path) -
     assert recognised(tmp_path, post.encrypt(letter()))["why"] == "not_opened"
 
 
+EXPLAINED = """
+version: 1
+timezone: Europe/Paris
+targets: { sorties: { who: desk/sorties, via: [mss], carries: document } }
+rules:
+  - { id: sortie, when: { event: discharge }, hold: sorties, reason: x }
+default: { hold: sorties, reason: x }
+"""
+
+
+def test_rules_explain_opens_a_sealed_letter_as_the_relay_does(post: Post, tmp_path: Path) -> None:
+    keys = "\n".join(f'{key} = "{value}"' for key, value in post.table(crl=None, trust=None).items())
+    table = '[adapters.mss]\nkind = "smtp"\nhost = "127.0.0.1"\nport = 25\nsecurity = "none"\nfrom = "r@x.mssante.fr"\n'
+    desk = '[desks.sorties]\nmail = "sorties@chr-exemple.mssante.fr"\n'
+    (tmp_path / "site.toml").write_text(
+        f'[relay]\ndomains = ["*.mssante.fr"]\n{table}{desk}[smime]\n{keys}\n'
+    )
+    (tmp_path / "rules.yaml").write_text(EXPLAINED)
+    (tmp_path / "sealed.eml").write_bytes(post.encrypt(letter()))
+
+    def explained(*more: str) -> tuple[dict[str, Any], str]:
+        words = ["rules", "explain", "sealed.eml", "--rules", "rules.yaml", "--json", *more]
+        called = [sys.executable, "-m", "relay", *words]
+        done = subprocess.run(
+            called, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, (done.stdout, done.stderr)
+        return json.loads(done.stdout), done.stderr
+
+    said, told = explained("--config", "site.toml")
+    assert said["facts"]["identity"] == "qualified"
+    assert "such a mail is held" not in told
+    closed, told = explained()
+    assert closed["facts"]["identity"] == "doubtful"
+    assert "such a mail is held: not_opened" in told
+
+
 # -------------------------------------------------------------------------------------------------- configuration
 
 

@@ -177,6 +177,9 @@ def _of_letter(
         raw = file.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"cannot be read ({type(error).__name__})", file=letter) from None
+    opened = shared.unsealed(raw)
+    if opened is not None and opened.why is not None:
+        print(f"relay: whatever the rules say, such a mail is held: {opened.why.value}", file=sys.stderr)
     if site is not None:
         wards = [name for name, table in site.adapters.items() if table.ward is not None]
         if mailbox is not None and mailbox not in wards:
@@ -189,7 +192,10 @@ def _of_letter(
         else:
             if found is not None:
                 return _Asked(rules, found, at, "registers")
-    return _Asked(rules, intake.facts_of(file.name, raw, rules, at), at, "letter")
+    if opened is not None:
+        raw = opened.raw
+    signed = opened.signed if opened is not None else None
+    return _Asked(rules, intake.facts_of(file.name, raw, rules, at, signed=signed), at, "letter")
 
 
 async def _by_registers(

@@ -19,6 +19,7 @@ from relay.errors import ConfigurationError, UsageError
 
 if TYPE_CHECKING:
     from relay.config import Settings
+    from relay.ports import Opened, Opener
     from relay.store import Store
 
 T = TypeVar("T")
@@ -91,6 +92,26 @@ async def opened(site: Settings) -> AsyncIterator[Store]:
         yield store
     finally:
         await store.close()
+
+
+def unsealed(raw: bytes) -> Opened | None:
+    """What a signed or encrypted mail holds; with a configuration, by its keys and authorities. None for any other."""
+    from relay import reading
+
+    if reading.seal(raw) is None:
+        return None
+    from adapters import smime
+
+    opener: Opener = smime.connect("smime", smime.Settings())
+    try:
+        if (site := settings_or_none()) is not None:
+            from relay import daemon
+
+            opener = daemon.opener(site)
+    except ConfigurationError:  # whoever looks at a file need not be able to read the relay's secrets
+        if chosen.config is not None:
+            raise
+    return run(opener.open(raw, datetime.now(UTC)))
 
 
 def run(work: Coroutine[object, object, T]) -> T:

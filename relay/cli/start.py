@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING
 import typer
 
 from relay.cli import shared
-from relay.errors import ConfigurationError, UsageError
+from relay.errors import UsageError
 
 if TYPE_CHECKING:
     from relay.config import Settings
-    from relay.ports import Opened, Opener
     from relay.starter import Answers
 
 
@@ -183,7 +182,7 @@ def recognise(files: list[Path] = typer.Argument(help="Messages or documents."))
             raise UsageError(f"{file}: no file that can be read")
     for file in files:
         raw = file.read_bytes()
-        opened = _opened(raw) if reading.seal(raw) is not None else None
+        opened = shared.unsealed(raw)
         document = reading.read_file(file.name, opened.raw if opened else raw)
         found = recognition.opened(recognition.recognise(document), opened.why if opened else None)
         row = recognition.to_json(found, file=str(file), signed=opened.signed if opened else None)
@@ -196,24 +195,6 @@ def recognise(files: list[Path] = typer.Argument(help="Messages or documents."))
                 text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
                 print(f"  {key}: {text}")
     return 0
-
-
-def _opened(raw: bytes) -> Opened:
-    """What a sealed mail holds; with a configuration, by its keys and authorities."""
-    from datetime import UTC, datetime
-
-    from adapters import smime
-
-    opener: Opener = smime.connect("smime", smime.Settings())
-    try:
-        if (site := shared.settings_or_none()) is not None:
-            from relay import daemon
-
-            opener = daemon.opener(site)
-    except ConfigurationError:  # whoever looks at a file need not be able to read the relay's secrets
-        if shared.chosen.config is not None:
-            raise
-    return asyncio.run(opener.open(raw, datetime.now(UTC)))
 
 
 # ------------------------------------------------------------------------------------- status, pause, resume
