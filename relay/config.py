@@ -28,6 +28,7 @@ ROUTING_KEYS = frozenset({"ward", "role", "senders", "receipts", "mode", "from",
 """Keys of an adapter's table that the relay reads itself; the adapter need not know them."""
 
 MISSING = "is missing"
+UNKNOWN = "unknown key"
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -67,11 +68,11 @@ class Positions:
         return tuple(next(filter(None, part), "") for part in self._PART.findall(dotted))
 
     def of(self, path: Sequence[str]) -> int:
-        """The line of the nearest of the path's parents that has one; 1 when none has."""
+        """The line of the nearest of the path's parents that has one, else of its first child; 1 when none has."""
         for length in range(len(path), 0, -1):
             if (line := self.lines.get(tuple(path[:length]))) is not None:
                 return line
-        return 1
+        return min((line for key, line in self.lines.items() if key[:1] == tuple(path[:1])), default=1)
 
 
 # -------------------------------------------------------------------------------------------------- shapes
@@ -104,6 +105,14 @@ def _private(text: str) -> str:
         return text  # a name: the system's resolver and the firewall decide
     if address.is_unspecified or address.is_global:
         raise ValueError(f"« {host} » is a public address; write 127.0.0.1 or one of a private network")
+    return text
+
+
+def _slug(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", text):
+        raise ValueError(
+            f"« {text} » is no slug; write small letters, digits and hyphens, such as soins-intensifs"
+        )
     return text
 
 
@@ -189,7 +198,7 @@ class _Rota(_Table):
 
 class _Ward(_Table):
     name: str
-    slug: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    slug: Annotated[str, AfterValidator(_slug)]
     unit: str | None = None
     facility: str = ""
     reply_to: str
@@ -357,6 +366,8 @@ def parse(text: str, file: Path) -> Settings:
     except tomllib.TOMLDecodeError as error:
         found = re.search(r"line (\d+)", str(error))
         words = str(error).partition(" (at")[0]
+        if words == "Invalid value":
+            words += "; a string stands in quotes"
         raise ConfigurationError(
             f"no valid TOML: {words}", file=str(file), line=int(found[1]) if found else 1
         ) from None
@@ -597,8 +608,21 @@ def _nearest(word: str, known: Sequence[str]) -> str:
 
 
 def first(errors: Sequence[ConfigurationError]) -> ConfigurationError:
-    """The error to show of several: the first in the file; at one place a wrong key says more than a missing one."""
-    return min(errors, key=lambda each: (each.line, each.text == MISSING))
+    """The error to show of several: the first in the file; in one table a wrong key says more than a missing one."""
+    wrong = {each.key.rpartition(".")[0] for each in errors if each.text.startswith(UNKNOWN)}
+    told = [each for each in errors if each.text != MISSING or each.key.rpartition(".")[0] not in wrong]
+    return min(told, key=lambda each: (each.line, each.text == MISSING))
+
+
+_WRITE = {
+    "string_type": 'write a string, in quotes: "…"',
+    "list_type": 'write a list: ["…", "…"]',
+    "int_type": "write an integer, without quotes",
+    "bool_type": "write true or false, without quotes",
+    "dict_type": "write a table: { key = … }",
+    "model_type": "write a table: { key = … }",
+}
+"""Pydantic's words for people who never saw a type."""
 
 
 class Located(Protocol):
@@ -621,11 +645,18 @@ def translate(
     here = (*path, *location)
     kind = str(item["type"])
     if kind == "extra_forbidden":
-        text = f"unknown key « {location[-1]} »{_nearest(location[-1], _keys_at(model, location[:-1]))}"
+        known = _keys_at(model, location[:-1])
+        if path[:1] == ("adapters",) and len(location) == 1:  # those that the relay reads itself
+            known = (*known, *sorted({*ROUTING_KEYS, "kind"} - {*known}))
+        text = f"{UNKNOWN} « {location[-1]} »{_nearest(location[-1], known)}"
     elif kind == "missing":
         text = MISSING
+    elif kind in _WRITE:
+        text = _WRITE[kind]
     else:
         text = str(item["msg"]).removeprefix("Value error, ")
+        verb = "write" if kind == "literal_error" else "must be"
+        text = re.sub("^Input should be", verb, text)
     return error(here, text)
 
 

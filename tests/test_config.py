@@ -69,6 +69,12 @@ def test_an_empty_file_has_the_defaults(tmp_path: Path) -> None:
         ("[relay\n", 1, "no valid TOML"),
         ("[console]\nlisten = '8025'\n", 2, "127.0.0.1:8025"),
         ("[gp_page]\nlisten = '127.0.0.1:1'\n", 1, "missing"),
+        ('[relay]\nname = "x"\n[desk.x]\nmail = "a@b"\n', 3, "did you mean « desks »"),
+        ('[desks.x]\nsees = "document"\nmial = "a@b"\n', 3, "did you mean « mail »"),
+        ('[relay]\nname = x\n', 2, "a string stands in quotes"),
+        ('[relay]\nname = 3\n', 2, "write a string, in quotes"),
+        ('[relay]\ndomains = "*.mssante.fr"\n', 2, "write a list"),
+        ('[adapters.w]\nkind = "imap"\nward = { name = "X", slug = "Soins X", reply_to = "a@b" }\n', 3, "small letters"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_file_line_and_what_to_do(
@@ -88,6 +94,24 @@ def test_an_adapters_own_mistake_is_named_in_the_same_way(tmp_path: Path) -> Non
     with pytest.raises(ConfigurationError, match="did you mean « security »") as caught:
         daemon.check_adapter(settings, settings.adapters["mss"])
     assert caught.value.line == 5
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "meant"),
+    [
+        ("smtp", 'form = "a@b.fr"', "from"),
+        ("imap", 'sender = ["*@b.fr"]', "senders"),
+        ("smtp", 'hots = "h"', "host"),
+    ],
+)
+def test_a_key_of_an_adapter_that_is_misspelt_is_told_before_the_one_it_leaves_missing(
+    kind: str, key: str, meant: str, tmp_path: Path
+) -> None:
+    role = 'role = "replies"\n' if kind == "imap" else ""
+    settings = config.parse(f'[adapters.w]\nkind = "{kind}"\n{role}{key}\n', tmp_path / "config.toml")
+    with pytest.raises(ConfigurationError, match=f"did you mean « {meant} »") as caught:
+        daemon.check_adapter(settings, settings.adapters["w"])
+    assert caught.value.line == (4 if role else 3)
 
 
 def test_the_first_of_several_mistakes_in_the_file_is_the_one_told(tmp_path: Path) -> None:
