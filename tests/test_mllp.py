@@ -249,6 +249,21 @@ async def test_what_the_store_does_not_keep_in_time_gets_ae_and_aa_when_it_comes
     assert len(batch.envelopes) == 1
 
 
+async def test_what_is_kept_after_its_ae_is_not_answered_again_in_the_place_of_the_next(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mllp, "ANSWER_SECONDS", 0.05)
+    call = await listener.call()
+    assert (await call.said(hl7("un"))).code == b"AE"
+    monkeypatch.setattr(mllp, "ANSWER_SECONDS", 10)
+    await listener.keep()
+    await turns()
+    call.send(hl7("deux"))
+    await listener.keep()
+    answer = await call.answer()
+    assert (answer.code, answer.control) == (b"AA", control("deux").encode())
+
+
 async def test_more_messages_than_may_wait_are_told_to_come_again(
     listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -506,6 +521,19 @@ async def test_a_message_broken_off_is_never_joined_to_the_one_begun_after_it(li
     (envelope,) = (await listener.keep()).envelopes
     assert envelope.raw == hl7("entier")
     assert (await call.answer()).control == control("entier").encode()
+
+
+@pytest.mark.parametrize("head", [BHS, FHS + BHS], ids=["a pack", "a file"])
+async def test_a_message_broken_off_is_never_joined_to_the_batch_begun_after_it(
+    listener: Listener, head: bytes
+) -> None:
+    call = await listener.call()
+    call.writer.write(START + hl7("coupé")[:80])
+    call.send(head + hl7("entier") + b"BTS|1\r")
+    (envelope,) = (await listener.keep()).envelopes
+    assert envelope.raw == hl7("entier")
+    told = lines(await call.answer())
+    assert [line[2] for line in told if line[0] == b"MSA"] == [control("entier").encode()]
 
 
 async def test_a_vertical_tab_in_the_text_of_a_letter_stays_in_it(listener: Listener) -> None:
