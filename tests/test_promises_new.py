@@ -23,6 +23,7 @@ from tests.test_joining import (  # noqa: F401 - fixtures
     SENDER,
     TOLD_OFF,
     arrive,
+    attached,
     body,
     his,
     house,
@@ -359,3 +360,12 @@ async def test_nobody_else_hides_in_a_message_within_the_message(
         raw = fhir.dumped(with_more((NESTED[nested], "text/plain")))
     await arrive(house, his(raw))
     await held_alone(house)
+
+
+@pytest.mark.parametrize("event", ["MDM^T02", "ORU^R01"])
+async def test_a_line_beside_a_document_leaves_with_it(house: House, event: str) -> None:
+    line = hl7.obx(90, "TX", "REM^Remarque^L", "Attention : allergie à la pénicilline")
+    await arrive(house, his(told(hl7.mdm(event, patient=ODETTE, document=CDA), line)))
+    (mail,) = to_gp(house)
+    assert any("pénicilline".encode() in content for content in attached(mail).values())
+    assert CDA in attached(mail).values()

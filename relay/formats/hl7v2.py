@@ -149,6 +149,7 @@ def documents(content: bytes) -> tuple[Enclosed, ...] | None:
     for message in _messages(content):
         if message.kind == "ZAM":  # it speaks of a mail: nobody reads it as a letter
             continue
+        before = len(found)
         for segment in message.all("OBX"):
             if not _is_document(segment, message) or message.part(segment, 2) == "RP":
                 continue
@@ -156,7 +157,7 @@ def documents(content: bytes) -> tuple[Enclosed, ...] | None:
             if one is None or len(found) >= enclosed.MAX_DOCUMENTS:
                 return None
             found.append((one[0], "text/plain" if "text" in one[1] else ""))
-        if typed := _typed(message):
+        if typed := _typed(message) or (_lines(message) if len(found) > before else ""):
             found.append((typed.encode(), "text/plain"))
     return enclosed.named(found)
 
@@ -956,10 +957,17 @@ def _typed(message: _Message) -> str:
     """The letter of an MDM that was typed into the message, a line for each TX, or FT, of its OBX; "" for none."""
     if message.kind != "MDM" or any(_is_document(one, message) for one in message.all("OBX")):
         return ""
+    return _lines(message)
+
+
+def _lines(message: _Message) -> str:
+    """What stands in the TX and FT of a message, beside a document too: it leaves, for nobody else will show it."""
     lines = [
         message.plain(line.replace(f"{message.escape}.br{message.escape}", "\n"))
         for one in message.all("OBX")
-        if message.part(one, 2) in ("TX", "FT") and not message.part(one, 3).startswith("CORPSMAIL")
+        if message.part(one, 2) in ("TX", "FT")
+        and message.part(one, 3, 3) != _FLAGS
+        and not message.part(one, 3).startswith("CORPSMAIL")
         for line in (one[5] if len(one) > 5 else "").split(message.repetition)
     ]
     return "\n".join(lines).strip()
