@@ -61,7 +61,7 @@ REASONS: Final[Mapping[Why, str]] = {
     Why.UNDECIDED: N_("une information nécessaire à la décision est illisible"),
     Why.FLOOR_IDENTITY: N_("l'identité du patient est à vérifier avant tout envoi"),
     Why.FLOOR_GP: N_("le médecin traitant n'est pas identifié avec certitude"),
-    Why.FLOOR_CONSENT: N_("le patient s'oppose à l'envoi : à lui remettre en main propre"),
+    Why.FLOOR_CONSENT: N_("le patient s'oppose à l'envoi, la lettre est à lui remettre en main propre"),
     Why.OBSERVE: N_("mode observation : rien n'est envoyé"),
     Why.NO_RULES: N_("aucune règle valide n'est en vigueur"),
     Why.UNLISTED_SENDER: N_("l'expéditeur n'est pas sur la liste de cette boîte"),
@@ -211,7 +211,7 @@ STATES: Final[Mapping[ThreadState, str]] = {
 
 ROLES: Final[Mapping[str, str]] = {
     "pharmacist": N_("Le pharmacien"),
-    "nurse": N_("L'infirmier(e)"),
+    "nurse": N_("L'infirmier ou l'infirmière"),
     "had": N_("L'hospitalisation à domicile"),
     "patient": N_("Le patient"),
 }
@@ -277,6 +277,11 @@ class Words:
         if self.language == "fr":
             return f"{local.day}/{local.month}, {local.hour} h {local.minute:02d}"
         return f"{local.day} {_MONTHS[local.month - 1]}, {local.hour:02d}:{local.minute:02d}"
+
+    def on(self, at: datetime) -> str:
+        """« 4/12 à 17 h 42 », within a sentence."""
+        day, _, hour = self.moment(at).partition(", ")
+        return self.say("{day} à {hour}", day=day, hour=hour)
 
     def hour(self, at: datetime) -> str:
         """« 17 h 42 »."""
@@ -391,11 +396,11 @@ class Words:
     def reminder(self, reference: str, sent: datetime, *, answer: bool = False) -> Mail:
         """To a GP who has not answered a letter, or (`answer`) the ward's answer."""
         body = (
-            self.say("La réponse du service, envoyée le {sent}, attend votre retour.", sent=self.moment(sent))
+            self.say("La réponse du service, envoyée le {sent}, attend votre retour.", sent=self.on(sent))
             if answer
             else self.say(
                 "Une lettre de sortie vous a été envoyée le {sent} et attend votre réponse.",
-                sent=self.moment(sent),
+                sent=self.on(sent),
             )
         )
         return Mail(
@@ -512,7 +517,7 @@ class Words:
                     self.ref(reference),
                     self.say(
                         "Une question du médecin traitant attend votre réponse depuis le {since}.",
-                        since=self.moment(since),
+                        since=self.on(since),
                     ),
                 ],
                 self._how_to_answer(),
@@ -526,9 +531,12 @@ class Words:
             self._body(
                 [
                     self.ref(reference),
-                    self.say("La lettre n'a pas pu être remise à {who} : {why}.", who=who, why=self.why(why)),
+                    self.say("La lettre n'a pas pu être remise : {why}.", why=self.why(why)),
+                    self.say("Destinataire : {who}.", who=who or self.role("")),
                 ],
-                self.say("Merci de joindre le médecin par un autre moyen, ou d'indiquer une autre adresse."),
+                self.say(
+                    "Merci de prévenir ce destinataire par un autre moyen, ou d'indiquer une autre adresse."
+                ),
             ),
         )
 
@@ -539,9 +547,8 @@ class Words:
             self._body(
                 [
                     self.ref(reference),
-                    self.say(
-                        "La lettre est partie vers {who}, mais aucun accusé de remise n'est revenu.", who=who
-                    ),
+                    self.say("La lettre est partie, mais aucun accusé de remise n'est revenu."),
+                    self.say("Destinataire : {who}.", who=who or self.role("")),
                 ]
             ),
         )
@@ -603,6 +610,7 @@ class Words:
 
     def receipt(self, reference: str, received: datetime, who: str, place: str = "") -> Mail:
         """« Reçue 17 h 41, envoyée au Dr X, Orléans. Erreur ? Répondez ANNULER. »"""
+        who = who or self.say("médecin traitant")
         to = f"{who}, {place}" if place else who
         line = self.say(
             "Reçue {hour}, envoyée au {to}. Erreur ? Répondez ANNULER.", hour=self.hour(received), to=to
@@ -751,7 +759,7 @@ class Words:
         """One alert when a connection breaks."""
         lines = [
             self.say(
-                "« {adapter} » ne répond plus depuis le {since}.", adapter=adapter, since=self.moment(since)
+                "« {adapter} » ne répond plus depuis le {since}.", adapter=adapter, since=self.on(since)
             ),
             self.say("Raison : {why}.", why=self.why(why)) if why else "",
             self._oldest(oldest_minutes),
@@ -764,7 +772,7 @@ class Words:
             self.say(
                 "« {adapter} » répond de nouveau depuis le {since}.",
                 adapter=adapter,
-                since=self.moment(since),
+                since=self.on(since),
             ),
             self._oldest(oldest_minutes),
         ]
@@ -811,7 +819,7 @@ class Words:
                     ),
                     first,
                     self.say(
-                        "Pour voir ce qui changerait : relay rules preview. Pour l'accepter : relay rules apply --accept."
+                        "Pour voir ce qui changerait : relay rules preview. Pour l'accepter : relay rules apply --accept --reason, suivi du motif."
                     ),
                 ]
             ),
@@ -870,9 +878,7 @@ class Words:
             case Verb.CALL_ME | Verb.ASK:
                 return self.say("Transmis à l'hôpital.")
             case Verb.SNOOZE:
-                return (
-                    self.say("Rappel prévu le {at}.", at=self.moment(at)) if at else self.say("C'est noté.")
-                )
+                return self.say("Rappel prévu le {at}.", at=self.on(at)) if at else self.say("C'est noté.")
             case Verb.REFUSE:
                 return self.say("C'est noté. Merci de supprimer la lettre.")
             case Verb.UNDO:
@@ -944,7 +950,7 @@ def chat_text(fields: ChatFields) -> str:
         case ChatKind.REFUSED:
             return say("Signalée « pas mon patient » : merci de supprimer la lettre. Réf. {ref}", ref=ref)
         case ChatKind.SNOOZED:
-            when = words.moment(fields.at) if fields.at else "?"
+            when = words.on(fields.at) if fields.at else "?"
             return say("Rappel prévu le {when}. Réf. {ref}", when=when, ref=ref)
         case ChatKind.ASKED:
             return say("Demande transmise à l'hôpital. Réf. {ref}", ref=ref)

@@ -1068,7 +1068,7 @@ def test_later_stops_the_clock_and_wakes_again():
     first, view = opened(site)
     more, _ = press(site, view, first, Verb.MORE, choice="snooze")
     plan, words = press(site, view, more, Verb.SNOOZE, choice="tomorrow")
-    assert words == "Rappel prévu le 2/12, 8 h 00."
+    assert words == "Rappel prévu le 2/12 à 8 h 00."
     snoozed = sent(after(view, plan))
     wake = fire(site, snoozed, 0, datetime(2026, 12, 2, 7, tzinfo=UTC), "wake")
     assert one(wake, Purpose.REMINDER).adapter == "telegram"
@@ -1229,7 +1229,7 @@ def test_what_was_attached_to_an_answer_is_said_to_be_missing():
     )  # fmt: skip
     plan = planning.plan_reply(site, arrive(site, raw, adapter="retours"), Context(threads=(view,)), LATER)
     assert isinstance(plan, Plan)
-    assert "(1 pièce(s) jointe(s) non transmise(s) par le relais.)" in text(one(plan, Purpose.QUESTION))
+    assert "(Pièces jointes non transmises par le relais : 1.)" in text(one(plan, Purpose.QUESTION))
 
 
 def test_pressing_again_after_an_acknowledgement_says_that_it_is_done():

@@ -102,6 +102,24 @@ def test_dates_are_those_of_the_sites_wall_clock():
     assert FR.day(date(1948, 3, 9)) == "09/03/1948"
 
 
+def test_a_sentence_joins_day_and_hour():
+    assert "depuis le 4/12 à 17 h 42." in FR.channel_down("retours", AT, None, None).text
+    assert "envoyée le 4/12 à 17 h 42 et attend" in FR.reminder(REF, AT).text
+    assert "since 4 Dec at 17:42" in EN.channel_down("retours", AT, None, None).text
+
+
+def test_whoever_a_letter_was_for_the_sentence_stands():
+    for key, name in (("pharmacist", "Le pharmacien"), ("nurse", "L'infirmier ou l'infirmière")):
+        text = FR.failed(REF, FR.role(key), Why.UNKNOWN_MAILBOX).text
+        assert f"remise : la boîte du destinataire n'existe pas.\nDestinataire : {name}.\n" in text
+    assert "Destinataire : Un correspondant." in FR.no_evidence(REF, "").text
+    assert "envoyée au médecin traitant, 45160." in FR.receipt(REF, AT, "", "45160").text
+
+
+def test_the_admins_are_told_a_command_that_works():
+    assert "relay rules apply --accept --reason" in FR.rules_waiting("x").text
+
+
 def test_a_hold_note_has_the_lines_to_fill_in_and_those_of_identity_where_they_matter():
     note = FR.hold_note(REF, "Médecin traitant à trouver.").text
     assert "Médecin traitant :\nRPPS :\nNé(e) le :\n" in note

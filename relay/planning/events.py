@@ -196,9 +196,9 @@ def _failed(draft: Draft, delivery: Delivery, why: Why) -> None:
             draft.take(step)
             draft.carry_out(step, event)
             return
-        draft.tell_ward(words.failed(thread.reference, draft.name(delivery.to), why))
+        draft.tell_ward(words.failed(thread.reference, _named(draft, delivery.to), why))
     elif delivery.purpose is Purpose.LETTER:
-        draft.tell_ward(words.failed(thread.reference, draft.name(delivery.to) or delivery.to, why))
+        draft.tell_ward(words.failed(thread.reference, _named(draft, delivery.to), why))
     elif delivery.purpose is Purpose.REMINDER and _is_chat(draft.site, delivery):
         if thread.state in threads.LADDER_STATES:
             draft.remind_by_mail(delivery.to)
@@ -223,6 +223,11 @@ def no_longer(view: ThreadView | None, delivery: Delivery) -> Why | None:
         return Why.NOT_MY_PATIENT
     taken = view.thread.state in (ThreadState.ACKNOWLEDGED, ThreadState.CLOSED)
     return Why.ANSWERED if taken and delivery.purpose in (Purpose.ALERT, Purpose.REMINDER) else None
+
+
+def _named(draft: Draft, key: str) -> str:
+    """Somebody in a note to the ward: by name, else by what they are to the patient."""
+    return draft.name(key) or draft.site.words.role(key)
 
 
 def _is_chat(site: Site, delivery: Delivery) -> bool:
@@ -330,7 +335,7 @@ def _no_evidence(draft: Draft) -> None:
         if letter.state is DeliveryState.SENT:
             draft.note("no_evidence", subject=letter.id)
             if letter.address in view.confirmers:
-                draft.tell_ward(draft.site.words.no_evidence(view.thread.reference, draft.name(letter.to)))
+                draft.tell_ward(draft.site.words.no_evidence(view.thread.reference, _named(draft, letter.to)))
 
 
 # ------------------------------------------------------------------------------------------------------- presses

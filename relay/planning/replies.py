@@ -404,7 +404,7 @@ def _with_attachments(site: Site, arrival: Arrival, text: str) -> str:
     count = len(arrival.document.attachments)
     if not count:
         return text
-    said = site.words.say("({count} pièce(s) jointe(s) non transmise(s) par le relais.)", count=count)
+    said = site.words.say("(Pièces jointes non transmises par le relais : {count}.)", count=count)
     return f"{text}\n\n{said}".strip()
 
 
