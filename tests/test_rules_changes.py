@@ -115,6 +115,9 @@ def test_a_change_that_only_gives_is_proved_harmless(rules: str, also: str):
         ("  - { id: n, when: { event: discharge, code: { matches: '^11' } }, if_unknown: skip, hold: autre, reason: x }\n" + SORTIE,
          "a pattern is held"),
         ("  - { id: n, when: { mentions: chute }, if_unknown: skip, hold: autre, reason: x }\n" + SORTIE, "a word is held"),
+        (SORTIE.replace("event: discharge", "event: discharge, unless: { document: addendum }"), "an addendum is held"),
+        (SORTIE.replace("event: discharge", "event: discharge, any: [ { urgency: urgent }, { urgency: soon } ]"), "routine is held"),
+        ("  - { id: n, when: { identity: doubtful }, hold: autre, reason: x }\n" + SORTIE, "another desk than the floors'"),
     ],
 )  # fmt: skip
 def test_a_change_that_takes_something_is_found(rules: str, why: str):
@@ -134,6 +137,57 @@ def test_a_loss_is_shown_by_a_notice_that_the_engine_agrees_on():
         assert each.at is not None
         assert decide(before, each.facts, each.at).action == "send"
         assert decide(after, each.facts, each.at).action == "hold"
+
+
+def test_less_carried_to_the_same_people_is_a_loss():
+    less = HEAD.replace("gp: { who: registered_gp, via: [mss], carries: document }",
+                        "gp: { who: registered_gp, via: [mss], carries: pointer }")  # fmt: skip
+    before, after = rules_of(SORTIE), rules_of(SORTIE, head=less)
+    assert not compare(before, after, NOW).harmless
+    assert compare(after, before, NOW).harmless
+
+
+def test_a_gp_who_must_be_found_now_holds_back_what_others_got_without():
+    before = rules_of("  - { id: s, when: { event: discharge }, send: [patient], followup: court }\n")
+    after = rules_of("  - { id: s, when: { event: discharge }, send: [patient, gp], followup: court }\n")
+    found = compare(before, after, NOW).weaker
+    assert [each.loss.held for each in found] == [True]
+    assert found[0].facts is not None
+    assert found[0].facts.get("gp") != "found"
+
+
+def test_what_waited_at_a_desk_and_is_filed_now_is_a_loss():
+    before = rules_of("  - { id: h, when: { event: birth }, hold: sorties, reason: x }\n" + SORTIE)
+    after = rules_of("  - { id: h, when: { event: birth }, file: yes }\n" + SORTIE)
+    (weaker,) = compare(before, after, NOW).weaker
+    assert [each.who for each in weaker.loss.people] == ["desk/sorties"]
+
+
+def test_passing_over_what_is_unknown_is_no_change_without_effect():
+    first = (
+        "  - { id: a, when: { event: discharge, age: { gte: 80 } }, send: [gp, ping], followup: standard }\n"
+    )
+    then = "  - { id: b, when: { event: discharge }, hold: autre, reason: x }\n"
+    before, after = rules_of(first + then), rules_of(first.replace("send:", "if_unknown: skip, send:") + then)
+    (weaker,) = compare(before, after, NOW).weaker
+    assert [each.who for each in weaker.loss.people] == ["desk/sorties"]
+
+
+def test_other_hours_under_the_same_name_count_as_another_test():
+    rules = SORTIE.replace("event: discharge", "event: discharge, during: nuit")
+    later = HEAD.replace("20:00-08:00", "22:00-08:00")
+    assert compare(rules_of(rules), rules_of(rules), NOW).harmless
+    assert not compare(rules_of(rules), rules_of(rules, head=later), NOW).harmless
+
+
+def test_what_happens_between_two_bounds_or_without_the_fact_is_looked_at():
+    between = "  - { id: n, when: { age: { gt: 18, lt: 80 } }, if_unknown: skip, hold: autre, reason: x }\n"
+    assert not compare(rules_of(SORTIE), rules_of(between + SORTIE), NOW).harmless
+    before = rules_of(SORTIE.replace("event: discharge", "event: discharge, unless: { age: { lt: 0 } }"))
+    after = rules_of(SORTIE.replace("event: discharge", "event: discharge, age: { gte: 0 }"))
+    found = compare(before, after, NOW).weaker
+    assert found
+    assert all(each.facts is not None and "age" not in each.facts for each in found)
 
 
 def test_another_desk_for_what_is_held_is_a_loss_for_the_first():
@@ -268,6 +322,22 @@ def replayed(
     for number, facts in enumerate(notices):
         replay.add(facts, NOW.astimezone(UTC), digest or (before or after).digest, f"N{number}")
     return replay
+
+
+def test_a_preview_counts_a_copy_that_is_no_longer_made():
+    with_copy = rules_of(SORTIE, "  - { id: c, when: { event: discharge }, copy: pharma }\n")
+    replay = replayed(with_copy, rules_of(SORTIE), CLEAN)
+    assert (replay.takes_away, replay.unchanged) == (True, 0)
+    assert dict(replay.lost) == {"pharmacist (mss)": 1}
+
+
+def test_a_preview_shows_a_notice_whose_follow_up_calls_upon_somebody_more():
+    more = HEAD.replace(
+        "{ after: 3d, hand_to: sorties }", "{ after: 2d, remind: gp }, { after: 3d, hand_to: sorties }"
+    )
+    replay = replayed(rules_of(SORTIE), rules_of(SORTIE, head=more), CLEAN)
+    assert (replay.replayed, replay.unchanged, replay.takes_away) == (1, 0, False)
+    assert (replay.earlier, replay.later) == (0, 0)
 
 
 def test_a_preview_groups_by_flow_and_says_who_loses_what():
