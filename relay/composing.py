@@ -4,6 +4,9 @@ Attachments are copied from their place in the original, headers and encoded bod
 and IHE_XDM.zip that arrive at the GP's are those the ward sent. Only what SMTP cannot carry as it stands
 (bare line feeds, lines over 998 bytes) is encoded anew, and decodes to the same bytes. HL7 v2 and FHIR, which
 nobody at a practice opens, give way to the documents they enclose; a movement that encloses none gives way to nothing.
+
+HTML that says more than the plain words beside it leaves as words below them: those are read at once, load nothing
+from elsewhere and run nothing. Where there are no plain words, the HTML is attached as well, as it stood.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from dataclasses import dataclass
 from relay.formats import fhir, hl7v2, hprim
 from relay.formats.enclosed import Enclosed
 from relay.model import MailRecipe
-from relay.reading import Document, Part, parse_addresses, read, read_file
+from relay.reading import Document, Part, html_text, parse_addresses, read, read_file
 
 _LINE_LIMIT = 998  # RFC 5322 §2.1.1
 _FOLD_AT = 76
@@ -30,6 +33,8 @@ _MAYBE_HPRIM = ("text/plain", "application/octet-stream", "application/x-hprim")
 _MAIL_MARKS = frozenset(
     {"received", "message-id", "mime-version", "content-type", "return-path", "delivered-to"}
 )
+_WORD = re.compile(r"\w+")
+_PATIENCE = 500_000_000  # characters compared before HTML is taken to say more: a hostile mail would go on for minutes
 _ATOMS = re.compile(r"[\w !#$%&'*+/=?^`{|}~-]*", re.ASCII)
 _SIGNATURES = ("application/pkcs7-signature", "application/x-pkcs7-signature", "application/pgp-signature")
 _FILES = {
@@ -103,10 +108,10 @@ def hand_on(document: Document) -> HandedOn:
     """The words and documents of an arrival; nothing where a hospital's system only tells of a movement."""
     if not document.is_mail:
         return _of_file(document)
-    words = document.text
+    words = _worded(document)
     if document.enclosed is not None:  # sent on as an attachment: its letter leaves, its headers stay here
         document = document.enclosed
-        words = f"{words.rstrip()}\n\n{document.text}"
+        words = f"{words.rstrip()}\n\n{_worded(document)}"
     parts: list[bytes] = []
     explained = False  # the words only present an event of the hospital's system
     for part in _attached(document):
@@ -150,15 +155,44 @@ def _unwrapped(content: bytes) -> tuple[Enclosed, ...] | None:
 
 def _attached(document: Document) -> Iterator[Part]:
     """The parts of a mail that are no words of its own, in their order."""
-    worded = any(
-        part.is_text and part.media_type == "text/plain" and part.text().strip() for part in document.parts
-    )
+    worded = _is_worded(document)
     for part in document.parts:
         if part.media_type in _SIGNATURES:  # of a body that no longer is
             continue
-        if part.is_text and (worded or part.media_type == "text/plain"):
+        if part.is_text and (part.media_type == "text/plain" or (worded and not _is_closed(part))):
             continue
         yield part
+
+
+def _worded(document: Document) -> str:
+    """The words of a mail: its plain text as it stands, and below it whatever its HTML alone says."""
+    words = document.text
+    if not _is_worded(document):
+        return words  # they are the HTML's already
+    said = f" {' '.join(_WORD.findall(words))} ".casefold()
+    bodies = (part for part in document.parts if part.is_text and part.media_type == "text/html")
+    more = [told for part in bodies if _says_more(told := html_text(part.text()), said)]
+    return "\n\n".join((words.rstrip(), *more)) if more else words
+
+
+def _is_worded(document: Document) -> bool:
+    return any(
+        part.is_text and part.media_type == "text/plain" and part.text().strip() for part in document.parts
+    )
+
+
+def _is_closed(part: Part) -> bool:
+    """HTML whose words cannot be had: it leaves as it came."""
+    markup = part.text()
+    return bool(markup.strip()) and not html_text(markup)
+
+
+def _says_more(told: str, said: str) -> bool:
+    """Whether a line of `told` stands nowhere in `said`, words parted by single spaces. Wrapping and marks do not count."""
+    lines = [" ".join(_WORD.findall(line)) for line in told.casefold().split("\n")]
+    if len(lines) * len(said) > _PATIENCE:
+        return True
+    return any(f" {line} " not in said for line in lines if line)
 
 
 def _copied(document: Document, part: Part) -> bytes:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from relay.composing import compose
 from relay.model import MailRecipe
-from relay.reading import fingerprint, read
+from relay.reading import fingerprint, html_text, read
 from tests import letters
 from tests.campaign import many
 
@@ -108,6 +108,72 @@ def test_an_html_letter_gives_its_words_and_keeps_its_form():
         ("text/html", "lettre.html")
     ]
     assert written.attachments[0].content() == read(original).parts[0].content()
+
+
+SAID = "Cher confrère,\n\nMme VALBRUNE sort ce jour.\nKardégic 75 mg : un sachet par jour, à poursuivre\njusqu'à la consultation.\n"
+FORM = (
+    "<html><head><style>p { color: red }</style></head><body><p>Cher&nbsp;confrère,</p><p>Mme <b>VALBRUNE</b> sort ce "
+    "jour.</p><ul><li>Kardégic 75&nbsp;mg : un sachet par jour, à poursuivre jusqu'à la consultation.</li></ul>%s</body></html>"
+)
+STOPPED = "<table><tr><td>Previscan</td><td>ARRÊTÉ</td></tr></table>"
+
+
+def with_html(kind: str, plain: str, html: str) -> bytes:
+    """A mail of both, as multipart/`kind`."""
+    message = EmailMessage(policy=email.policy.SMTP)
+    message["From"], message["Subject"] = "a@b.fr", "Sortie"
+    message.set_content(plain)
+    if kind == "alternative":
+        message.add_alternative(html, subtype="html")
+    else:
+        message.add_attachment(html, subtype="html", disposition="inline")
+    return message.as_bytes()
+
+
+@pytest.mark.parametrize("kind", ["alternative", "mixed"])
+@pytest.mark.parametrize(
+    ("plain", "html"),
+    [
+        (SAID, FORM % STOPPED),
+        (SAID, FORM.replace("75&nbsp;mg", "160 mg") % ""),
+        (SAID, STOPPED),
+        ("Voir la version HTML de ce message.\n", FORM % STOPPED),
+        (" \n", FORM % STOPPED),
+    ],
+    ids=["one line more", "another dose", "something else", "a stub", "nothing"],
+)
+def test_what_only_the_html_says_leaves_too(kind: str, plain: str, html: str):
+    written = read(compose(recipe(), with_html(kind, plain, html)))
+    assert plain.strip() in written.text
+    said = " ".join(written.text.split())
+    for words in ("Previscan ARRÊTÉ", "160 mg"):
+        assert (words in said) == (words in " ".join(html_text(html).split()))
+    assert "color: red" not in written.text
+    names = [part.filename for part in written.attachments]
+    assert names == ([] if plain.strip() else ["lettre.html"])
+
+
+def test_the_words_of_an_html_forward_around_a_letter_leave_too():
+    message = EmailMessage(policy=email.policy.SMTP)
+    message["From"], message["Subject"] = "a@b.fr", "TR: lettre"
+    message.set_content("Voir HTML.")
+    message.add_alternative("<p>Appelez-moi avant vendredi.</p>", subtype="html")
+    message.add_attachment(email.message_from_bytes(ORIGINALS["text"], policy=email.policy.SMTP))
+    assert "Appelez-moi avant vendredi." in read(compose(recipe(), message.as_bytes())).text
+
+
+@pytest.mark.parametrize("kind", ["alternative", "mixed"])
+def test_html_that_only_repeats_the_plain_words_leaves_once(kind: str):
+    written = read(compose(recipe(), with_html(kind, SAID, FORM % "")))
+    assert written.text.count("Kardégic") == 1
+    assert not written.attachments
+
+
+def test_hostile_html_beside_many_words_is_compared_in_bounded_time():
+    original = with_html("alternative", "mot " * 500_000, "<br>".join(f"ligne {n}" for n in range(50_000)))
+    began = time.process_time()
+    assert "ligne 49999" in read(compose(recipe(), original)).text
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize(

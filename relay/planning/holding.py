@@ -311,7 +311,9 @@ def plan_still_held(
 
 def size_of(arrival: Arrival) -> int:
     """Bytes the letter will have on the wire, at most."""
-    if arrival.notice.format in ("hl7v2", "fhir"):  # what they enclose leaves, not what is around it
+    html = any(part.is_text and part.media_type == "text/html" for part in arrival.document.parts)
+    # What HL7 v2 and FHIR enclose leaves, not what is around it; the words of HTML may leave beside it.
+    if arrival.notice.format in ("hl7v2", "fhir") or html:
         return composing.hand_on(arrival.document).size + _ROOM
     raw = len(arrival.envelope.raw)
     return (raw if arrival.document.is_mail else raw * 138 // 100) + _ROOM
