@@ -179,7 +179,7 @@ def test_a_letter_on_its_way_tells_who_has_it_and_what_comes_next() -> None:
         "Reçue par le relais",
         "Lettre de sortie reconnue",
         "Médecin traitant trouvé : Dr Camille Ambre, Orléans",
-        "Lettre remise dans la messagerie sécurisée de Dr Camille Ambre",
+        "Lettre remise dans la messagerie sécurisée du Dr Camille Ambre",
         "Alerte sur son téléphone, sans donnée de santé",
     ]
     assert (told.now, told.tone) == ("En attente du médecin", "wait")
@@ -383,6 +383,17 @@ def test_the_page_can_be_used_without_a_mouse(page: Page) -> None:
     page.get_by_role("tab").first.focus()
     page.keyboard.press("ArrowRight")
     assert page.get_by_role("tab", selected=True).inner_text().startswith("Dr Claude Saule")
+
+
+def test_opened_letters_scroll_in_their_column_and_the_page_stays_as_high_as_the_screen(page: Page) -> None:
+    page.set_viewport_size({"width": 1400, "height": 900})
+    for sent in range(4):
+        page.get_by_text("Écrire une lettre").click()  # it closes with each letter
+        page.locator("#write").get_by_role("button", name="Envoyer").click()
+        page.locator("#doctor .mail").nth(sent).wait_for()
+    page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
+    page.locator("#doctor textarea").nth(3).wait_for()
+    assert page.evaluate("document.documentElement.scrollHeight") <= 900
 
 
 def test_the_page_fits_a_phone(page: Page) -> None:

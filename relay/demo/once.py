@@ -62,7 +62,7 @@ async def run(tour: Tour, url: str, out: TextIO) -> int:
         _print(one, wrong[one.key], out)
     if not any(wrong.values()):
         problem = await _pressed(tour, sent[0], phones)
-        print(f"▸ Le médecin presse « Bien reçu » pour {sent[0].patient}", file=out)
+        print(f"▸ Le médecin appuie sur « Bien reçu » pour {sent[0].patient}", file=out)
         _verdict(problem, f"le suivi dit : {sent[0].story.now}", out)
         wrong["bien-reçu"] = problem
     good = sum(not problem for problem in wrong.values())
@@ -114,7 +114,7 @@ def _undelivered(
         mail for mail in tour.office.mails[letter.gp.address] if f"Réf. {reference}" in words_of(mail.message)
     ]
     if not mails:
-        return f"elle manque dans la messagerie de {letter.gp.name}"
+        return f"elle manque dans la messagerie du {letter.gp.name}"
     got, original = mails[0].message, message_from_bytes(letter.raw, policy=default)
     if _documents(got) != _documents(original):
         return "ses documents ne sont pas arrivés à l'identique"
@@ -122,7 +122,7 @@ def _undelivered(
         return "son texte n'est pas arrivé à l'identique"
     alerts = [message for message in shown[letter.gp] if reference in message["text"]]
     if not alerts:
-        return f"l'alerte manque sur le téléphone de {letter.gp.name}"
+        return f"l'alerte manque sur le téléphone du {letter.gp.name}"
     if letter.patient.split()[-1].lower() in json.dumps(alerts, ensure_ascii=False).lower():
         return "l'alerte nomme le patient"
     if letter.urgent != ("URGENTE" in alerts[0]["text"]):
@@ -174,7 +174,7 @@ def _print(one: Sent, problem: str, out: TextIO) -> None:
         print(f"    {after:5.2f} s  {moment.text}", file=out)
     assert one.letter is not None  # noqa: S101 - the prepared ones
     where = (
-        f"dans la messagerie de {one.letter.gp.name} et sur son téléphone"
+        f"dans la messagerie du {one.letter.gp.name} et sur son téléphone"
         if one.letter.gp
         else "retenue, et le service le sait"
     )

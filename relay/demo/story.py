@@ -98,7 +98,7 @@ def _followed(moments: list[Moment], reference: str | None, view: ThreadView) ->
     doctor = _doctor(thread.gp)
     if doctor:
         moments.append(Moment("found", f"Médecin traitant trouvé : {doctor.name}, {doctor.town}", "done", 2))
-    name, recalled = doctor.name if doctor else "le médecin", thread.closed_reason == "recalled"
+    name, recalled = doctor.name if doctor else "Le médecin", thread.closed_reason == "recalled"
     told = [moment for copy in view.deliveries if (moment := _copy(copy, name, recalled=recalled))]
     moments += told
     moments += _ends(view)
@@ -114,14 +114,14 @@ def _followed(moments: list[Moment], reference: str | None, view: ThreadView) ->
 def _copy(copy: Delivery, doctor: str, *, recalled: bool) -> Moment | None:
     """What one copy means to the people it is about; None for what only machines care for."""
     left = copy.state in LEFT
-    chat = copy.adapter == "webchat"
+    chat, plain = copy.adapter == "webchat", doctor.removeprefix("Le ")
     if copy.state is DeliveryState.FAILED:
         return Moment(f"{copy.id}-failed", "Un envoi a échoué : le service est prévenu", "warn", 3)
     if not left:
         return None
     match copy.purpose:
         case Purpose.LETTER if copy.to.startswith("rpps:"):
-            return Moment(f"{copy.id}", f"Lettre remise dans la messagerie sécurisée de {doctor}", "done", 3)
+            return Moment(f"{copy.id}", f"Lettre remise dans la messagerie sécurisée du {plain}", "done", 3)
         case Purpose.ALERT:
             return Moment(f"{copy.id}", "Alerte sur son téléphone, sans donnée de santé", "done", 3)
         case Purpose.REMINDER if copy.to.startswith("rpps:"):
@@ -134,7 +134,7 @@ def _copy(copy: Delivery, doctor: str, *, recalled: bool) -> Moment | None:
                 f"{copy.id}", f"{doctor} pose une question : elle est transmise au service", "wait", 4
             )
         case Purpose.ANSWER if not chat:
-            return Moment(f"{copy.id}", f"Le service répond : c'est transmis à {doctor}", "wait", 4)
+            return Moment(f"{copy.id}", f"Le service répond : c'est transmis au {plain}", "wait", 4)
         case Purpose.RECALL if not chat and recalled:
             return Moment(f"{copy.id}", f"{doctor} doit supprimer la lettre sans la lire", "warn", 4)
         case Purpose.RECALL if not chat:

@@ -202,7 +202,7 @@ function choose(tab, focus) {
   for (const each of tabs) { each.setAttribute("aria-selected", String(each === tab)); each.tabIndex = each === tab ? 0 : -1; }
   if (focus) tab.focus();
   at("gp").setAttribute("aria-labelledby", tab.id);
-  at("phone").title = `Téléphone de ${tab.firstChild.textContent}`;
+  at("phone").title = `Téléphone du ${tab.firstChild.textContent}`;
   at("phone").contentWindow.location.replace(tab.dataset.path);
   if (shown) draw(shown);
 }
