@@ -118,7 +118,7 @@ class Authority:
             .sign(self.key, hashes.SHA256())
         )
 
-    def crl(self, at: datetime = AT, scope: x509.IssuingDistributionPoint | None = None) -> bytes:
+    def crl(self, at: datetime = AT, scope: x509.ExtensionType | None = None) -> bytes:
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(name(self.title))
@@ -329,6 +329,30 @@ async def test_a_part_beside_the_signed_one_is_no_part_of_it(post: Post, opener:
     assert (await opener.open(first + line + b"\r\n" + second + line + b"\r\n" + rest, AT)).signed is True
 
 
+async def test_a_signature_counts_only_beside_its_content_and_as_one(post: Post, opener: smime.Smime) -> None:
+    mail, around = post.sign(letter()), post.sign(letter(), "ward", "-nodetach")
+    boundary = re.search(rb'boundary="([^"]+)"', mail)
+    assert boundary
+    line = b"--" + boundary[1]
+    first, second, rest = mail.split(line + b"\r\n", 2)
+    head, _, _ = rest.partition(b"\r\n\r\n")
+    _, _, with_content = around.partition(b"\r\n\r\n")
+    for title, third in {
+        "never closed": rest.replace(line + b"--", b""),
+        "of another kind": re.sub(rb"application/(?:x-)?pkcs7-signature", b"application/octet-stream", rest),
+        "with a content of its own": head + b"\r\n\r\n" + with_content + b"\r\n" + line + b"--\r\n",
+    }.items():
+        assert third != rest
+        opened = await opener.open(first + line + b"\r\n" + second + line + b"\r\n" + third, AT)
+        assert (opened.signed, opened.why) == (False, Why.SIGNATURE_BROKEN), title
+
+
+async def test_of_two_bad_signatures_the_outer_one_is_named(post: Post, opener: smime.Smime) -> None:
+    for words in ((), ("-nodetach",)):
+        opened = await opener.open(post.sign(post.sign(letter(), "expired", *words), "stranger", *words), AT)
+        assert (opened.signed, opened.why) == (False, Why.SIGNATURE_UNTRUSTED)
+
+
 async def test_a_letter_stays_signed_when_its_certificate_ends_or_is_revoked_later(
     post: Post, opener: smime.Smime
 ) -> None:
@@ -460,6 +484,35 @@ async def test_a_letter_without_mime_fields_keeps_its_first_lines(post: Post, op
     assert words_of(opened.raw).splitlines()[0] == "Patient : CORMERAIS Odette"
 
 
+async def test_who_wrote_and_to_whom_is_what_stands_outside(post: Post, opener: smime.Smime) -> None:
+    outer, entity = taken_apart(letter())
+    within = b"From: autre@ailleurs.mssante.fr\r\nSubject: Re\r\nAuto-Submitted: auto-replied\r\n" + entity
+    mail = outer + post.openssl(within, "-encrypt", "-aes256", post.certificates["relay"])
+    opened = reading.read((await opener.open(mail, AT)).raw)
+    assert [address for _, address in opened.addresses("from")] == [SENDER]
+    assert opened.subject == reading.read(letter()).subject
+    assert opened.header("auto-submitted") is None
+    assert opened.text == words_of(letter())
+
+
+async def test_what_is_within_and_neither_mime_nor_text_is_not_opened(
+    post: Post, opener: smime.Smime
+) -> None:
+    outer, _ = taken_apart(letter())
+    for content in (b"Bonjour\x00\x00", b"Bonjour \xe9"):
+        mail = outer + post.openssl(content, "-encrypt", "-binary", "-aes256", post.certificates["relay"])
+        opened = await opener.open(mail, AT)
+        assert (opened.raw, opened.why) == (mail, Why.NOT_OPENED)
+
+
+def test_certificates_sent_along_are_no_seal(post: Post) -> None:
+    mail = post.sign(letter(), "ward", "-nodetach")
+    sent = re.sub(rb"smime-type=signed-data", b"smime-type=certs-only", mail)
+    assert sent != mail
+    assert reading.seal(mail) is not None
+    assert reading.seal(sent) is None
+
+
 def test_ordinary_mail_is_not_touched_and_nothing_is_loaded_for_it() -> None:
     check = (
         "import asyncio, sys, datetime; from adapters import smime; from tests import letters;"
@@ -553,6 +606,70 @@ async def test_a_list_of_a_part_of_the_certificates_speaks_for_these_alone(post:
     }.items():
         file = post.file("part.pem", content + post.root.crl())
         assert (await post.opener(crl=str(file)).open(mail, AT)).why is why
+
+
+async def test_a_list_that_may_not_say_it_of_an_authority_leaves_its_signers_to_a_person(post: Post) -> None:
+    mail = post.sign(letter())
+    users = x509.IssuingDistributionPoint(
+        [x509.UniformResourceIdentifier("http://x.example/1.crl")],
+        None, only_contains_user_certs=True, only_contains_ca_certs=False, only_some_reasons=None,
+        indirect_crl=False, only_contains_attribute_certs=False,
+    )  # fmt: skip
+    for scope in (users, x509.DeltaCRLIndicator(1)):
+        file = post.file("part.pem", post.issuing.crl() + post.root.crl(scope=scope))
+        assert (await post.opener(crl=str(file)).open(mail, AT)).why is Why.SIGNATURE_UNCHECKED
+
+
+def _usage(*, sign: bool = False, lists: bool = False) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=False, content_commitment=False, key_encipherment=not sign, data_encipherment=False,
+        key_agreement=False, key_cert_sign=sign, crl_sign=lists, encipher_only=False, decipher_only=False,
+    )  # fmt: skip
+
+
+async def test_a_key_counts_for_what_its_certificate_says_it_is_for(post: Post) -> None:
+    above = post.issuing
+    encrypting = (
+        above.builder(SENDER, post.curve, above, AT - DAY, AT + DAY)
+        .add_extension(x509.SubjectAlternativeName([x509.RFC822Name(SENDER)]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION]), critical=False)
+        .add_extension(_usage(), critical=True)
+        .sign(above.key, hashes.SHA256())
+    )
+    post.add("encrypting", encrypting, post.curve)
+    opened = await post.opener().open(post.sign(letter(), "encrypting"), AT)
+    assert (opened.signed, opened.why) == (False, Why.SIGNATURE_UNTRUSTED)
+    root, found = Authority("Racine à deux clés"), []
+    for lists in (False, True):
+        root.certificate = (
+            root.builder(root.title, root.key, root, AT - DAY, AT + DAY)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(_usage(sign=True, lists=lists), critical=True)
+            .sign(root.key, hashes.SHA256())
+        )
+        post.add("direct", root.issue(SENDER, post.curve), post.curve)
+        files = {
+            "trust": post.file("own.pem", pem(root.certificate)),
+            "crl": post.file("own-crl.pem", root.crl()),
+        }
+        own = post.opener(**{key: str(file) for key, file in files.items()})
+        found.append((await own.open(post.sign(letter(), "direct"), AT)).why)
+    assert found == [Why.SIGNATURE_UNCHECKED, None]
+
+
+async def test_more_certificates_than_any_mail_has_are_left_to_a_person(
+    post: Post, opener: smime.Smime
+) -> None:
+    outer, entity = taken_apart(letter())
+    signing = ("-sign", "-signer", post.certificates["ward"], "-inkey", post.keys["ward"])
+    for more, why in (
+        (smime.MAX_CERTIFICATES - 2, None),
+        (smime.MAX_CERTIFICATES - 1, Why.SIGNATURE_UNCHECKED),
+    ):
+        others = b"".join(pem(Authority(f"Autorité {number}").certificate) for number in range(more))
+        chain = post.file("long.pem", pem(post.issuing.certificate) + others)
+        mail = outer + post.openssl(entity, *signing, "-certfile", chain)
+        assert (await opener.open(mail, AT)).why is why
 
 
 async def test_a_revoked_authority_takes_its_signers_along(post: Post) -> None:
