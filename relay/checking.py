@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from cryptography import x509
 
-from relay import daemon, ruling
+from relay import daemon, registers, ruling
 from relay.clock import SystemClock
 from relay.config import DIRECTORY_KINDS
 from relay.errors import RelaisError, Unavailable, Verdict
@@ -55,6 +55,9 @@ async def examine(settings: Settings, *, online: bool = False) -> list[Found]:
     found += watched(settings)
     found += _certificates(settings)
     found += sealing(settings, datetime.now(UTC))
+    found += rotas(settings)
+    if settings.gp_page:
+        found.append(Found("gp_page", "warning", "this version serves no page for GPs"))
     found += _keys(settings)
     found += await _database_and_rules(settings)
     found += _clock()
@@ -157,6 +160,23 @@ def sealing(settings: Settings, at: datetime) -> Iterator[Found]:
             yield Found("revocation lists smime", "error", text)
         else:
             yield Found("revocation lists smime", "ok", f"{len(marks)} of them")
+
+
+def rotas(settings: Settings) -> Iterator[Found]:
+    """Who is on duty: a line that cannot be read is an hour in which nobody is."""
+    for name, file in settings.rotas.items():
+        try:
+            with file.open("rb") as stream:
+                rows = list(registers.rota(stream, str(file), settings.timezone))
+        except OSError as error:
+            raise settings.error(
+                ("rotas", name, "file"), f"{file} cannot be read ({type(error).__name__})"
+            ) from None
+        if bad := [row for row in rows if isinstance(row, registers.BadLine)]:
+            text = f"{file}:{bad[0].number}: {bad[0].reason}; {len(bad)} of {len(rows)} lines are left out"
+            yield Found(f"rota {name}", "error", text)
+        else:
+            yield Found(f"rota {name}", "ok", f"{len(rows)} duties")
 
 
 def _no_prompt() -> str:

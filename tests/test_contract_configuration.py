@@ -124,6 +124,35 @@ def test_check_looks_at_certificates_and_keys(tmp_path: Path) -> None:
     assert relay("check", "--config", file).code == 1
 
 
+def test_check_reads_each_rota(tmp_path: Path) -> None:
+    folder = tmp_path / "site"
+    assert relay("init", folder, "--since", "now").code == 0
+    file = folder / "config.toml"
+    with file.open("a", encoding="utf-8") as more:
+        more.write('\n[rotas.garde]\nfile = "garde.csv"\n')
+    missing = relay("check", "--config", file)
+    assert missing.code == 2
+    assert "rotas.garde.file" in missing.line
+    (folder / "garde.csv").write_text("from,to,rpps\n2026-12-24,2026-12-2x,10001234562\n", encoding="utf-8")
+    wrong = relay("check", "--json", "--config", file)
+    assert wrong.code == 1
+    told = {each["name"]: each["text"] for each in wrong.json["checks"]}
+    assert "garde.csv:2: " in told["rota garde"]
+    assert "1 of 1 lines" in told["rota garde"]
+
+
+def test_a_new_site_is_told_in_words_what_stands(tmp_path: Path) -> None:
+    folder = tmp_path / "site"
+    assert relay("init", folder, "--since", "now").code == 0
+    file = folder / "config.toml"
+    last = relay("rules", "check", "--config", file).out.splitlines()[-1]
+    assert last == "standard.yaml : 5 avertissements, aucune erreur, 9 règles, 0 copie."  # no channel yet
+    last = relay("rules", "check", "--lang", "en", "--config", file).out.splitlines()[-1]
+    assert last == "standard.yaml: 5 warnings, no error, 9 rules, 0 copies."
+    assert relay("rules", "counts", "--config", file).out == "aucune règle n'a encore été en vigueur\n"
+    assert "rules: none in force yet\n" in relay("status", "--config", file).out
+
+
 def test_a_rule_file_with_errors_fails_the_check(tmp_path: Path) -> None:
     folder = tmp_path / "site"
     assert relay("init", folder, "--since", "now").code == 0

@@ -240,6 +240,9 @@ def counts(lang: str = LANG) -> int:
         if shared.chosen.json:
             shared.emit(rows)
             return 0
+        if not rows:
+            page.line(page.say("aucune règle n'a encore été en vigueur", "no rules were in force yet"))
+            return 0
         head = ("", "mode", *(page.say(*_COUNTED[what]) for what in _COUNTED))
         page.columns(
             [
@@ -474,7 +477,10 @@ def _head(page: Paper, name: str, rules: RuleSet, active: ActiveRules | None) ->
     name = page.style(name, "bold")
     if active is None:
         page.line(
-            f"{name} · {page.say('aucune règle n’est en vigueur : tout est retenu', 'no rules are in force: everything is held')}"
+            f"{name} · "
+            + page.say(
+                "aucune règle n'est en vigueur : tout est retenu", "no rules are in force: everything is held"
+            )
         )
         return
     since = page.moment(active.active_since, rules.zone)

@@ -78,6 +78,11 @@ def _show(findings: tuple[Finding, ...], lang: str) -> None:
         print(finding.text(lang))
 
 
+def _many(count: int, one: str, more: str, *, french: bool) -> str:
+    """« 0 copie », « 1 copie », « 2 copies »; "0 copies", "1 copy"."""
+    return f"{count} {one if count == 1 or (french and not count) else more}"
+
+
 @commands.command("check")
 def check(
     file: Path | None = typer.Argument(None, help="The rule file; the configured one when left out."),
@@ -110,12 +115,17 @@ def check(
     else:
         _show(findings, lang)
         if ok and rules is not None:
-            count, copies = len(rules.rules), len(rules.also)
-            print(
-                f"{place.name} : rien à redire, {count} règles, {copies} copies."
-                if lang == "fr"
-                else f"{place.name}: nothing to object to, {count} rules, {copies} copies."
-            )
+            french = lang == "fr"
+            names = ("règle", "règles", "copie", "copies") if french else ("rule", "rules", "copy", "copies")
+            held = _many(len(rules.rules), *names[:2], french=french)
+            held += ", " + _many(len(rules.also), *names[2:], french=french)
+            warned = ("avertissement", "avertissements") if french else ("warning", "warnings")
+            said = "rien à redire" if french else "nothing to object to"
+            if findings:
+                said = _many(len(findings), *warned, french=french) + (
+                    ", aucune erreur" if french else ", no error"
+                )
+            print(f"{place.name}{' ' if french else ''}: {said}, {held}.")
     return 0 if ok else 1
 
 

@@ -252,6 +252,8 @@ def _status_page(document: dict[str, object]) -> None:
                 shown.append(" ".join(str(part) for part in (name, value["state"], value["detail"]) if part))
             elif value or title == "rules":
                 shown.append(f"{name} {value}")
+        if title == "rules" and not rows["digest"]:
+            shown = ["none in force yet"]
         print(f"{title}: {' · '.join(shown) or '–'}")
     _directory_lines(document["directory"])
     wait = document["oldest_waiting_s"]
