@@ -35,6 +35,8 @@ class Why(StrEnum):
     TWO_PATIENTS = "two_patients"
     STAY_OF_ANOTHER = "stay_of_another"
     WITHDRAWAL_HELD = "withdrawal_held"
+    OTHER_DISCHARGE = "other_discharge"
+    OTHER_DISCHARGE = "other_discharge"
     BROKEN_PACKAGE = "broken_package"
     UNCLEAR = "unclear"
     ATTACHMENT_UNREAD = "attachment_unread"

@@ -70,6 +70,9 @@ REASONS: Final[Mapping[Why, str]] = {
     Why.WITHDRAWAL_HELD: N_(
         "un autre message, retenu lui aussi, demande de retirer ou de remplacer cette lettre"
     ),
+    Why.OTHER_DISCHARGE: N_(
+        "ce message annule une sortie, alors qu'une autre sortie du même séjour est en vigueur"
+    ),
     Why.BROKEN_PACKAGE: N_("la pièce jointe est abîmée"),
     Why.UNCLEAR: N_("le contenu n'a pas été compris avec certitude"),
     Why.ATTACHMENT_UNREAD: N_("une pièce jointe n'a pas pu être lue"),

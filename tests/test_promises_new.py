@@ -369,3 +369,61 @@ async def test_a_line_beside_a_document_leaves_with_it(house: House, event: str)
     (mail,) = to_gp(house)
     assert any("pénicilline".encode() in content for content in attached(mail).values())
     assert CDA in attached(mail).values()
+
+
+# ------------------------------------------------------------------------------------------- two discharges of a stay
+
+MOVES: dict[str, list[tuple[str, str]]] = {
+    "the first is cancelled late": [("A03", "1"), ("A03", "2"), ("", ""), ("A13", "1")],
+    "the first is cancelled before the letter": [("A03", "1"), ("A03", "2"), ("A13", "1"), ("", "")],
+    "a cancellation without a number": [("A03", "1"), ("A03", "2"), ("", ""), ("A13", "")],
+    "a cancellation of what never came": [("A03", "1"), ("", ""), ("A13", "3")],
+    "the second was changed": [("A03", "1"), ("A03", "2"), ("Z99", "2"), ("", ""), ("A13", "1")],
+    "only a change of the second came": [("A03", "1"), ("Z99", "2"), ("", ""), ("A13", "1")],
+}
+
+
+def moves(steps: list[tuple[str, str]]) -> list[tuple[bytes, str]]:
+    """Movements by trigger and number, and the letter of their stay where none is named."""
+    told: list[tuple[bytes, str]] = []
+    for control, (trigger, number) in enumerate(steps, 100):
+        if not trigger:
+            told.append(mailed(letters.xdm_mail(patient=ODETTE, letter=CDA, sender=SENDER)))
+            continue
+        action = {"A13": "CANCEL", "Z99": "UPDATE"}.get(trigger, "INSERT")
+        change = hl7.zbe(action, trigger="A03", number=number)
+        if not number:
+            change = change.replace("ZBE|^CHR^^ISO|", "ZBE||")
+        told.append(his(hl7.adt(trigger, patient=ODETTE, movement=change, control=str(control))))
+    return told
+
+
+@pytest.mark.parametrize("story", MOVES)
+async def test_a_cancelled_movement_takes_no_letter_back_while_another_discharge_stands(
+    house: House, story: str
+) -> None:
+    await arrive(house, *moves(MOVES[story]))
+    assert not [mail for mail in to_gp(house) if TOLD_OFF in body(mail)]
+    (held,) = await house.store.holds()
+    assert held["why"] == "other_discharge"
+    assert [row["state"] for row in await house.store.threads()] == ["awaiting_ack"]
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [("A03", "1"), ("A13", "1"), ("A03", "2"), ("", ""), ("A13", "2")],
+        [("A13", "1"), ("A03", "1"), ("A03", "2"), ("", ""), ("A13", "2")],
+        [("A03", "1"), ("Z99", "1"), ("", ""), ("A13", "1")],
+        [("Z99", "1"), ("A03", "1"), ("", ""), ("A13", "1")],
+        [("A03", "1"), ("", ""), ("A13", "")],
+    ],
+    ids=lambda steps: " ".join(f"{trigger or 'letter'}{number}" for trigger, number in steps),
+)
+async def test_the_last_discharge_that_stood_is_cancelled_with_its_letter(
+    house: House, steps: list[tuple[str, str]]
+) -> None:
+    await arrive(house, *moves(steps))
+    assert TOLD_OFF in body(to_gp(house)[-1])
+    assert await house.store.holds() == []
+    assert [row["state"] for row in await house.store.threads()] == ["closed"]

@@ -21,6 +21,7 @@ from relay.model import (
 )
 from relay.planning.documents import (
     NOTICE,
+    another_discharge,
     changed_in_place,
     document_keys,
     form_key,
@@ -106,14 +107,16 @@ def _decided(site: Site, arrival: Arrival, context: Context, at: datetime, ends:
         # Nobody is asked, but somebody reads along.
         return Writer(site, site.rules, arrival, context, at, view, ends=ends, by=by).plan(decision)
     if decision.action == "file":
-        return _filed(site, arrival, view, Why(decision.why), at, ends, by)
+        return _filed(site, arrival, context, view, Why(decision.why), at, ends, by)
     if withdrawn(arrival, context):
         if notice.document != "retraction" and notice.replaces:  # what it replaced goes with it
             return _retracted(site, arrival, context, view, at, ends, by, why=Why.SUPERSEDED)
-        return _filed(site, arrival, view, Why.SUPERSEDED, at, ends, by)
+        return _filed(site, arrival, context, view, Why.SUPERSEDED, at, ends, by)
     if notice.document == "retraction":
         if view is None and not ends and names_known(arrival, context):
             return plan_hold(site, arrival, context, Why.UNCLEAR, at)
+        if view is not None and not ends and another_discharge(arrival, context):
+            return plan_hold(site, arrival, context, Why.OTHER_DISCHARGE, at)
         return _retracted(site, arrival, context, view, at, ends, by)
     if view is not None and _refused_by(view, arrival) and not _person_insists(arrival):
         return plan_hold(site, arrival, context, Why.GP_REFUSED, at)
@@ -149,6 +152,8 @@ def _person_insists(arrival: Arrival) -> bool:
 def _filed(
     site: Site,
     arrival: Arrival,
+    context: Context,
+    context: Context,
     view: ThreadView | None,
     why: Why,
     at: datetime,
@@ -160,7 +165,7 @@ def _filed(
         envelope_side(site, arrival, at),
         state=EnvelopeState.DECIDED,
         why=why,
-        document_keys=document_keys(arrival),
+        document_keys=document_keys(arrival, context),
         reference=view.thread.reference if view else None,
         end_hold=ends,
         audit=(AuditEvent(by, "filed", arrival.envelope.id, why),),
@@ -182,7 +187,7 @@ def _retracted(
 
     The thread ends with its last letter; while another stands, only the one that is named goes.
     """
-    base = _filed(site, arrival, view, why, at, ends, by)
+    base = _filed(site, arrival, context, view, why, at, ends, by)
     if view is None:
         return base
     gone = meant_by(arrival, context, view)

@@ -200,7 +200,7 @@ class Writer:
             base,
             state=EnvelopeState.DECIDED,
             why=Why(decision.why),
-            document_keys=document_keys(arrival),
+            document_keys=document_keys(arrival, self.context),
             stay_keys=further_stays(arrival, self.context, kept.id),
             reference=kept.reference,
             thread=kept,
