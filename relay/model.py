@@ -36,7 +36,6 @@ class Why(StrEnum):
     STAY_OF_ANOTHER = "stay_of_another"
     WITHDRAWAL_HELD = "withdrawal_held"
     OTHER_DISCHARGE = "other_discharge"
-    OTHER_DISCHARGE = "other_discharge"
     BROKEN_PACKAGE = "broken_package"
     UNCLEAR = "unclear"
     ATTACHMENT_UNREAD = "attachment_unread"

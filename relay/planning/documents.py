@@ -27,9 +27,6 @@ FORMS: Final = ("cda", "hprim", "hl7v2", "fhir", "pdf", "text", NOTICE)
 _MOVEMENTS: Final = 6
 """Numbered discharges of one stay that are told apart."""
 
-_MOVEMENTS: Final = 6
-"""Numbered discharges of one stay that are told apart."""
-
 
 def document_keys(arrival: Arrival, context: Context) -> tuple[str, ...]:
     """What a later arrival is compared with: this document, what it replaces, its stay in this form, its movement.
@@ -280,67 +277,6 @@ def _movement_places(stay: StayKeys | None) -> tuple[str, ...]:
         if stays_of(stay)
         else ()
     )
-
-
-# ------------------------------------------------------------------------------------------------------ movements
-
-
-def another_discharge(arrival: Arrival, context: Context) -> bool:
-    """A movement is cancelled while another discharge of the stay is in force: the letter may belong to that one.
-
-    Cancellations come late where a message is sent again. One that bears no number of a discharge that came may
-    mean any: it stands against each that is in force, unless it bears none and there is but one.
-    """
-    if not of_movement(arrival.notice):
-        return False
-    places = _movement_places(arrival.stay)
-    standing = [
-        envelope
-        for place in places
-        if (envelope := context.documents.get(place)) and f"{place}.gone" not in context.documents
-    ]
-    named = named_keys(arrival.notice)
-    if not named:
-        return len(standing) > 1
-    meant = {context.documents.get(f"moved-{key}") for key in named}
-    return any(envelope not in meant for envelope in standing)
-
-
-def _movement_marks(arrival: Arrival, context: Context) -> tuple[str, ...]:
-    """Where a numbered discharge stands among those of its stay, or that it was cancelled. A change of it takes none."""
-    notice, own = arrival.notice, arrival.envelope.id
-    places = _movement_places(arrival.stay)
-    if notice.document == "retraction":
-        if not of_movement(notice):
-            return ()
-        meant = {context.documents.get(f"moved-{key}") for key in named_keys(notice)} - {None}
-        return tuple(f"{place}.gone" for place in places if context.documents.get(place) in meant)
-    if not _is_movement(notice) or (withdrawn(arrival, context) and not named_keys(notice)):
-        return ()
-    numbers = [f"moved-{key}" for key in named_keys(notice) or own_documents(notice)]
-    if not numbers or any(context.documents.get(number) not in (None, own) for number in numbers):
-        return ()
-    place = next((each for each in places if context.documents.get(each) in (None, own)), None)
-    return (*numbers, place) if place else tuple(numbers)
-
-
-def _movements_asked(notice: Notice, stay: StayKeys | None) -> tuple[str, ...]:
-    """The keys that `another_discharge` and the marks of a movement look at."""
-    if not (_is_movement(notice) or (notice.document == "retraction" and of_movement(notice))):
-        return ()
-    places = _movement_places(stay)
-    numbers = (f"moved-{key}" for key in (*named_keys(notice), *own_documents(notice)))
-    return (*numbers, *places, *(f"{place}.gone" for place in places))
-
-
-def _is_movement(notice: Notice) -> bool:
-    """A discharge that the hospital's system tells of as a movement, by its number."""
-    return notice.document == "advance_notice" and notice.format == "hl7v2" and notice.code is None
-
-
-def _movement_places(stay: StayKeys | None) -> tuple[str, ...]:
-    """One for each discharge of a stay, by its number where it has one: who cancels tells no day."""
-    return tuple(derived_id("move", stays_of(stay)[0], str(n)) for n in range(_MOVEMENTS)) if stays_of(stay) else ()
 
 
 def sent_letters(view: ThreadView) -> tuple[Delivery, ...]:

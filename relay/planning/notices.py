@@ -153,7 +153,6 @@ def _filed(
     site: Site,
     arrival: Arrival,
     context: Context,
-    context: Context,
     view: ThreadView | None,
     why: Why,
     at: datetime,
