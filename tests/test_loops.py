@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from adapters import memory
-from relay import tables
+from relay import dispatch, planning, tables
 from relay.dispatch import Dispatch, backoff
 from relay.errors import Deferred, Rejected, Uncertain
 from relay.identity import keys_of
@@ -25,8 +25,11 @@ from relay.model import (
     Link,
     Mailbox,
     MailMessage,
+    Plan,
     Professional,
     Registration,
+    ThreadState,
+    ThreadView,
     Why,
     envelope_id,
 )
@@ -328,6 +331,114 @@ async def test_a_copy_that_was_twice_on_the_wire_when_we_died_is_a_persons_to_se
     assert any(each.to == "ward:cardiologie" for each in mails(house))
     assert not any(each.purpose == "letter" for each in mails(house))
     assert not any((await house.store.invariants()).values())
+
+
+async def _view(house: House) -> ThreadView:
+    (row,) = await house.copies(purpose="letter")
+    (context,) = await house.store.contexts([Ask(threads=(str(row["thread"]),))])
+    return context.threads[0]
+
+
+async def test_a_copy_in_doubt_after_a_crash_stays_here_once_its_letter_was_taken_back(house: House) -> None:
+    await house.take(letter())
+    (copy,) = await house.store.claim(["mss"], 1, 60)
+    await house.store.in_flight([copy.id])
+    await house.dispatch.recover()
+    thread, now = (await _view(house)).thread, house.clock.now()
+    back = replace(
+        thread, version=thread.version + 1, state=ThreadState.CLOSED, closed_at=now, closed_reason="recalled"
+    )
+    assert await house.store.record([Plan(at=now, thread=back)]) == [None]
+    house.clock.turn(seconds=6)
+    await house.leave()
+    (row,) = await house.copies(purpose="letter")
+    assert (row["state"], row["why"]) == ("cancelled", "recalled")
+    assert not any(each.purpose == "letter" for each in mails(house))
+
+
+async def test_what_another_node_left_twice_in_doubt_is_told_without_a_restart(house: House) -> None:
+    await house.take(letter())
+    async with house.place.opened("n2") as other:
+        for reclaim in (house.store.reclaim, house.dispatch.reclaim):
+            (copy,) = await other.claim(["mss"], 1, 60)
+            await other.in_flight([copy.id])
+            house.clock.turn(seconds=61)
+            await reclaim()
+            house.clock.turn(seconds=6)
+    (row,) = await house.copies(purpose="letter")
+    assert (row["state"], row["why"]) == ("failed", "lost_after_send")
+    await house.leave()
+    assert any(each.to == "ward:cardiologie" for each in mails(house))
+
+
+async def test_when_a_server_goes_away_the_rest_of_a_batch_waits_for_any_node(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "HANDFUL", 1)
+    handful = house.sender.limits.parallel
+    await house.take(*(letter(stay=f"S-7{number}") for number in range(handful + 2)))
+    for _ in range(handful):
+        house.sender.fail(Deferred(Why.CONNECTION))
+    assert await house.dispatch.turn("mss", house.sender)
+    states = [row["state"] for row in await house.copies(purpose="letter")]
+    assert sorted(states) == ["deferred"] * handful + ["queued"] * 2
+
+
+async def test_a_copy_whose_letter_was_destroyed_fails_and_no_empty_frame_leaves(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def destroyed(_: object) -> dict[str, bytes]:
+        return {}
+
+    await house.take(letter())
+    with monkeypatch.context() as patched:
+        patched.setattr(house.store, "raws", destroyed)
+        await house.leave()
+    (row,) = await house.copies(purpose="letter")
+    assert (row["state"], row["why"]) == ("failed", "gave_up")
+    assert not any(each.purpose == "letter" for each in mails(house))
+
+
+@pytest.mark.parametrize("times", [1, 100], ids=["once", "again and again"])
+async def test_that_a_copy_left_is_entered_though_its_thread_changes_meanwhile(
+    house: House, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    await house.take(letter())
+    contexts, left = house.store.contexts, [None] * times
+
+    async def and_then_changed(asks: Any) -> Any:
+        found = await contexts(asks)
+        for view in found[0].threads if left else ():
+            left.pop()
+            changed = replace(view.thread, version=view.thread.version + 1)
+            assert await house.store.record([Plan(at=house.clock.now(), thread=changed)]) == [None]
+        return found
+
+    monkeypatch.setattr(house.store, "contexts", and_then_changed)
+    await house.dispatch.turn("mss", house.sender)
+    (row,) = await house.copies(purpose="letter")
+    assert row["state"] == "sent"
+    assert len([each for each in mails(house) if each.purpose == "letter"]) == 1
+    started = (await contexts([Ask(threads=(str(row["thread"]),))]))[0].threads[0].thread.started_at
+    assert (started is not None) is (times == 1)
+
+
+@pytest.mark.parametrize("flaw", ["no plan", "a plan that cannot be kept"])
+async def test_that_a_copy_left_is_entered_whatever_planning_makes_of_it(
+    house: House, monkeypatch: pytest.MonkeyPatch, flaw: str
+) -> None:
+    def spoilt(*_: object) -> Plan:
+        if flaw == "no plan":
+            raise RuntimeError("nobody expected this")
+        thread = replace(view.thread, id="nobody", version=7)
+        return Plan(at=house.clock.now(), envelope="nobody", thread=thread)
+
+    await house.take(letter())
+    view = await _view(house)
+    monkeypatch.setattr(planning, "plan_sent", spoilt)
+    await house.dispatch.turn("mss", house.sender)
+    (row,) = await house.copies(purpose="letter")
+    assert row["state"] == "sent"
 
 
 ROTA_RULES = RULES.replace(

@@ -146,6 +146,16 @@ async def test_a_copy_stopped_after_its_claim_never_reaches_the_wire(store: Stor
     assert await store.claim(ALL, 10, 60) == ()
 
 
+async def test_a_stopped_copy_stays_stopped_though_it_left_at_the_same_moment(store: Store) -> None:
+    await decided(store, 1)
+    (copy, _) = await store.claim(ALL, 10, 60)
+    stop = Plan(at=NOON, news=(DeliveryNews(copy.id, DeliveryState.CANCELLED, Why.RECALLED),))
+    assert await store.record([stop]) == [None]
+    await store.finish([sent(copy.id)])
+    shown = await line(store, copy.id)
+    assert (shown["state"], shown["attempts"]) == ("cancelled", 1)
+
+
 async def test_what_was_given_back_counts_no_attempt(store: Store) -> None:
     await decided(store, 1)
     (claimed,) = await store.claim(["mss"], 10, 60)
@@ -236,6 +246,18 @@ async def test_after_a_crash_what_was_in_flight_goes_once_more_and_is_marked(pla
         await store.finish([sent(again.id)])
         shown = await line(store, first.id)
         assert (shown["state"], shown["why"]) == ("sent", "resent_after_crash")
+
+
+async def test_a_copy_in_doubt_that_is_given_back_stays_in_doubt(place: Place) -> None:
+    async with place.opened() as store:
+        await decided(store, 1)
+        first = await to_the_wire(store)
+    async with place.opened() as store:
+        place.clock.turn(seconds=5)
+        await store.claim(["mss"], 10, 60)
+        await store.release([first.id])
+        assert (await line(store, first.id))["state"] == "ambiguous"
+        assert (await to_the_wire(store)).state is DeliveryState.AMBIGUOUS
 
 
 async def test_a_second_crash_in_flight_leaves_the_copy_to_people(place: Place) -> None:
