@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import os
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -381,7 +382,7 @@ class Daemon:
             listener = socket.create_server((host, port), family=_family(host))
         except OSError as error:
             raise Unavailable(
-                f"cannot listen on {host}:{port} ({error.strerror}); another relay may run, or change [console] listen"
+                f"cannot listen on {host}:{port} ({os.strerror(error.errno or 0)}); another relay may run, or change [console] listen"
             ) from None
         self._listener = listener
         self.port = listener.getsockname()[1]
