@@ -93,6 +93,14 @@ async def test_a_red_listed_mailbox_and_an_ordinary_address_are_none(directory: 
     assert [each.profession for each in found] == ["10", "21"]
 
 
+async def test_a_mailbox_counts_until_its_period_ends(directory: annuaire.Annuaire, server: Annuaire) -> None:
+    gone = box("ambre@ancien.mssante.fr") | {"period": {"end": "2026-01-31"}}
+    still = box("ambre@encore.mssante.fr") | {"period": {"end": "2199-01-31"}}
+    server.resources = [practitioner(AMBRE, "AMBRE", "Léa", gone, still)]
+    (found,) = await directory.find([AMBRE], [])
+    assert [each.address for each in found.mailboxes] == ["ambre@encore.mssante.fr"]
+
+
 async def test_whom_nobody_knows_does_not_come_back(directory: annuaire.Annuaire) -> None:
     assert [each.rpps for each in await directory.find(["10000000009", AMBRE], [])] == [AMBRE]
     assert await directory.find(["no number"], []) == ()
@@ -143,6 +151,17 @@ async def test_pages_are_followed_to_the_last_and_many_numbers_asked_in_few_call
     people = [call for call in server.calls if call.kind == "Practitioner"]
     assert len([call for call in people if "_start" not in call.asked]) == 3
     assert len(people) == 6 + 6 + 3
+
+
+async def test_an_answer_of_more_pages_than_any_name_has_is_none_at_all(
+    directory: annuaire.Annuaire, server: Annuaire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(annuaire, "MAX_PAGES", 2)
+    server.resources = [practitioner(f"2{number:010d}", "Foule", f"N{number}") for number in range(15)]
+    server.page = 7
+    with pytest.raises(Rejected) as told:
+        await directory.find([], ["Foule"])
+    assert told.value.why == Why.PROTOCOL
 
 
 @pytest.mark.skipif(not double.EXAMPLES.exists(), reason="the shared samples are absent")

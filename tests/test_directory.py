@@ -243,6 +243,19 @@ async def test_what_the_site_entered_outlives_every_official_answer(
     assert [each.address for each in found.mailboxes] == [BOX.lower()]
 
 
+async def test_a_mailbox_that_both_named_is_still_the_sites(store: Store, place: Place) -> None:
+    with_box = Professional(GP, "Martin", "Camille", mailboxes=(Mailbox(BOX.lower()),))
+    without = replace(with_box, mailboxes=())
+    for line, source in ((with_box, "site"), (with_box, "extraction"), (without, "extraction")):
+        await store.import_professionals([line], fold, source=source)
+        place.clock.turn(hours=1)
+        (found,) = await store.professionals([GP], [])
+        assert found.mailboxes == with_box.mailboxes
+    await store.import_professionals([without], fold)
+    (found,) = await store.professionals([GP], [])
+    assert found.mailboxes == ()
+
+
 async def test_who_left_says_the_site_has_left_until_the_site_says_otherwise(
     lookups: Lookups, store: Store, server: Annuaire, place: Place
 ) -> None:

@@ -46,6 +46,7 @@ def good(groups: dict[str, object]) -> RuleSet:
         ("COEUR D'OEUVRE", {"coeur"}),
         ("E\u0301TAT CRITIQUE", {"etat"}),
         ("etat grave", set()),
+        ("une chute, état grave", {"chute", "etat"}),
         ("chuter", set()),
         ("chute2", set()),
         ("(chute)", {"chute"}),
