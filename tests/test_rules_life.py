@@ -387,6 +387,46 @@ async def test_two_who_put_rules_in_force_at_the_same_time_do_not_pass_each_othe
     assert active.digest == "d1"
 
 
+async def test_a_person_who_is_faster_than_the_file_is_not_overruled_by_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    activate = house.store.activate_rules
+
+    async def overtaken(text: str, digest: str, **more: Any) -> int:
+        if more["by"] == "relay":
+            await applied(house, LESS)
+        return await activate(text, digest, **more)
+
+    monkeypatch.setattr(house.store, "activate_rules", overtaken)
+    house.write(MORE)
+    await house.looks()
+    assert await house.active() == LESS
+    assert house.ruling.rules is not None
+    assert house.ruling.rules.text == LESS
+
+
+async def test_rules_in_force_that_a_running_process_cannot_read_hold_everything(house: House) -> None:
+    revision = await house.store.rules_revision()
+    await house.store.activate_rules("version: 99", "d1", by="anne", reason="x", after=revision)
+    await house.looks(1)
+    assert house.ruling.rules is None
+    assert house.used[-1] is None
+
+
+async def test_a_defect_in_judging_a_file_leaves_the_rules_in_force_and_is_told(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def defect(*_: object) -> None:
+        raise RuntimeError("nobody expected this")
+
+    monkeypatch.setattr(ruling, "check", defect)
+    house.write(MORE)
+    await house.looks()
+    assert house.rules == ["sortie", "naissance"]
+    assert await house.active() == RULES
+    assert await house.mails() == ["Relais : règles refusées"]
+
+
 # ---------------------------------------------------------------------------------------------------------- counting
 
 
