@@ -482,6 +482,7 @@ def _completed(chief: Notice, spoken: Notice) -> Notice:
         urgency=chief.urgency or spoken.urgency,
         follow_up=chief.follow_up or spoken.follow_up,
         awaited_results=chief.awaited_results or spoken.awaited_results,
+        referring_doctor=chief.referring_doctor or spoken.referring_doctor,
         recipients=chief.recipients or spoken.recipients,
         author=chief.author or spoken.author,
         unknown=tuple(dict.fromkeys(unknown)),

@@ -11,24 +11,25 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from relay.formats import fhir
-from relay.model import FollowUp, LocalId, Notice, Outcome, Patient, Stay, Why
+from relay.model import FollowUp, LocalId, Notice, Outcome, Patient, Person, Stay, Why
 from relay.reading import read as read_mail
 from relay.reading import read_file
 from relay.recognition import recognise
 from tests import letters
 from tests.campaign import many
-from tests.letters import DUPONT, MARTIN, ODETTE
+from tests.letters import DUPONT, MARTIN, ODETTE, ldl
 from tests.letters import fhir as build
 
 SAMPLES = Path(__file__).parents[2] / "shared" / "samples"
 KNOWN = replace(ODETTE, ins_key_valid=None, postcode="45000")
-Json = dict[str, object]
+Json = dict[str, Any]
 
 
 def read(thing: Json) -> Notice:
@@ -67,6 +68,97 @@ def test_a_document_bundle_says_all_that_routing_needs():
     assert notice.awaited_results == ("Recherche de thrombophilie",)
     assert notice.follow_up == (FollowUp("Consultation de cardiologie 15/12/2026", date(2026, 12, 15)),)
     assert (notice.unknown, notice.problems, notice.recipients) == ((), (), ())
+
+
+def told(*sections: Json, **of_stay: Any) -> Json:
+    """The letter with these sections, and more said of its stay."""
+    whole = build.document()
+    one = next(
+        each["resource"] for each in whole["entry"] if each["resource"]["resourceType"] == "Composition"
+    )
+    one["section"] = list(sections)
+    stay = next(
+        each["resource"] for each in whole["entry"] if each["resource"]["resourceType"] == "Encounter"
+    )
+    stay["hospitalization"] |= of_stay.pop("hospitalization", {})
+    stay |= of_stay
+    return whole
+
+
+def referred(*people: Person) -> list[Json]:
+    kind = build.concept("http://terminology.hl7.org/CodeSystem/v3-ParticipationType", "REF")
+    return [
+        {"type": [kind], "individual": {"identifier": {"system": "urn:oid:1.2.250.1.71.4.2.1", "value": f"8{who.rpps}"},
+                                        "display": f"Dr {who.name}"}}
+        for who in people
+    ]  # fmt: skip
+
+
+def test_who_sent_the_patient_takes_part_in_the_stay_and_two_are_nobody():
+    notice = read(told(participant=referred(DUPONT)))
+    assert notice.referring_doctor is not None
+    assert (notice.referring_doctor.name, notice.referring_doctor.rpps) == (DUPONT.name, DUPONT.rpps)
+    assert notice.registered_gp == replace(MARTIN, phone=None)
+    assert read(told(participant=referred(DUPONT, letters.DURAND))).referring_doctor is None
+    assert read(told()).referring_doctor is None
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "mode"),
+    [("emd", "", "emergency"), ("hosp-trans", "", "hospital"), ("nursing", "", "nursing_home"),
+     ("x", "Venu de son domicile", "home"), ("gp", "", None)],
+)  # fmt: skip
+def test_the_admit_source_is_the_entry_mode(code: str, words: str, mode: str | None):
+    source = build.concept("http://terminology.hl7.org/CodeSystem/admit-source", code, words)
+    notice = read(told(hospitalization={"admitSource": source}))
+    assert notice.stay is not None
+    assert (notice.stay.entry_mode, notice.stay.exit_mode) == (mode, "home")
+
+
+def test_lists_of_treatments_are_read_whole_or_not_at_all():
+    at_home = build.section("10183-2", "Bisoprolol 2,5 mg : 1 le matin", "Apixaban 5 mg : 1 matin et soir")
+    stopped = build.section("18610-6", "Previscan")
+    notice = read(told(at_home, stopped))
+    assert notice.medications == ("Bisoprolol 2,5 mg : 1 le matin", "Apixaban 5 mg : 1 matin et soir")
+    assert notice.stopped_medications == ("Previscan",)
+    assert "medications" not in notice.unknown
+    table = "<table><thead><tr><th>Produit</th></tr></thead><tbody><tr><td>Apixaban</td><td>5 mg</td></tr></tbody></table>"
+    at_home["text"]["div"] = f"<div>{table}</div>"
+    assert read(told(at_home)).medications == ("Apixaban 5 mg",)
+    for div in ("<div><ul><li>Apixaban</li><li><del>Previscan</del></li></ul></div>",
+                f"<div><ul>{'<li>Un autre</li>' * 101}</ul></div>", f"<div><p>{'mot ' * 100}</p></div>", ""):  # fmt: skip
+        at_home["text"]["div"] = div
+        spoilt = read(told(at_home))
+        assert (spoilt.medications, "medications" in spoilt.unknown) == ((), True), div
+    assert read(told(build.section("10183-2", "Aucun"))).medications == ()
+
+
+def test_what_is_registered_without_a_result_is_awaited_and_an_appointment_is_a_follow_up():
+    whole = build.document()
+    waiting = {"resourceType": "Observation", "status": "registered", "code": {"text": "Sérologie Lyme"}}
+    done = {**waiting, "status": "final", "code": {"text": "Ionogramme"}}
+    kept = {
+        "resourceType": "Appointment",
+        "status": "booked",
+        "description": "Écho-Doppler",
+        "start": "2026-12-14T23:30:00Z",
+    }
+    gone = {**kept, "status": "cancelled", "description": "Scanner"}
+    whole["entry"] += [{"resource": one} for one in (waiting, done, kept, gone)]
+    notice = read(whole)
+    assert notice.awaited_results == ("Recherche de thrombophilie", "Sérologie Lyme")
+    assert [one.what for one in notice.follow_up] == ["Consultation de cardiologie 15/12/2026"], (
+        "the letter's own first"
+    )
+    whole["entry"][0]["resource"]["section"] = []
+    assert read(whole).follow_up == (FollowUp("Écho-Doppler", date(2026, 12, 15)),)
+
+
+def test_a_letter_inside_brings_its_treatments_and_who_sent_the_patient():
+    notice = read(build.reference(ldl.full(), who=None))
+    assert "Furosémide 20 mg 1 le matin 1 mois" in notice.medications
+    assert notice.referring_doctor is not None
+    assert notice.referring_doctor.rpps == ldl.REFERRER.rpps
 
 
 def test_a_notification_of_the_event_guide_is_a_discharge_whose_letter_is_to_come():

@@ -21,7 +21,7 @@ from relay.reading import read_file
 from relay.recognition import recognise
 from tests import letters
 from tests.campaign import many
-from tests.letters import DUPONT, DURAND, MARTIN, ODETTE, hl7
+from tests.letters import DUPONT, DURAND, MARTIN, ODETTE, hl7, ldl
 from tests.letters.hl7 import adt, mdm
 
 SAMPLES = Path(__file__).parents[2] / "shared" / "samples"
@@ -153,6 +153,46 @@ def test_the_pmsi_segment_tells_the_destination():
     notice = read(adt(more=["ZFM|8|7|1|2"]))
     assert notice.stay is not None
     assert notice.stay.exit_mode == "rehabilitation"
+
+
+@pytest.mark.parametrize(
+    ("source", "more", "mode"),
+    [("7", (), "emergency"), ("4", (), "hospital"), ("^Domicile", (), "home"), ("1", (), None), ("", (), None),
+     ("", ("ZFM|8||5",), "emergency"), ("7", ("ZFM|7||2",), "rehabilitation"), ("", ("ZFM|8",), "home"),
+     ("", ("ZFM|N",), "birth")],
+)  # fmt: skip
+def test_the_admit_source_is_the_entry_mode(source: str, more: tuple[str, ...], mode: str | None):
+    fields = hl7.pv1().split("|")
+    fields[14] = source
+    notice = read(adt(visit="|".join(fields), more=more))
+    assert notice.stay is not None
+    assert notice.stay.entry_mode == mode
+
+
+def test_who_sent_the_patient_is_no_registered_gp_and_two_are_nobody():
+    notice = read(adt(gp=None))
+    assert notice.registered_gp is None
+    assert notice.referring_doctor is not None
+    assert notice.referring_doctor.rpps == DURAND.rpps
+    role = f"ROL||AD|RP|{hl7.xcn(DUPONT)}"
+    assert read(adt(more=[role])).referring_doctor is None
+    fields = hl7.pv1().split("|")
+    fields[8] = ""
+    alone = read(adt(visit="|".join(fields), more=[role])).referring_doctor
+    assert alone is not None
+    assert alone.rpps == DUPONT.rpps
+
+
+def test_observations_without_their_result_are_awaited():
+    bare = adt(more=["OBX|40|NM|LYM^Sérologie Lyme^L||||||||I", "OBX|41|NM|K^Potassium^L||4,1||||||F"])
+    assert read(bare).awaited_results == ("Sérologie Lyme",)
+
+
+def test_the_letter_inside_brings_its_treatments_and_who_sent_the_patient():
+    notice = read(mdm(document=ldl.full(), patient=ldl.ANES, visit=hl7.pv1()))
+    assert "Furosémide 20 mg 1 le matin 1 mois" in notice.medications
+    assert notice.referring_doctor is not None
+    assert notice.referring_doctor.rpps == ldl.REFERRER.rpps, "the letter knows better than PV1-8"
 
 
 @pytest.mark.parametrize("dead", [replace(ODETTE, deceased=True), None])

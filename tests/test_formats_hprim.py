@@ -226,6 +226,20 @@ def test_a_hospital_as_the_sender_is_the_facility():
     assert notice.author is None
 
 
+def test_labelled_lines_of_the_letter_say_the_rest():
+    body = (
+        "Lettre de liaison\nDate de sortie : 01/12/2026\nMode d'entrée : urgences\nMédecin adressant : Dr Alix Dupont\n"
+        "Rendez-vous : cardiologie le 15/12/2026\nRésultats en attente : sérologie Lyme\n"
+    )
+    notice = read(hprim(body=body))
+    assert notice.stay is not None
+    assert notice.stay.entry_mode == "emergency"
+    assert notice.referring_doctor is not None
+    assert notice.referring_doctor.family_name == "Dupont"
+    assert [one.when for one in notice.follow_up] == [date(2026, 12, 15)]
+    assert notice.awaited_results == ("sérologie Lyme",)
+
+
 # --------------------------------------------------------------------------------------------------------- several
 
 

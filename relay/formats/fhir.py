@@ -34,6 +34,7 @@ _MAX_TEXT = 1000
 _MAX_LIST = 200
 _MAX_DOCUMENTS = 20
 _MAX_ENTRIES = 20
+_MAX_MEDICATIONS = 100
 _MAX_LINES = 20_000
 _MAX_SECTIONS_DEEP = 6
 _MAX_NARRATIVE = 2**20
@@ -65,6 +66,11 @@ _EXITS: Final = {  # terminology.hl7.org discharge-disposition, and the codes of
     "long": "nursing_home", "snf": "nursing_home", "500": "nursing_home",
     "rehab": "rehabilitation", "109": "rehabilitation", "127": "home_hospitalisation",
     "exp": "death", "419099009": "death", "aadvice": "other", "oth": "other", "GEN-092.06.03": "other",
+}  # fmt: skip
+
+_SOURCES: Final = {  # terminology.hl7.org admit-source
+    "hosp-trans": "hospital", "psych": "hospital", "emd": "emergency", "born": "birth", "nursing": "nursing_home",
+    "rehab": "rehabilitation", "other": "other",
 }  # fmt: skip
 
 _MOMENT = re.compile(r"(\d{4})-(\d\d)-(\d\d)(?:T(\d\d):(\d\d)(?::(\d\d)(?:\.\d{1,9})?)?(Z|[+-]\d\d:\d\d)?)?")
@@ -448,7 +454,10 @@ class _Letter:
                 registered_gp=self.registered_gp(),
                 recipients=self.recipients(chief.resource),
                 follow_up=tuple(self.follow_up(chief.resource)),
-                awaited_results=tuple(self.lines(chief.resource, "30954-2")),
+                awaited_results=self.awaited(chief.resource),
+                referring_doctor=self.referring_doctor(chief.resource),
+                medications=self.medications(chief.resource, "10183-2", "medications"),
+                stopped_medications=self.medications(chief.resource, "18610-6", "stopped_medications"),
                 consent=self.consent(),
                 urgency=chief.urgency,
                 unknown=tuple(dict.fromkeys(self.unknown)),
@@ -767,6 +776,17 @@ class _Letter:
             return None
         return result
 
+    def referring_doctor(self, chief: Json) -> Person | None:
+        """Who takes part in the stay as referrer (v3-ParticipationType REF, REFB); of two, nobody."""
+        encounter = self.encounter(chief, quietly=True)
+        people: list[Person] = []
+        for one in _all(encounter.get("participant")):
+            roles = {code for _, code, _ in _codings(one.get("type"))}
+            person = self.person(_one(one.get("individual") or one.get("actor")), encounter)
+            if roles & {"REF", "REFB"} and person is not None and (person.rpps or person.name):
+                people += [] if person in people else [person]
+        return people[0] if len(people) == 1 else None
+
     def author(self, chief: Json) -> Person | None:
         references = [*_all(chief.get("author")), *_all(chief.get("sender")), *_all(chief.get("requester"))]
         people = [self.person(one, chief) for one in references]
@@ -818,9 +838,12 @@ class _Letter:
             mode = mode or _EXITS.get(code) or formats.exit_mode(words)
         if mode is None and lying.get("dischargeDisposition"):
             mode = "other"
+        came = None
+        for _, code, words in _codings(lying.get("admitSource")):
+            came = came or _SOURCES.get(code) or formats.entry_mode(words)
         facility, called, ward, unit = self.places(chief, encounter)
         return replace(stay, number=number, facility=facility, facility_name=called, ward=ward, unit=unit,
-                       exit_mode=mode)  # fmt: skip
+                       exit_mode=mode, entry_mode=came)  # fmt: skip
 
     def timed(self, stay: Stay, name: str, value: object) -> Stay:
         moment = _moment(value)
@@ -831,8 +854,8 @@ class _Letter:
             return replace(stay, admitted=moment[0], admitted_exact=moment[1])
         return replace(stay, discharged=moment[0], discharged_exact=moment[1])
 
-    def encounter(self, chief: Json) -> Json:
-        """The stay the chief resource names, else the only one there is."""
+    def encounter(self, chief: Json, *, quietly: bool = False) -> Json:
+        """The stay the chief resource names, else the only one there is; `quietly`: two of them are noted elsewhere."""
         if _kind(chief) == "Encounter":
             return chief
         names = [*_all(chief.get("encounter")), *_all(chief.get("focus"))]
@@ -842,7 +865,8 @@ class _Letter:
             found = self.of_kind("Encounter", contained=True)
             found = [one for one in found if not one.get("partOf")] or found
         if len(found) > 1 and any(one != found[0] for one in found[1:]):
-            self.unknown.append("stay.discharged")
+            if not quietly:
+                self.unknown.append("stay.discharged")
             return {}
         return found[0] if found else {}
 
@@ -955,9 +979,44 @@ class _Letter:
         return "\n".join(dict.fromkeys(sent))
 
     def follow_up(self, chief: Json) -> Iterator[FollowUp]:
+        """The lines of the care plan; without any, the appointments that stand."""
+        told = False
         for line in self.lines(chief, "18776-5"):
-            day = formats.find_day(formats.fold(line))
+            day, told = formats.find_day(formats.fold(line)), True
             yield FollowUp(line, day[0] if day else None)
+        for one in () if told else self.of_kind("Appointment")[:_MAX_ENTRIES]:
+            what = _text(one.get("description")) or _concept(one.get("serviceType"))
+            if what and _text(one.get("status")) in ("proposed", "pending", "booked", "waitlist"):
+                moment = _moment(one.get("start"))
+                yield FollowUp(what[:300], moment[0].astimezone(formats.PARIS).date() if moment else None)
+
+    def awaited(self, chief: Json) -> tuple[str, ...]:
+        """The lines of the section of awaited results, and what is registered without a result (R4 Observation.status)."""
+        waiting = (
+            words[:300]
+            for one in self.of_kind("Observation", "DiagnosticReport")
+            if _text(one.get("status")) == "registered" and (words := _concept(one.get("code")))
+        )
+        return tuple(dict.fromkeys((*self.lines(chief, "30954-2"), *waiting)))[:_MAX_ENTRIES]
+
+    def medications(self, chief: Json, code: str, field: str) -> tuple[str, ...]:
+        """The lines of a list of treatments, headings of columns aside: whole or not at all, half a list being worse."""
+        found: list[str] = []
+        for section in _all(chief.get("section")):
+            if not any(named == code for _, named, _ in _codings(section.get("code"))):
+                continue
+            div = _one(section.get("text")).get("div")
+            div = _HEADINGS.sub("", div) if isinstance(div, str) and len(div) <= _MAX_NARRATIVE else None
+            told = html_text(div) if div is not None and not _STRUCK.search(div) else ""
+            lines = [shown for line in told.split("\n") if (shown := _text(line.replace("\t", " ")))]
+            found += [line for line in lines if not _NOTHING.fullmatch(formats.fold(line))]
+            if not lines:  # nothing to read, struck out in part, or told by its entries alone
+                self.unknown.append(field)
+                return ()
+        if len(found) > _MAX_MEDICATIONS or any(len(line) > 300 for line in found):
+            self.unknown.append(field)
+            return ()
+        return tuple(found)
 
     # ---------------------------------------------------------------------------------------- embedded documents
 
@@ -1073,6 +1132,9 @@ class _Letter:
                 recipients=letter.recipients or notice.recipients,
                 follow_up=letter.follow_up or notice.follow_up,
                 awaited_results=letter.awaited_results or notice.awaited_results,
+                referring_doctor=letter.referring_doctor or notice.referring_doctor,
+                medications=letter.medications or notice.medications,
+                stopped_medications=letter.stopped_medications or notice.stopped_medications,
                 consent=_strictest(letter.consent, notice.consent),
             )
         elif printed and notice.patient is None:
@@ -1087,6 +1149,9 @@ class _Letter:
                 stay=_filled_stay(notice.stay, page.stay),
                 registered_gp=notice.registered_gp or page.registered_gp,
                 author=notice.author or page.author,
+                follow_up=notice.follow_up or page.follow_up,
+                awaited_results=notice.awaited_results or page.awaited_results,
+                referring_doctor=notice.referring_doctor or page.referring_doctor,
                 consent=_strictest(notice.consent, page.consent),
             )
         return replace(notice, unknown=tuple(dict.fromkeys(unknown)), problems=tuple(dict.fromkeys(problems)))
@@ -1194,6 +1259,14 @@ def _given(names: list[str], every: str) -> tuple[str, ...]:
     if len(names) == 1 and not every:
         return tuple(dict.fromkeys(names[0].split()))
     return tuple(dict.fromkeys(names or every.split()))
+
+
+_HEADINGS = re.compile(r"<thead\b.*?</thead\s*>", re.IGNORECASE | re.DOTALL)
+
+
+def _concept(concept: object) -> str | None:
+    """The words of the first coding that has any."""
+    return next((shown for _, _, words in _codings(concept) if (shown := _text(words))), None)
 
 
 def _told(resource: Json) -> str:

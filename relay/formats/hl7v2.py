@@ -86,6 +86,10 @@ _DISPOSITIONS: Final[dict[str, str | None]] = {
     "7": "hospital", "8": "home", "9": "death",
 }  # fmt: skip
 _PMSI_EXITS: Final = {"0": "hospital", "6": "hospital", "7": "hospital", "8": "home", "9": "death"}
+_SOURCES: Final = {"4": "hospital", "6": "hospital", "7": "emergency"}  # PV1-14, table 0023
+_PMSI_ENTRIES: Final = {"0": "hospital", "6": "hospital", "7": "hospital", "8": "home", "N": "birth"}
+_PMSI_ORIGINS: Final = {"2": "rehabilitation", "3": "nursing_home", "5": "emergency", "7": "nursing_home"}
+_MAX_AWAITED: Final = 20
 _PMSI_DESTINATIONS: Final = {
     "2": "rehabilitation",
     "3": "nursing_home",
@@ -372,6 +376,8 @@ class _Reading:
             recipients=tuple(self.participants("RCT")),
             author=next(iter((*self.participants("AUT"), *self.participants("SB"))), None),
             consent=self.consent(),
+            referring_doctor=self.referring_doctor(),
+            awaited_results=self.awaited(),
         )
         notice = self.movement(notice) if message.kind == "ADT" else self.document(notice)
         dead = (notice.patient is not None and notice.patient.deceased) or (
@@ -587,7 +593,10 @@ class _Reading:
                 *(one for one in notice.recipients if not one.rpps or one.rpps not in listed),
             ),
             follow_up=letter.follow_up,
-            awaited_results=letter.awaited_results,
+            awaited_results=letter.awaited_results or notice.awaited_results,
+            referring_doctor=letter.referring_doctor or notice.referring_doctor,
+            medications=letter.medications,
+            stopped_medications=letter.stopped_medications,
             consent="masked" if "masked" in (letter.consent, notice.consent) else letter.consent,
             urgency=letter.urgency,
             unknown=tuple(unknown),
@@ -616,6 +625,7 @@ class _Reading:
                     registered_gp=gp or said,
                     follow_up=notice.follow_up or one.follow_up,
                     awaited_results=notice.awaited_results or one.awaited_results,
+                    referring_doctor=notice.referring_doctor or one.referring_doctor,
                     urgency=notice.urgency or one.urgency,
                 )
         return notice
@@ -755,6 +765,27 @@ class _Reading:
             return None
         return people[0] if people else None
 
+    def referring_doctor(self) -> Person | None:
+        """Who sent the patient: PV1-8 (HL7 v2.5 §3.4.3.8), or ROL with RP (table 0443); of two, nobody."""
+        message = self.message
+        asked = [message.repeated(message.first("PV1"), 8)]
+        asked += [
+            message.repeated(rol, 4) for rol in message.all("ROL") if message.part(rol, 3).upper() == "RP"
+        ]
+        people = [person for one in asked if (person := self.person(one, None)) is not None]
+        several = len({one.rpps or formats.fold(one.name or "") for one in people}) > 1
+        return people[0] if people and not several else None
+
+    def awaited(self) -> tuple[str, ...]:
+        """Observations without their result yet: OBX-11 is I (table 0085)."""
+        message = self.message
+        named = (
+            message.part(obx, 3, 2) or message.part(obx, 3)
+            for obx in message.all("OBX")
+            if message.part(obx, 11).upper() == "I"
+        )
+        return tuple(dict.fromkeys(words[:300] for words in named if words))[:_MAX_AWAITED]
+
     def person(self, repeated: list[list[str]], field: str | None) -> Person | None:
         """An XCN; several repetitions are several numbers of one person. `field` names what cannot be read."""
         message = self.message
@@ -854,6 +885,7 @@ class _Reading:
             facility=facility,
             facility_name=called,
             exit_mode=self.exit_mode(pv1),
+            entry_mode=self.entry_mode(pv1),
         )
 
     def moment(self, value: str, field: str) -> tuple[datetime, bool] | None:
@@ -886,6 +918,17 @@ class _Reading:
                 if finess := formats.bare_finess(value.removeprefix(f"{formats.STRUCTURES_OID}.")):
                     return finess, called
         return None, called
+
+    def entry_mode(self, pv1: Segment) -> str | None:
+        """PMSI's entry mode and where from (ZFM-1, ZFM-3), else PV1-14 as a code or in words, else a birth (PV1-4)."""
+        message = self.message
+        zfm = message.first("ZFM")
+        pmsi = _PMSI_ENTRIES.get(message.part(zfm, 1).upper())
+        if pmsi:
+            return _PMSI_ORIGINS.get(message.part(zfm, 3).upper(), pmsi)
+        code, words = message.part(pv1, 14), message.part(pv1, 14, 2)
+        found = formats.entry_mode(words) or _SOURCES.get(code) or formats.entry_mode(code)
+        return found or ("birth" if message.part(pv1, 4).upper() == "N" else None)
 
     def exit_mode(self, pv1: Segment) -> str | None:
         """PMSI's exit mode and destination (ZFM-2, ZFM-4), else PV1-36, as a code or in words."""

@@ -62,7 +62,7 @@ _LABELS: dict[str, str] = {
         "|interne|chef de service|author|physician|doctor|attending|attending physician|signed by|consultant"
         "|hospital doctor|medecin senior|medecin signataire|expediteur|medecin du service"
         "|medecin de l'unite|responsable medical|medecin urgentiste|sage-femme|surgeon|praticien responsable",
-        "referring": "adresse par|adressee par|medecin adresseur|medecin qui adresse|medecin ayant adresse le patient"
+        "referring": "adresse par|adressee par|medecin adresseur|medecin adressant|medecin qui adresse|medecin ayant adresse le patient"
         "|referring doctor|referred by|referring physician",
         "colleague": "medecin correspondant|correspondant|specialiste|cardiologue|medecin specialiste|pharmacien|pharmacie"
         "|infirmier|infirmiere|idel|kinesitherapeute|specialist|pharmacist|nurse",

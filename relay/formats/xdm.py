@@ -303,6 +303,7 @@ def _read_from(chief: Notice, paper: Notice) -> Notice:
         urgency=chief.urgency or paper.urgency,
         follow_up=chief.follow_up or paper.follow_up,
         awaited_results=chief.awaited_results or paper.awaited_results,
+        referring_doctor=chief.referring_doctor or paper.referring_doctor,
         unknown=tuple(dict.fromkeys((*chief.unknown, *paper.unknown))),
     )
 
