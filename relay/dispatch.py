@@ -304,8 +304,9 @@ class Dispatch:
                 # Its content was destroyed by retention: sending the frame without the letter would lie.
                 failed.append(self.fail(delivery, Why.GAVE_UP))
                 continue
-            if found is not None and found.why is Why.NOT_OPENED and delivery.purpose is Purpose.LETTER:
-                failed.append(self.fail(delivery, Why.NOT_OPENED))  # its key was taken away meanwhile
+            if found is not None and found.why is Why.NOT_OPENED:
+                # Its key was taken away meanwhile: sealed, it is of no use to a doctor nor to a desk.
+                failed.append(self.fail(delivery, Why.NOT_OPENED))
                 continue
             raw = found.raw if found else None
             try:

@@ -40,7 +40,7 @@ from tests.letters import MARTIN
 from tests.servers.dovecot import Dovecot
 from tests.site import answer, documents, parsed
 from tests.stores import empty_sqlite, place, store  # noqa: F401 - fixtures
-from tests.test_loops import SENDER, House, house, letter, mails  # noqa: F401 - fixtures
+from tests.test_loops import SENDER, House, house, letter, mails, without_gp  # noqa: F401 - fixtures
 from tests.test_main_path import MakeSite, ready
 from tests.test_planning import RULES, _secret, make_site  # noqa: F401 - fixtures
 
@@ -828,6 +828,37 @@ async def test_a_letter_whose_key_was_taken_away_before_it_left_fails_and_the_wa
     (copy,) = await house.copies(purpose="letter")
     assert (copy["state"], copy["why"]) == ("failed", "not_opened")
     assert any(each.to == "ward:cardiologie" for each in mails(house))
+
+
+@pytest.mark.parametrize("kind", ["handed over", "held", "never opened"])
+async def test_no_desk_gets_a_letter_that_is_sealed_and_it_hears_of_it_all_the_same(
+    house: House, post: Post, kind: str
+) -> None:
+    shut(house, post.opener())
+    keyless = post.opener(certificate=None, key=None)
+    if kind == "never opened":
+        house.intake.opener = keyless
+    if kind != "held":
+        await house.take(post.encrypt(letter()))
+    else:
+        await house.take(post.encrypt(without_gp("S-9")))
+    if kind == "handed over":
+        await house.leave()
+        house.clock.turn(hours=30)
+        while await house.schedule.turn():
+            pass
+    house.dispatch.opener = keyless
+    await house.leave()
+    house.clock.turn(minutes=2)
+    await house.leave()
+    (note,) = [each for each in mails(house) if each.to == "desk:sorties"]
+    assert isinstance(note.message, MailMessage)
+    got = message_from_bytes(note.message.content, policy=policy.default)
+    assert got.get_content_type() == "text/plain"
+    assert "chiffré" in got.get_content()
+    assert str(note.reference) in got.get_content()
+    lost = [row["why"] for row in await house.copies(state="failed")]
+    assert lost == ([] if kind == "never opened" else ["not_opened"])
 
 
 async def test_the_good_mail_that_follows_a_spoilt_one_is_no_duplicate(house: House, post: Post) -> None:

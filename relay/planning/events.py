@@ -268,6 +268,8 @@ def plan_failed(
         # The hospital's own people cannot be reached: the last who can act are the admins.
         words = site.words.undelivered(delivery.reference or "", delivery.to.partition(":")[2], why)
         copies = to_admins(site, words, at, seed=f"{delivery.id}/failed")
+        if why is Why.NOT_OPENED and (note := _without_letter(site, view, delivery, at)):
+            copies = (note, *copies)
         audit = (AuditEvent("relay", "delivery_failed", delivery.id, why),)
         return Plan(at=at, deliveries=copies, audit=audit) if copies else None
     if view is None:
@@ -278,6 +280,32 @@ def plan_failed(
         return None
     draft.note("delivery_failed", why, subject=delivery.id)
     return draft.plan()
+
+
+def _without_letter(site: Site, view: ThreadView | None, delivery: Delivery, at: datetime) -> Delivery | None:
+    """What a desk reads where the letter beside its note can be opened no more: the note must not be lost with it."""
+    desk = site.settings.desks.get(delivery.to.removeprefix("desk:"))
+    if desk is None or not delivery.to.startswith("desk:"):
+        return None
+    reference, words = delivery.reference or "", site.words
+    said = (
+        words.desk_thread(reference, Why.NOT_OPENED)
+        if view
+        else words.desk_hold(reference, words.why(Why.NOT_OPENED))
+    )
+    made = mail(
+        site,
+        To(delivery.to, delivery.address),
+        delivery.purpose,
+        said,
+        at,
+        seed=f"{delivery.id}/not_opened",
+        thread=view.thread.id if view else thread_id(delivery.envelope or delivery.id),
+        reference=reference,
+        tracked=view is not None,
+        envelope=delivery.envelope,
+    )
+    return unless_observing(site, made) if made else None
 
 
 # ------------------------------------------------------------------------------------------------------- timers

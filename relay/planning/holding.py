@@ -175,6 +175,8 @@ def plan_hold(
     notes: list[Delivery | None] = []
     if found is not None:
         sees = found.sees == "document"
+        # What nobody could open is of no use there.
+        carries = sees and why is not Why.NOT_OPENED and fits(site, site.mail_adapter(), arrival)
         notes.append(
             mail(
                 site,
@@ -194,8 +196,8 @@ def plan_hold(
                 reference=reference,
                 tracked=False,
                 envelope=envelope.id,
-                original=envelope.id if sees and fits(site, site.mail_adapter(), arrival) else None,
-                carries="documents" if sees and fits(site, site.mail_adapter(), arrival) else "none",
+                original=envelope.id if carries else None,
+                carries="documents" if carries else "none",
             )
         )
     if ward is not None and tell_ward:
