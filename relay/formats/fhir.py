@@ -1006,7 +1006,7 @@ class _Letter:
             if not any(named == code for _, named, _ in _codings(section.get("code"))):
                 continue
             div = _one(section.get("text")).get("div")
-            div = _HEADINGS.sub("", div) if isinstance(div, str) and len(div) <= _MAX_NARRATIVE else None
+            div = _without_headings(div) if isinstance(div, str) and len(div) <= _MAX_NARRATIVE else None
             told = html_text(div) if div is not None and not _STRUCK.search(div) else ""
             lines = [shown for line in told.split("\n") if (shown := _text(line.replace("\t", " ")))]
             found += [line for line in lines if not _NOTHING.fullmatch(formats.fold(line))]
@@ -1261,7 +1261,20 @@ def _given(names: list[str], every: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names or every.split()))
 
 
-_HEADINGS = re.compile(r"<thead\b.*?</thead\s*>", re.IGNORECASE | re.DOTALL)
+_HEADINGS = re.compile(r"<(/?)thead(?:\s[^<>]{0,200})?>", re.IGNORECASE)
+
+
+def _without_headings(div: str) -> str:
+    """The narrative without the headings of its tables' columns; what is never closed stays."""
+    kept, place = [], 0
+    opened: int | None = None
+    for mark in _HEADINGS.finditer(div):
+        if not mark[1]:
+            opened = mark.start() if opened is None else opened
+        elif opened is not None:
+            kept.append(div[place:opened])
+            place, opened = mark.end(), None
+    return "".join((*kept, div[place:]))
 
 
 def _concept(concept: object) -> str | None:
