@@ -373,6 +373,13 @@ def test_a_second_person_is_seen(second: str):
     assert codes(body + "\n" + second) == ["two_patients"]
 
 
+def test_a_patient_line_that_shares_no_name_with_the_labels_is_somebody_else():
+    born = "Date de naissance : 17/03/1948\n"
+    labels = "Compte rendu de sortie\nNom : CORMERAIS\nPrénom : Odette\n"
+    assert "two_patients" in codes(f"{labels}{born}Patient : LEROUX Paul\n")
+    assert "two_patients" not in codes(f"{labels}{born}Patient : CORMERAIS Odette\n")
+
+
 @pytest.mark.parametrize(
     ("body", "consent"),
     [
