@@ -1470,3 +1470,38 @@ def test_whatever_they_do_nobody_sees_the_others_address_and_no_chat_names_anybo
                 assert GP not in recipe
         # `after` itself checks that an open thread keeps a timer or a desk.
         view = sent(after(view, plan))
+
+
+# ------------------------------------------------------------------------------------- what nobody would hear of
+
+
+def test_a_stay_number_that_is_another_patients_holds_the_letter_until_a_person_looked():
+    site = make_site()
+    arrival = arrive(site, letter(stay="S-77"))
+    assert arrival.stay is not None
+    known = dict.fromkeys(arrival.stay.asked, "another")
+    context = replace(LINKED, stays=known, strangers=frozenset({"another"}))
+    plan = planning.plan_notice(site, arrival, context, AT)
+    assert (plan.state, plan.why, plan.thread) == (EnvelopeState.HELD, Why.STAY_OF_ANOTHER, None)
+    assert {d.purpose for d in plan.deliveries} == {Purpose.HOLD_NOTE}
+    looked = replace(arrival, released=Correction(by="desk:sorties", hold="h"))
+    let_go = planning.plan_notice(site, looked, context, AT, ends=("h",))
+    assert let_go.state is EnvelopeState.DECIDED
+    assert let_go.thread is not None
+    assert let_go.thread.stay == "", "a thread of its own, without the number that is another's"
+
+
+def test_a_letter_that_nobody_would_hear_of_is_held():
+    alone = RULES.replace("send: [gp, gp_ping]\n    followup: court", "send: [gp_ping]\n    followup: none")
+    site = make_site(rules=alone)
+    unheard = planning.plan_notice(site, arrive(site, letter()), Context(), AT)
+    assert (unheard.state, unheard.why, unheard.thread) == (EnvelopeState.HELD, Why.NO_CHANNEL, None)
+    assert one(unheard, Purpose.HOLD_NOTE, "desk:sorties").state is DeliveryState.QUEUED
+    rung = planning.plan_notice(site, arrive(site, letter()), LINKED, AT)
+    assert rung.state is EnvelopeState.DECIDED
+    assert one(rung, Purpose.ALERT).state is DeliveryState.QUEUED
+    followed = make_site(rules=alone.replace("followup: none", "followup: court"))
+    reminded = planning.plan_notice(followed, arrive(followed, letter()), Context(), AT)
+    assert reminded.state is EnvelopeState.DECIDED, "its reminders and its desk are still to come"
+    written = planning.plan_notice(site, arrive(site, letter(), addressed=True), Context(), AT)
+    assert written.state is EnvelopeState.DECIDED, "the ward wrote to that mailbox itself"
