@@ -167,10 +167,10 @@ def _attached(document: Document) -> Iterator[Part]:
 def _worded(document: Document) -> str:
     """The words of a mail: its plain text as it stands, and below it whatever its HTML alone says."""
     words = document.text
-    if not _is_worded(document):
-        return words  # they are the HTML's already
+    bodies = [part for part in document.parts if part.is_text and part.media_type == "text/html"]
+    if not bodies or not _is_worded(document):
+        return words  # where HTML is all there is, they are its words already
     said = f" {' '.join(_WORD.findall(words))} ".casefold()
-    bodies = (part for part in document.parts if part.is_text and part.media_type == "text/html")
     more = [told for part in bodies if _says_more(told := html_text(part.text()), said)]
     return "\n\n".join((words.rstrip(), *more)) if more else words
 

@@ -60,7 +60,7 @@ def reply_text(document: Document) -> Reply:
 def new_text(text: str) -> Reply:
     """What a person wrote above, between or below what was quoted."""
     lines = [line.replace("\u00a0", " ").replace("\u200b", "").rstrip() for line in text.split("\n")]
-    folded = [fold(line).strip() for line in lines]
+    folded = _folded(lines)
     kept: list[str] = []
     number = 0
     while number < len(lines):
@@ -95,11 +95,16 @@ def new_text(text: str) -> Reply:
 def above_quotation(text: str) -> str | None:
     """What stands above an older mail that a client put below without marks; None when there is none."""
     lines = text.split("\n", 2000)
-    folded = [fold(line.replace("\u00a0", " ")).strip() for line in lines]
+    folded = _folded(lines)
     for number, plain in enumerate(folded):
         if _ORIGINAL.fullmatch(plain) or _header_block(folded, number):
             return "\n".join(lines[:number])
     return None
+
+
+def _folded(lines: list[str]) -> list[str]:
+    """Each line folded and stripped; folded as one text, as a call for each line costs more than the folding."""
+    return [line.strip() for line in fold("\n".join(lines)).split("\n")]
 
 
 def _attribution(folded: list[str], number: int) -> int:
