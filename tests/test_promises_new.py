@@ -371,6 +371,15 @@ async def test_a_line_beside_a_document_leaves_with_it(house: House, event: str)
     assert CDA in attached(mail).values()
 
 
+async def test_a_message_too_long_to_be_read_whole_is_held(house: House) -> None:
+    lines = [hl7.obx(n, "NM", "8867-4^FC^LN", "72") for n in range(20_000)]
+    whole = hl7.mdm(patient=ODETTE, document=CDA)
+    await arrive(house, his(told(whole, *lines, packed(90_000, THEIRS.encode(), "PLAIN"))))
+    await held_alone(house)
+    (held,) = await house.store.holds()
+    assert held["why"] == "broken_package"
+
+
 # ------------------------------------------------------------------------------------------- two discharges of a stay
 
 MOVES: dict[str, list[tuple[str, str]]] = {

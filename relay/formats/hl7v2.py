@@ -151,6 +151,8 @@ def documents(content: bytes) -> tuple[Enclosed, ...] | None:
         return None
     found: list[tuple[bytes, str]] = []
     for message in _messages(content):
+        if message.cut:
+            return None
         if message.kind == "ZAM":  # it speaks of a mail: nobody reads it as a letter
             continue
         before = len(found)
@@ -202,6 +204,7 @@ class _Message:
     escape: str = "\\"
     subcomponent: str = "&"
     codec: str = "utf-8"  # of the bytes it came in
+    cut: bool = False  # it goes on beyond MAX_SEGMENTS
 
     @property
     def header(self) -> Segment:
@@ -275,9 +278,12 @@ def _messages(content: bytes) -> list[_Message]:
     segments: list[Segment] = []
     open_line: list[str] = []
     separator, signs = "|", "^~\\&"
+    cut = False
 
     def end_segment() -> None:
-        if open_line and len(segments) < MAX_SEGMENTS:
+        nonlocal cut
+        cut = cut or (bool(open_line) and len(segments) >= MAX_SEGMENTS)
+        if open_line and not cut:
             whole = "".join(open_line).split(separator)
             if whole[0] == "MSH":
                 whole.insert(1, separator)  # MSH-1 is the separator itself: now place N is field N
@@ -286,10 +292,12 @@ def _messages(content: bytes) -> list[_Message]:
         open_line.clear()
 
     def end_message() -> None:
+        nonlocal cut
         end_segment()
         if segments and len(messages) <= MAX_MESSAGES:
-            messages.append(_Message(tuple(segments), signs[0], signs[1], signs[2], signs[3], codec))
+            messages.append(_Message(tuple(segments), signs[0], signs[1], signs[2], signs[3], codec, cut=cut))
         segments.clear()
+        cut = False
 
     begins = _beginning(separator)
     for line in text.split("\n"):
@@ -365,6 +373,8 @@ class _Reading:
 
     def notice(self) -> Notice:
         message = self.message
+        if message.cut:
+            self.problems.append(formats.broken_package("le message compte trop de segments"))
         patient, stay = self.patient(), self.stay()
         notice = Notice(
             format=_FORMAT,
