@@ -368,14 +368,22 @@ class Words:
             reference=reference,
         )
 
-    def letter(self, reference: str, ward: str, phone: str | None, *, follows: str = "") -> str:
-        """What stands above the original text. `follows` is "replacement", "addendum" or ""."""
+    def letter(
+        self, reference: str, ward: str, phone: str | None, *, follows: str = "", partly: bool = False
+    ) -> str:
+        """What stands above the original text. `follows` is "replacement", "addendum" or ""; `partly`: see `partly`."""
         lines = [self.letter_intro(reference)]
         if follows == "replacement":
             lines.append(self.say("Annule et remplace la lettre précédente du même séjour."))
         elif follows == "addendum":
             lines.append(self.say("Complète la lettre précédente du même séjour."))
+        if partly:
+            lines.append(self.partly())
         return self._body(lines, self._ward_line(ward, phone))
+
+    def partly(self) -> str:
+        """A document of the notice lies elsewhere and could not be joined. Its address is for the hospital alone."""
+        return self.say("Attention : un document de cet envoi n'a pas pu être joint. Demandez-le au service.")
 
     def replacing(self, subject: str) -> str:
         """« [Annule et remplace] … » before a subject, once (interoperability framework, replacement)."""
@@ -389,12 +397,12 @@ class Words:
             lines.append(self.patient(patient))
         return self._body(lines, self._ward_line(ward, phone))
 
-    def copy(self, reference: str, ward: str, phone: str | None) -> str:
-        """What stands above a copy for somebody else of the care team."""
+    def copy(self, reference: str, ward: str, phone: str | None, *, partly: bool = False) -> str:
+        """What stands above a copy for somebody else of the care team; `partly`: see `partly`."""
         first = self.say(
             "Réf. {reference} — Copie pour information, aucune réponse attendue.", reference=reference
         )
-        return self._body([first], self._ward_line(ward, phone))
+        return self._body([first, self.partly() if partly else ""], self._ward_line(ward, phone))
 
     def reminder(self, reference: str, sent: datetime, *, answer: bool = False) -> Mail:
         """To a GP who has not answered a letter, or (`answer`) the ward's answer."""

@@ -19,6 +19,7 @@ from tests import letters
 from tests.letters import DUPONT, MARTIN, fhir, hl7, printed
 from tests.stores import Place, empty_sqlite, place, store  # noqa: F401 - fixtures
 from tests.test_joining import (  # noqa: F401 - fixtures
+    FORMS,
     ODETTE,
     SENDER,
     TOLD_OFF,
@@ -369,6 +370,41 @@ async def test_a_line_beside_a_document_leaves_with_it(house: House, event: str)
     (mail,) = to_gp(house)
     assert any("pénicilline".encode() in content for content in attached(mail).values())
     assert CDA in attached(mail).values()
+
+
+# -------------------------------------------------------------------------------------------- what cannot be joined
+
+POINTER = hl7.obx(90, "RP", "11490-0^Annexe^LN", "https://dpi.example/secret/1")
+
+
+def partly(form: str) -> bytes:
+    """A letter with its document inside, and a second document that lies elsewhere."""
+    if form == "HL7":
+        return told(hl7.mdm(patient=ODETTE, document=CDA), POINTER)
+    one = with_more()
+    one["content"].append(
+        {"attachment": {"contentType": "application/pdf", "url": "https://dpi.example/secret/1"}}
+    )
+    return fhir.dumped(one)
+
+
+@pytest.mark.parametrize("house", ["fr", "en"], indirect=True)
+@pytest.mark.parametrize("form", ["HL7", "FHIR"])
+async def test_the_gp_reads_that_a_document_could_not_be_joined(house: House, form: str) -> None:
+    await arrive(house, his(partly(form)))
+    (mail,) = to_gp(house)
+    assert list(attached(mail).values()) == [CDA]
+    french = house.site.settings.language == "fr"
+    said = "un document de cet envoi n'a pas pu être joint" if french else "could not be joined"
+    assert said in body(mail)
+    assert "dpi.example" not in mail.as_string()
+
+
+@pytest.mark.parametrize("form", ["MDM", "FHIR", "reference"])
+async def test_a_letter_that_is_whole_says_nothing_of_missing_documents(house: House, form: str) -> None:
+    await arrive(house, FORMS[form]())
+    assert to_gp(house)
+    assert not any("joint. Demandez" in body(mail) for mail in to_gp(house))
 
 
 async def test_a_message_too_long_to_be_read_whole_is_held(house: House) -> None:

@@ -29,6 +29,8 @@ INS_OIDS = {  # CI-SIS: NIR, NIA, test, demonstration
 PROFESSIONALS_OID = "1.2.250.1.71.4.2.1"
 STRUCTURES_OID = "1.2.250.1.71.4.2.2"
 
+ELSEWHERE = Problem("document_elsewhere", "un document n'est pas dans l'envoi")
+"""What is here leaves, and whoever reads it is told that something is missing."""
 TWO_PATIENTS = Problem("two_patients", "plus d'une personne dans le même envoi")
 """The mail or package speaks of two people: it is held whole."""
 

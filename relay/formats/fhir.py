@@ -116,7 +116,7 @@ def documents(content: bytes) -> tuple[Enclosed, ...] | None:
     if letter is None:
         return None
     found = list(letter.enclosed())
-    if letter.problems:
+    if any(problem != formats.ELSEWHERE for problem in letter.problems):
         return None
     if not found and letter.narrative():
         return (Enclosed("lettre.json", "application/fhir+json", content),)
@@ -1039,6 +1039,8 @@ class _Letter:
         seen: set[str] = set()
         for attachment in self.attachments():
             data = attachment.get("data")
+            if not data and _text(attachment.get("url")):
+                self.problems.append(formats.ELSEWHERE)
             if not isinstance(data, str) or not data or data in seen:
                 continue
             if len(seen) >= _MAX_DOCUMENTS:

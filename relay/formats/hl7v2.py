@@ -534,7 +534,7 @@ class _Reading:
         """The document of one OBX, where it is a CDA or a package. What says it is one and is none is a problem."""
         message = self.message
         if message.part(segment, 2) == "RP":
-            self.problems.append(Problem("document_elsewhere", "le document n'est pas dans le message"))
+            self.problems.append(formats.ELSEWHERE)
             return None
         found = _enclosed(segment, message)
         if found is None:

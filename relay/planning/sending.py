@@ -463,10 +463,11 @@ class Writer:
                 else words.notice(reference, name, phone, arrival.notice.patient)
             )
             return Mail(words.letter_subject(reference), text), Purpose.LETTER, ()
+        partly = any(problem.code == "document_elsewhere" for problem in arrival.notice.problems)
         text = (
-            words.copy(reference, name, phone)
+            words.copy(reference, name, phone, partly=partly)
             if copy
-            else words.letter(reference, name, phone, follows=follows)
+            else words.letter(reference, name, phone, follows=follows, partly=partly)
         )
         subject = words.letter_subject(reference)
         if arrival.notice.package == "xdm":
