@@ -433,12 +433,12 @@ def _status(signed_data: Any, signing: Any, digest: bytes, at: datetime, ring: _
         moment=at,
         allow_fetching=False,
     )
-    stated = signing.key_usage_value is not None
+    # pyhanko passes on these two alone: what a certificate says nothing about must not be asked of it.
+    uses = {"digital_signature", "non_repudiation"}  # one of them: RFC 8550 §4.4.2
+    purposes = {"email_protection", "any_extended_key_usage"}  # RFC 8550 §4.4.4
     usage = KeyUsageConstraints(
-        key_usage={"digital_signature", "non_repudiation"} if stated else set(),  # RFC 8550 §4.4.2
-        match_all_key_usages=False,
-        extd_key_usage={"email_protection"},  # RFC 8550 §4.4.4
-        explicit_extd_key_usage_required=False,
+        key_usage=uses if signing.key_usage_value is not None else set(),
+        extd_key_usage=purposes if signing.extended_key_usage_value is not None else None,
     )
     return asyncio.run(
         async_validate_cms_signature(

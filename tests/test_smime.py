@@ -657,6 +657,22 @@ async def test_a_key_counts_for_what_its_certificate_says_it_is_for(post: Post) 
     assert found == [Why.SIGNATURE_UNCHECKED, None]
 
 
+async def test_a_certificate_that_names_no_purpose_serves_for_mail_too(
+    post: Post, opener: smime.Smime
+) -> None:
+    above, mail_address = post.issuing, x509.SubjectAlternativeName([x509.RFC822Name(SENDER)])
+    silent = above.builder(SENDER, post.curve, above, AT - DAY, AT + DAY).add_extension(mail_address, False)
+    post.add("silent", silent.sign(above.key, hashes.SHA256()), post.curve)
+    opened = await opener.open(post.sign(letter(), "silent"), AT)
+    assert (opened.signed, opened.why) == (True, None)
+    for purpose, why in (
+        (ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE, None),
+        (ExtendedKeyUsageOID.CLIENT_AUTH, Why.SIGNATURE_UNTRUSTED),
+    ):
+        post.add("purpose", above.issue(SENDER, post.curve, purpose=purpose), post.curve)
+        assert (await opener.open(post.sign(letter(), "purpose"), AT)).why is why
+
+
 async def test_more_certificates_than_any_mail_has_are_left_to_a_person(
     post: Post, opener: smime.Smime
 ) -> None:
