@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from relay.formats import fhir, hl7v2, hprim
 from relay.formats.enclosed import Enclosed
 from relay.model import MailRecipe
-from relay.reading import Document, Part, html_text, parse_addresses, read, read_file
+from relay.reading import Document, Part, html_text, parse_addresses, read_alone
 
 _LINE_LIMIT = 998  # RFC 5322 §2.1.1
 _FOLD_AT = 76
@@ -30,9 +30,6 @@ _PEOPLE = frozenset({"from", "to", "cc", "bcc", "reply-to", "sender", "dispositi
                      "resent-to", "return-receipt-to"})  # fmt: skip
 _OWN = frozenset({"content-type", "content-transfer-encoding", "content-disposition", "mime-version"})
 _MAYBE_HPRIM = ("text/plain", "application/octet-stream", "application/x-hprim")
-_MAIL_MARKS = frozenset(
-    {"received", "message-id", "mime-version", "content-type", "return-path", "delivered-to"}
-)
 _WORD = re.compile(r"\w+")
 _PATIENCE = 500_000_000  # characters compared before HTML is taken to say more: a hostile mail would go on for minutes
 _ATOMS = re.compile(r"[\w !#$%&'*+/=?^`{|}~-]*", re.ASCII)
@@ -54,7 +51,7 @@ def compose(recipe: MailRecipe, original: bytes | None) -> bytes:
     text = recipe.text
     parts: tuple[bytes, ...] = ()
     if original is not None and recipe.carries != "none":
-        handed = hand_on(_read(original))
+        handed = hand_on(read_alone(original))
         if handed.words.strip():
             text = f"{text.rstrip()}\n\n{handed.words}"
         if recipe.carries == "documents":
@@ -79,15 +76,6 @@ def compose(recipe: MailRecipe, original: bytes | None) -> bytes:
 
 
 # ------------------------------------------------------------------------------------------------------- documents
-
-
-def _read(original: bytes) -> Document:
-    """The arrival as intake read it. A text file may begin with « Date : … », like a mail: its lines are its words."""
-    document = read(original)
-    names = {name for name, _ in document.fields}
-    if not document.is_mail or names & _MAIL_MARKS or ("from" in names and names & {"to", "subject"}):
-        return document
-    return read_file("lettre.txt", original)
 
 
 @dataclass(frozen=True, slots=True)

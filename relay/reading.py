@@ -742,10 +742,21 @@ def read_file(name: str, raw: bytes) -> Document:
     return Document(raw, parts=(part,), name=safe_filename(name))
 
 
+def read_alone(raw: bytes) -> Document:
+    """What arrived, by its bytes alone: as `read_file` takes it that knows its name. Never raises."""
+    document = read(raw)
+    return document if not document.is_mail or _heads_a_mail(document) else read_file("lettre.txt", raw)
+
+
+_MAIL_MARKS = frozenset(
+    {"received", "message-id", "mime-version", "content-type", "return-path", "delivered-to"}
+)
+
+
 def _heads_a_mail(document: Document) -> bool:
-    """A text file may begin with « Date: … »; a mail has an author and one of these besides."""
+    """A text file may begin with « Date: … »; a mail bears what only programs write, or says from whom to whom."""
     names = {name for name, _ in document.fields}
-    return "from" in names and bool(names & {"message-id", "received", "mime-version", "to", "subject"})
+    return bool(names & _MAIL_MARKS) or ("from" in names and bool(names & {"to", "subject"}))
 
 
 # ---------------------------------------------------------------------------------------------------------- identity

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.composing import compose
+from relay.composing import compose, hand_on
 from relay.model import MailRecipe
-from relay.reading import fingerprint, html_text, read
+from relay.reading import fingerprint, html_text, read, read_file
 from tests import letters
 from tests.campaign import many
 
@@ -303,3 +303,14 @@ def test_a_large_letter_is_copied_without_being_decoded():
         compose(recipe(), original)
         times.append(time.process_time() - began)
     assert min(times) < 0.001
+
+
+@pytest.mark.parametrize(
+    "first",
+    ["Date : 1er décembre", "Message-ID: 4217", "From: Cardiologie",
+     "From: Cardiologie\nSubject: Sortie", "Received: le 1er", "Subject: Sortie", "Mme CORMERAIS"],
+)  # fmt: skip
+def test_a_text_file_leaves_with_the_words_that_were_read_in_it(first: str) -> None:
+    raw = f"{first}\nPatient: CORMERAIS Odette\n\nSurveiller le potassium.\n".encode()
+    words = hand_on(read_file("lettre.txt", raw)).words
+    assert parsed(compose(recipe(text=""), raw)).get_content().split() == words.split()
