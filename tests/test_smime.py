@@ -23,7 +23,8 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -462,6 +463,57 @@ async def test_what_cannot_be_opened_comes_back_as_it_was(post: Post, opener: sm
         assert (opened.raw, opened.why) == (mail, Why.NOT_OPENED), title
     keyless = post.opener(certificate=None, key=None)
     assert (await keyless.open(good, AT)).why is Why.NOT_OPENED
+
+
+def resealed(post: Post, *, covers: bytes = b"", states: bytes = b"", tag: int = 16) -> bytes:
+    """A letter under AES-GCM (RFC 5083), sealed anew under its key: openssl writes neither attributes nor short tags.
+
+    `covers`: what the tag vouches for beside the content; `states`: the attributes that stand in the structure.
+    """
+    from asn1crypto import cms, core
+
+    head, _, body = post.encrypt(letter(), words=("-aes-256-gcm",)).partition(b"\r\n\r\n")
+    structure = cms.ContentInfo.load(base64.b64decode(body))
+    content = structure["content"]
+    recipient, encrypted = content["recipient_infos"][0].chosen, content["auth_encrypted_content_info"]
+    assert isinstance(post.key, rsa.RSAPrivateKey)
+    secret = post.key.decrypt(recipient["encrypted_key"].native, padding.PKCS1v15())
+    parameters = encrypted["content_encryption_algorithm"]["parameters"].dump()
+    sealing = Cipher(algorithms.AES(secret), modes.GCM(core.Sequence.load(parameters)[0].native)).encryptor()
+    sealing.authenticate_additional_data(covers)
+    encrypted["encrypted_content"] = sealing.update(taken_apart(letter())[1]) + sealing.finalize()
+    content["mac"] = sealing.tag[:tag]
+    if states:
+        content["auth_attrs"] = cms.CMSAttributes.load(states)
+    return head + b"\r\n\r\n" + base64.encodebytes(structure.dump(force=True))
+
+
+async def test_what_a_seal_states_beside_its_content_counts_under_its_tag(
+    post: Post, opener: smime.Smime
+) -> None:
+    from asn1crypto import cms
+
+    one, other = (
+        cms.CMSAttributes([{"type": "content_type", "values": [kind]}]).dump()
+        for kind in ("data", "signed_data")
+    )
+    for title, mail, why in (
+        ("nothing beside it", resealed(post), None),
+        ("covered and stated", resealed(post, covers=one, states=one), None),
+        ("changed on the way", resealed(post, covers=one, states=other), Why.NOT_OPENED),
+        ("taken away", resealed(post, covers=one), Why.NOT_OPENED),
+        ("put beside it", resealed(post, states=one), Why.NOT_OPENED),
+    ):
+        opened = await opener.open(mail, AT)
+        assert opened.why is why, title
+        assert (opened.raw == mail) is (why is not None), title
+
+
+@pytest.mark.parametrize(("tag", "why"), [(16, None), (12, None), (11, Why.NOT_OPENED), (4, Why.NOT_OPENED)])
+async def test_a_tag_that_chance_could_hit_seals_nothing(
+    post: Post, opener: smime.Smime, tag: int, why: Why | None
+) -> None:
+    assert (await opener.open(resealed(post, tag=tag), AT)).why is why  # 12 to 16 bytes: RFC 5084 §3.2
 
 
 async def test_a_gateway_that_forgot_the_type_does_not_hide_the_layer(
