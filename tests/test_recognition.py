@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from relay.model import Outcome, Recognised, Why
 from relay.reading import read, read_file
-from relay.recognition import has_attachment, recognise, to_json
+from relay.recognition import SEALED, has_attachment, opened, recognise, to_json
 from tests import letters
 from tests.campaign import many
 from tests.letters import DURAND, MARTIN, ODETTE, WARD
@@ -188,6 +188,13 @@ def test_a_report_sent_on_as_an_attachment_is_shown_to_a_person():
         assert (found.outcome, found.why) == (Outcome.UNCLEAR, Why.FORWARDED_REPLY)
 
 
+def test_a_citizens_mail_sent_on_as_an_attachment_is_shown_to_a_person():
+    for sender in (f"{ODETTE.ins}@patient.mssante.fr", f"{WARD}, {ODETTE.ins}@patient.mssante.fr"):
+        found = judge(sent_on(letters.text_mail(sender=sender)))
+        assert (found.outcome, found.why) == (Outcome.UNCLEAR, Why.UNCLEAR), sender
+        assert found.notice.patient is None, "what a patient writes announces nobody"
+
+
 def test_a_letter_under_a_subject_like_an_absence_note_is_never_thrown_away():
     found = judge(letters.text_mail(gp=None, subject="Absence : médecin traitant non déclaré"))
     assert (found.outcome, found.notice.event) == (Outcome.UNCLEAR, "discharge")
@@ -203,6 +210,22 @@ def test_our_own_mail_and_citizens_mail_are_no_letters():
     assert judge(letters.xdm_mail(message_id=OURS)).why is Why.OWN_MESSAGE
     found = judge(letters.xdm_mail(sender=f"{ODETTE.ins}@patient.mssante.fr"))
     assert (found.outcome, found.why) == (Outcome.OTHER, Why.CITIZEN)
+
+
+@pytest.mark.parametrize("why", sorted(SEALED))
+def test_no_seal_makes_our_own_mail_or_a_citizens_anything_else(why: Why):
+    for raw in (
+        letters.xdm_mail(message_id=OURS),
+        letters.xdm_mail(sender=f"{ODETTE.ins}@patient.mssante.fr"),
+    ):
+        found = judge(raw)
+        assert opened(found, why) is found
+    held = opened(judge(letters.xdm_mail()), why)
+    assert (held.outcome, held.why) == (Outcome.UNCLEAR, why)
+    assert [problem.code for problem in held.notice.problems] == [why.value]
+    news = judge(letters.mail("Réunion demain.", sender=WARD, to="x@y.fr", subject="Réunion"))
+    expected = Outcome.UNCLEAR if why is Why.NOT_OPENED else Outcome.OTHER
+    assert opened(news, why).outcome is expected, "what nobody could open may be anything"
 
 
 @pytest.mark.parametrize(
@@ -293,6 +316,24 @@ def test_what_hangs_beside_a_letter_and_repeats_its_patient_changes_nothing(raw:
         assert found.outcome is Outcome.NOTICE
         assert found.notice.registered_gp is not None
         assert found.notice.registered_gp.rpps == MARTIN.rpps
+
+
+@pytest.mark.parametrize(
+    ("above", "outcome"),
+    [
+        ("Mme Leroux est sortie ce jour du service.", Outcome.UNCLEAR),
+        ("Ci-dessous la lettre.", Outcome.NOTICE),
+        (f"Mme Valbrune est sortie ce jour du service.\nINS : {ODETTE.ins}", Outcome.NOTICE),
+    ],
+    ids=["of somebody", "of nobody", "of the same patient, who is named"],
+)
+def test_words_about_somebody_above_an_older_letter_are_shown_to_a_person(above: str, outcome: Outcome):
+    older = "-----Message d'origine-----\nDe : Secrétariat\nEnvoyé : mardi 1 décembre 2026\nObjet : Lettre\n"
+    body = f"Bonjour,\n\n{above}\n\n{older}\n{letters.labelled_lines(ODETTE, MARTIN)}"
+    found = judge(letters.text_mail(body=body))
+    assert (found.outcome, found.why) == (outcome, Why.UNCLEAR if outcome is Outcome.UNCLEAR else None)
+    assert found.notice.patient is not None
+    assert found.notice.patient.ins == ODETTE.ins
 
 
 def test_html_that_names_somebody_else_than_the_plain_words_holds_the_letter():
