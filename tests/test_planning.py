@@ -1191,6 +1191,30 @@ def test_a_site_that_only_observes_lets_no_thread_speak_either():
         assert {d.state for d in plan.deliveries} == {DeliveryState.CANCELLED}
 
 
+@pytest.mark.parametrize("state", ThreadState)
+def test_how_a_try_ended_stops_no_other_copy(state: ThreadState):
+    """The dispatcher marks what goes next in the commit that enters the tries before, whether or not one is planned
+    again: that is right as long as no such plan takes anything back."""
+    site = make_site()
+    first, view = opened(site)
+    view = replace(view, thread=replace(view.thread, state=state))
+    some = one(first, Purpose.LETTER)
+    to = {d.to: d for d in first.deliveries}
+    plans = [
+        planned
+        for purpose in Purpose
+        for delivery in (*to.values(), replace(some, to="desk:sorties"), replace(some, to="ward:cardiologie"))
+        for copy in (replace(delivery, purpose=purpose),)
+        for planned in (
+            planning.plan_sent(site, view, copy, LATER),
+            *(planning.plan_failed(site, view, copy, why, LATER) for why in Why),
+        )
+        if planned is not None
+    ]
+    assert plans
+    assert not any(plan.news or plan.cancel_queued or plan.void_grants_of for plan in plans)
+
+
 def test_a_desk_out_of_reach_is_the_admins_business():
     site = make_site()
     desk = one(held(site), Purpose.HOLD_NOTE, "desk:sorties")
