@@ -96,11 +96,15 @@ _PLAIN |= {
 }
 
 
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")  # letter by letter, French is three parts in a hundred
+
+
 def fold(text: str) -> str:
     """Lower case without accents, typographic signs made plain: for finding words, not for comparing people."""
     if text.isascii():
         return text.lower()
-    return unicodedata.normalize("NFC", text).translate(_PLAIN).lower()
+    plain = _BEYOND_ASCII.sub(lambda found: found[0].translate(_PLAIN), unicodedata.normalize("NFC", text))
+    return plain.lower()
 
 
 # --------------------------------------------------------------------------------------------------------- times
