@@ -17,6 +17,7 @@ from relay.model import MailRecipe
 from relay.reading import fingerprint, html_text, read, read_file
 from tests import letters
 from tests.campaign import many
+from tests.letters import hl7
 
 TEXT = "Réf. 7F3Q-K2M9 — Répondez par un mot : OK (bien reçu), RAPPEL (rappelez-moi), ERREUR (pas mon patient).\n"
 HEADERS = (
@@ -240,6 +241,43 @@ def test_what_smtp_cannot_carry_is_encoded_anew_and_decodes_to_the_same_bytes():
         assert max(map(len, written.split(b"\r\n"))) <= 998
         assert read(written).attachments[0].content() == read(original).attachments[0].content()
         assert read(written).attachments[0].filename == "x.xml"
+
+
+@pytest.mark.parametrize("kind", ["pkcs7-signature", "x-pkcs7-signature", "pgp-signature"])
+def test_the_signature_of_a_body_that_no_longer_is_stays_here(kind: str):
+    pdf = ("lettre.pdf", letters.pdf(), "application/pdf")
+    signed = letters.text_mail(attachments=[("smime.p7s", b"\x30\x80 of a body", f"application/{kind}"), pdf])
+    assert documents(compose(recipe(), signed)) == documents(letters.text_mail(attachments=[pdf]))
+
+
+@pytest.mark.parametrize("encoding", ["8bit", "binary"])
+def test_a_message_among_the_documents_is_never_encoded(encoding: str):
+    # RFC 2046 §5.2.1: encoded it is a message to no reader.
+    message = (
+        f"From: a@b.fr\nSubject: Bilan\nContent-Type: text/plain; charset=utf-8\n\n{'né ' * 400}\n".encode()
+    )
+    head = 'From: a@b.fr\r\nContent-Type: multipart/mixed; boundary="b"\r\n\r\n--b\r\n\r\nBonjour.\r\n'
+    part = f"--b\r\nContent-Type: message/rfc822\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n"
+    pdf = '--b\r\nContent-Type: application/pdf; name="x.pdf"\r\n\r\n%PDF-1.4\r\n--b--\r\n'
+    original = f"{head}{part}".encode() + message + f"\r\n{pdf}".encode()
+    carried = compose(recipe(), original)
+    assert message.replace(b"\n", b"\r\n") in carried
+    assert [part.media_type for part in read(carried).attachments] == ["message/rfc822", "application/pdf"]
+    assert read(read(carried).attachments[0].content()).subject == "Bilan"
+
+
+def test_words_are_a_letter_unless_they_only_explain_an_event():
+    event = ("adt.hl7", hl7.adt(), "application/octet-stream")
+    pdf = ("lettre.pdf", letters.pdf(), "application/pdf")
+    for body, attachments, is_letter in (
+        ("Mme Valbrune sort ce jour.", [], True),
+        ("Mme Valbrune sort ce jour.", [event], False),
+        ("Mme Valbrune sort ce jour.", [event, pdf], True),
+        ("", [pdf], True),
+        ("", [], False),
+    ):
+        mail = letters.mail(body, sender=letters.WARD, to=letters.RELAY_IN, attachments=attachments)
+        assert hand_on(read(mail)).is_letter is is_letter, (body, len(attachments))
 
 
 def test_bare_line_feeds_become_line_ends_without_touching_the_document():
