@@ -160,6 +160,24 @@ def test_a_window_inside_the_spring_gap_does_not_exist_that_day():
     assert after("2026-03-28T12:00", "1d", gap) == "2026-03-30T02:50"
 
 
+@pytest.mark.parametrize(
+    ("window", "day", "opens", "closes"),
+    [
+        ("02:15-02:45", date(2026, 10, 25), "00:15", "01:45"),  # the hour from 2 to 3 comes twice
+        ("01:30-02:30", date(2026, 10, 25), "23:30", "01:30"),
+        ("02:30-03:30", date(2026, 10, 25), "00:30", "02:30"),
+        ("01:30-02:30", date(2026, 3, 29), "00:30", "01:00"),  # and never
+        ("02:30-04:00", date(2026, 3, 29), "01:00", "02:00"),
+    ],
+)
+def test_an_edge_in_a_repeated_hour_is_the_outer_one_and_in_a_skipped_hour_the_jump(
+    window: str, day: date, opens: str, closes: str
+):
+    ((start, end),) = every_day(window).intervals(day)
+    assert (f"{start:%H:%M}", f"{end:%H:%M}") == (opens, closes)
+    assert end - start < timedelta(hours=3)
+
+
 def test_hours_closed_for_years_fall_back_to_real_time_instead_of_never():
     start = date(2026, 1, 1)
     closed = {start + timedelta(days=n): () for n in range(4 * 366)}

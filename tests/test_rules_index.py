@@ -167,6 +167,19 @@ def test_only_rules_that_could_match_are_asked_whatever_field_tells_them_apart(v
     assert left(rules, **values) == asked
 
 
+@pytest.mark.parametrize("order", [1, -1], ids=["upwards", "downwards"])
+def test_a_number_on_a_bound_is_told_from_those_on_either_side_of_it(order: int):
+    compared = [{"gte": 18, "lt": 75}, {"gt": 18}, {"lte": 18}, {"gte": 75}]
+    rules = rules_of([{"when": {"age": each}, "hold": "sorties", "reason": "x"} for each in compared])
+    index = Index(
+        [rule.when for rule in rules.rules]
+    )  # one for all: what it worked out for a number it keeps
+    asked = {17: [2], 18: [0, 2], 19: [0, 1], 74: [0, 1], 75: [1, 3], 76: [1, 3]}
+    for age in sorted(asked, reverse=order < 0):
+        alive = index.possible({"age": age})
+        assert [number for number in range(len(compared)) if alive >> number & 1] == asked[age], age
+
+
 def test_more_bounds_than_a_table_is_worth_are_asked_one_by_one_and_decided_alike():
     rules = rules_of(
         [
