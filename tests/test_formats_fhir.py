@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -745,7 +744,6 @@ def test_no_hostile_json_raises_or_takes_long():
         assert time.perf_counter() - started < 2
         assert found.notice.event != "discharge"
         assert found.outcome is Outcome.NOTICE or found.why is not None, file.name
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 512 * 1024
 
 
 # ---------------------------------------------------------------------------------------------------------- fuzzing

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import resource
 import socket
 import time
 from dataclasses import replace
@@ -286,7 +285,6 @@ def test_no_hostile_pdf_raises_or_takes_long():
         assert time.perf_counter() - started < 5
         assert found.outcome is not Outcome.NOTICE, file.name
         assert found.why is not None
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 512 * 1024
 
 
 def test_the_encrypted_samples_are_shown_to_a_person():
