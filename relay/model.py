@@ -538,7 +538,8 @@ class Thread:
     desk: str | None = None
     level: int = 0  # the next rung of the ladder
     revision: int = 0  # grows when the ladder starts anew; timers of older revisions are void
-    started_at: datetime | None = None  # the sending of the letter: ladder times count from here
+    started_at: datetime | None = None  # the sending of the letter
+    counts_from: datetime | None = None  # the ladder's times do: the sending, a question, an answer, …
     deadline: datetime | None = None
     snoozed_until: datetime | None = None
     followup: Pinned | None = None

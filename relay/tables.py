@@ -203,6 +203,7 @@ class ThreadRow(Row, table=True):
     level: int
     revision: int
     started_at: int | None = Field(default=None, sa_type=_BIG)
+    counts_from: int | None = Field(default=None, sa_type=_BIG)
     deadline: int | None = Field(default=None, sa_type=_BIG)
     snoozed_until: int | None = Field(default=None, sa_type=_BIG)
     followup: str | None = Field(default=None, sa_type=Text)  # JSON of Pinned

@@ -197,6 +197,7 @@ def _climb(thread: Thread, state: ThreadState, since: datetime, does: tuple[Do, 
         desk=None,
         level=0,
         revision=thread.revision + 1,
+        counts_from=since,
         deadline=due(pinned, pinned.ack_within, pinned.ack_clock, since) if pinned.ack_within else None,
         snoozed_until=None,
         closed_at=None,
@@ -384,7 +385,8 @@ def _snoozed(thread: Thread, event: Event, at: datetime, timers: Sequence[Timer]
 def _moved(
     thread: Thread, until: datetime | None, by: timedelta, timers: Sequence[Timer], at: datetime, does: Do
 ) -> Step:
-    moved = replace(thread, snoozed_until=until, revision=thread.revision + 1)
+    counts_from = thread.counts_from + by if thread.counts_from else None
+    moved = replace(thread, snoozed_until=until, counts_from=counts_from, revision=thread.revision + 1)
     kept = [
         replace(t, revision=moved.revision, due=max(t.due + by, at) if by < timedelta(0) else t.due + by)
         for t in timers
