@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from dataclasses import replace
 from datetime import datetime, timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import aiosmtplib
@@ -16,7 +16,7 @@ import pytest
 from relay import reading, recognition
 from relay.demo import letters, people, story
 from relay.demo.letters import Letter
-from relay.demo.post import PostOffice, read_report
+from relay.demo.post import PASSWORD, PostOffice, read_report
 from relay.model import (
     ChatFields,
     ChatKind,
@@ -33,11 +33,7 @@ from relay.model import (
     Timer,
 )
 
-if TYPE_CHECKING:
-    pass
-
 NOW = datetime(2026, 12, 1, 17, 41, tzinfo=ZoneInfo("Europe/Paris"))
-CHROMIUM = Path("/usr/bin/chromium")
 GP, WARD = people.AMBRE.address, people.WARD
 
 # ---------------------------------------------------------------------------------------------- post office
@@ -101,6 +97,27 @@ async def test_opening_a_mail_tells_its_sender_when_asked() -> None:
     assert received is not None
     assert (told[0], received.kind, received.status) == ("relais@relais45.mssante.fr", "mdn", "read")
     assert read_report(GP, silent.message) is None
+
+
+async def test_a_mail_that_came_just_before_idle_is_announced_at_once() -> None:
+    async with PostOffice([GP]) as office:
+        reader, writer = await asyncio.open_connection("127.0.0.1", office.imap_port)
+
+        async def say(line: str, until: str) -> None:
+            writer.write(f"{line}\r\n".encode())
+            while not (await reader.readline()).startswith(until.encode()):
+                pass
+
+        async with asyncio.timeout(20):
+            await say(f'1 LOGIN "{GP}" "{PASSWORD}"', "1 OK")
+            await say("2 EXAMINE INBOX", "2 OK")
+            await say("3 UID SEARCH UID 1:*", "3 OK")
+            await office.deliver("x@y", GP, MAIL)
+            await say("4 IDLE", "* 1 EXISTS")
+            await say("DONE", "4 OK")
+            await say("5 IDLE\r\nDONE", "5 OK")
+        writer.close()
+        await writer.wait_closed()
 
 
 # -------------------------------------------------------------------------------------------------- letters
@@ -225,7 +242,7 @@ def test_the_sample_letters_end_where_they_must() -> None:
         [sys.executable, "-m", "relay", "demo", "--once"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
         check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr

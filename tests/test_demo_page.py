@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,18 +42,16 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """One demo in a process of its own; each test below sends another of its letters."""
     errors = tmp_path_factory.mktemp("demo") / "stderr"
     log = errors.open("wb")
-    with closing(socket.create_server(("127.0.0.1", 0))) as free:
-        port = free.getsockname()[1]
     running = subprocess.Popen(
-        [sys.executable, "-m", "relay", "demo", "--port", str(port)],
+        [sys.executable, "-m", "relay", "demo", "--port", "0"],
         stdout=subprocess.PIPE,
         stderr=log,
         text=True,
     )
     assert running.stdout is not None
-    line = running.stdout.readline()
-    assert str(port) in line, errors.read_text()
-    yield f"http://127.0.0.1:{port}/"
+    opened = re.search(r"http://127\.0\.0\.1:\d+/", running.stdout.readline())
+    assert opened is not None, errors.read_text()
+    yield opened[0]
     running.terminate()
     assert running.wait(20) == 0
     running.stdout.close()

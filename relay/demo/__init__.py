@@ -33,8 +33,6 @@ Row = TypeVar("Row")
 
 __all__ = ["Opened", "opened", "run"]
 
-START = 30.0  # seconds until the relay must be ready
-
 
 @dataclass(frozen=True, slots=True)
 class Opened:
@@ -112,11 +110,9 @@ async def _running(settings: Settings, office: PostOffice) -> AsyncIterator[Open
     ready = asyncio.create_task(daemon.ready.wait())
     following = None
     try:
-        await asyncio.wait({running, ready}, timeout=START, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
             running.result()
-        if not daemon.ready.is_set():
-            raise Unavailable("le relais n'a pas démarré à temps")
         chats = cast("ChatLinks", daemon.adapters[site.CHAT])
         tours.append(Tour(office, daemon.store, chats, f"/channel/{site.CHAT}"))
         following = asyncio.create_task(tours[0].follow(), name="tour")

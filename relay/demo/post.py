@@ -25,7 +25,7 @@ from proxyprotocol.reader import ProxyProtocolReader
 from proxyprotocol.version import ProxyProtocolVersion
 from pymap.backend.dict import Config, Login
 from pymap.backend.dict.filter import FilterSet
-from pymap.backend.dict.mailbox import MailboxSet
+from pymap.backend.dict.mailbox import MailboxData, MailboxSet
 from pymap.imap import IMAPServer
 from pymap.parsing.message import AppendMessage
 from pymap.user import UserMetadata
@@ -33,6 +33,8 @@ from pysasl.hashing import Cleartext
 
 if TYPE_CHECKING:
     from aiosmtpd.smtp import Envelope, Session
+    from pymap.concurrent import Event
+    from pymap.selected import SelectedMailbox
 
 HOST = "127.0.0.1"
 PASSWORD = "demo"
@@ -77,7 +79,7 @@ class PostOffice:
         self.imap_port = self.smtp_port = 0
         self.delivered: Callable[[], None] = lambda: None
         """Called after each delivery, for who shows the mailboxes."""
-        self._sets: dict[str, MailboxSet] = {}
+        self._sets: dict[str, _Mailboxes] = {}
         self._stack = AsyncExitStack()
         self._last = 0
 
@@ -93,7 +95,7 @@ class PostOffice:
         login = Login(config)
         for address in self.mailboxes:
             login.users_dict[address] = UserMetadata(config, address, password=PASSWORD)
-            self._sets[address] = MailboxSet()
+            self._sets[address] = _Mailboxes()
             config.set_cache[address] = (self._sets[address], FilterSet())
         loop = asyncio.get_running_loop()
         reader = ProxyProtocolReader(ProxyProtocolVersion.get(None))
@@ -129,6 +131,30 @@ class PostOffice:
         await inbox.append(AppendMessage(delivered, now, frozenset()))
         self.delivered()
         return mail
+
+
+class _Inbox(MailboxData):
+    """An INBOX that tells an idling client at once of what came between its last command and IDLE.
+
+    The library's own waits for the next change, even when there is one to tell already, and even when the
+    client ended IDLE before it waits: that letter would sleep until another one comes.
+    """
+
+    async def update_selected(
+        self, selected: SelectedMailbox, *, wait_on: Event | None = None
+    ) -> SelectedMailbox:
+        """Wait for a change, unless the client has not heard of one, or waits no more."""
+        if wait_on is not None and (wait_on.is_set() or selected.mod_sequence != self._mod_sequences.highest):
+            wait_on = None
+        return await super().update_selected(selected, wait_on=wait_on)
+
+
+class _Mailboxes(MailboxSet):
+    """One account's folders."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._inbox = _Inbox(self._content_cache, self._thread_cache)
 
 
 async def _closed(server: asyncio.Server) -> None:
