@@ -6,6 +6,8 @@ skip by name, or into a failure where `CI=true`.
 
 from __future__ import annotations
 
+import atexit
+import functools
 import itertools
 import os
 import shutil
@@ -27,16 +29,31 @@ class Unavailable(Exception):
     """This server cannot be started on this machine; the text says why and what to do."""
 
 
-# Below the kernel's ephemeral range, where any outgoing connection may sit on a port we just found
-# free. Workers have neighbouring process ids: each one gets a stretch of 61 ports of its own.
-_candidates: Iterator[int] = itertools.cycle(
-    itertools.chain(range(10_000 + os.getpid() * 61 % 20_000, 32_000), range(10_000, 32_000))
-)
+PORTS = range(10_000, 32_000)  # below the kernel's ephemeral range, where any outgoing connection may sit
+STRETCH = 500
+
+
+@functools.cache
+def _stretch() -> Iterator[int]:
+    """Ports that are this process's alone for as long as it lives; other workers take other ones.
+
+    A port found free is bound a while later by another program, and may be bound again after a restart.
+    """
+    for first in range(PORTS.start, PORTS.stop, STRETCH):
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0relais-test-ports-{first}")
+        except OSError:
+            claim.close()
+        else:
+            atexit.register(claim.close)
+            return itertools.cycle(range(first, first + STRETCH))
+    raise Unavailable("every stretch of loopback ports is taken: too many tests at once")
 
 
 def free_port() -> int:
-    """Return a loopback TCP port nobody listens on, and that this process was not given before."""
-    for port in itertools.islice(_candidates, 20_000):
+    """Return a loopback TCP port nobody listens on; no other process of tests is given it."""
+    for port in itertools.islice(_stretch(), STRETCH):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -44,7 +61,7 @@ def free_port() -> int:
             except OSError:
                 continue
             return port
-    raise Unavailable("no free loopback port between 10000 and 32000")
+    raise Unavailable("no free loopback port left in this process's stretch")
 
 
 def new_folder(name: str) -> Path:
