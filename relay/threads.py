@@ -494,6 +494,112 @@ def _stepped(thread: Thread, pinned: Pinned, event: Event, at: datetime, timers:
     return Step(climbed, does=(Do.REMIND,), target=rung.remind or "")
 
 
+# ------------------------------------------------------------------------------------------ another follow-up
+
+
+def same_followup(one: Pinned | None, other: Pinned | None) -> bool:
+    """Whether two follow-ups ask for the same, whichever rule set they stand in."""
+    return one is not None and other is not None and replace(one, ruleset="") == replace(other, ruleset="")
+
+
+def repinned(
+    thread: Thread,
+    pinned: Pinned,
+    at: datetime,
+    timers: Iterable[Timer] = (),
+    *,
+    came: Happening | None = None,
+    silent: bool = False,
+) -> Step:
+    """The thread on another follow-up, as far along it as its time has brought it. Nothing begins anew.
+
+    Times count from where they counted before. Of the rungs whose time has passed, the latest is done now, unless
+    the former follow-up did the same; earlier ones are passed over. The last rung always keeps its timer, so that
+    the thread ends at people. `came` (SEEN, DELIVERED or None) is how far the letter in force came, and `silent` as
+    in `Event`: what the new follow-up awaits may have happened already.
+    """
+    former = thread.followup
+    if thread.state is ThreadState.CLOSED or former is None or same_followup(former, pinned):
+        return _unchanged(thread)
+    at = at.astimezone(UTC)
+    moved = replace(thread, followup=pinned, revision=thread.revision + 1)
+    waiting = [replace(t, revision=moved.revision) for t in timers if t.revision == thread.revision]
+    if thread.state is ThreadState.ACKNOWLEDGED:
+        return Step(moved, _resting_timers(moved, pinned, at), anew=True)
+    if thread.state not in LADDER_STATES:
+        return Step(moved, anew=True)
+    kept = [t for t in waiting if t.kind in ("evidence", "wake")]
+    if thread.state is ThreadState.AWAITING_ACK:
+        # Opened again by a person or a clock, it waits for more than what its letter's first reader did.
+        first = thread.started_at is not None and thread.started_at == thread.counts_from
+        if first and (ended := _ended(pinned, came)) is not None:
+            return _closed(moved, ended, at)
+        quiet = [t for t in waiting if t.kind == "close"] if pinned.awaits == "seen" else []
+        if pinned.awaits == "seen" and first and came is Happening.DELIVERED and not quiet:
+            quiet = [_quiet_timer(moved, pinned, at)]
+        kept += quiet
+    silent = silent and any(t.kind == "close" for t in kept)
+    rungs = _rungs_left(moved, former, at, spare_desk=silent)
+    since = _counted_from(moved)
+    moved = replace(
+        moved,
+        level=min((t.level for t in rungs), default=len(pinned.ladder)),
+        deadline=due(pinned, pinned.ack_within, pinned.ack_clock, since) if pinned.ack_within else None,
+    )
+    return Step(moved, (*rungs, *kept), anew=True)
+
+
+def _counted_from(thread: Thread) -> datetime:
+    return thread.counts_from or thread.started_at or thread.opened_at
+
+
+def _ended(pinned: Pinned, came: Happening | None) -> Why | None:
+    """What ends the wait at once under that follow-up."""
+    if came is Happening.SEEN and pinned.awaits in ("seen", "delivered"):
+        return Why.SEEN_NO_ANSWER
+    return Why.DELIVERED_NO_ANSWER if came is Happening.DELIVERED and pinned.awaits == "delivered" else None
+
+
+def _resting_timers(thread: Thread, pinned: Pinned, at: datetime) -> tuple[Timer, ...]:
+    """What an acknowledged thread waits for, counted from its acknowledgement; of two that are past, the close."""
+    since = thread.acknowledged_at or at
+    close = due(pinned, pinned.close_quiet_for, pinned.ack_clock, since)
+    timers = [Timer(thread.id, "close", 0, thread.revision, max(close, at))]
+    if pinned.ack_expires:
+        expires = due(pinned, pinned.ack_expires, pinned.ack_clock, since)
+        if close > at or expires > at:
+            timers.append(Timer(thread.id, "ack_expires", 0, thread.revision, max(expires, at)))
+    return tuple(timers)
+
+
+def _rungs_left(thread: Thread, former: Pinned, at: datetime, *, spare_desk: bool) -> tuple[Timer, ...]:
+    """The timers of the ladder now pinned. `spare_desk`: a desk whose time has passed is not called upon."""
+    pinned = thread.followup
+    assert pinned is not None  # noqa: S101 - it was just given one
+    now = max(at, thread.snoozed_until or at)
+    times = [due(pinned, rung.after, rung.clock, _counted_from(thread)) for rung in pinned.ladder]
+    last = len(times) - 1
+    latest = max((level for level, time in enumerate(times) if time <= now), default=None)
+    left = {level: time for level, time in enumerate(times) if time > now}
+    if latest is not None:
+        done = [_asks(former, rung, thread.state) for rung in former.ladder[: thread.level]]
+        again = _asks(pinned, pinned.ladder[latest], thread.state) in done
+        if (latest == last and not spare_desk) or (latest != last and not again):
+            left[latest] = now
+    return tuple(Timer(thread.id, "step", level, thread.revision, left[level]) for level in sorted(left))
+
+
+def _asks(pinned: Pinned, rung: LadderStep, state: ThreadState) -> tuple[object, ...]:
+    """What a rung does, whatever its target is called: in the later waits a reminder goes to who owes the answer."""
+    if rung.hand_to:
+        return ("hand_to", desk_of(pinned, rung.hand_to))
+    known = pinned.targets.get(rung.remind or "", {})
+    if state is ThreadState.AWAITING_WARD:
+        return ("remind",)
+    via = known.get("via")
+    return ("remind", known.get("who"), tuple(via) if isinstance(via, list | tuple) else ())
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """A thread that breaks an invariant, for tests and for `status`."""

@@ -257,6 +257,139 @@ def test_hours_survive_their_plain_form():
         assert again.opens_at(at) == OFFICE.opens_at(at)
 
 
+# ------------------------------------------------------------------------------------------------- another follow-up
+
+
+def laddered(*after: str, awaits: Any = "ack", who: str = "registered_gp", **more: Any) -> Pinned:
+    """Reminders after these times, the last of which hands over."""
+    steps = tuple(LadderStep(each, "real", remind=f"to-{number}") for number, each in enumerate(after[:-1]))
+    targets = {f"to-{number}": {"who": who, "via": [f"chat-{number}"]} for number in range(len(after))}
+    return Pinned(
+        "autre", awaits, (*steps, LadderStep(after[-1], "real", hand_to="bureau")), ack_within="3h",
+        targets={**targets, "bureau": {"who": "desk/cpts"}}, **more,
+    )  # fmt: skip
+
+
+def at_hour(hours: float) -> datetime:
+    return AT + timedelta(hours=hours)
+
+
+def later(step: Step, hours: float) -> tuple[Thread, list[Timer]]:
+    """The thread after that many hours, its timers fired as they fell due."""
+    thread, timers = step.thread, list(step.timers)
+    for timer in sorted(step.timers, key=lambda t: t.due):
+        if timer.due <= at_hour(hours):
+            timers.remove(timer)
+            thread = does(
+                thread, Happening(timer.kind), at=timer.due, timers=timers, level=timer.level
+            ).thread
+    return thread, timers
+
+
+def dues(step: Step) -> list[tuple[str, int, float]]:
+    return sorted((t.kind, t.level, (t.due - AT) / timedelta(hours=1)) for t in step.timers)
+
+
+def test_another_follow_up_counts_from_where_the_former_one_counted():
+    thread, timers = later(opened(), 0.5)
+    step = threads.repinned(thread, laddered("3h", "5h", "9h"), at_hour(0.5), timers)
+    assert dues(step) == [("step", 0, 3), ("step", 1, 5), ("step", 2, 9)]
+    assert (step.thread.deadline, step.thread.level) == (at_hour(3), 0)
+    assert step.anew
+    assert all(timer.revision == step.thread.revision > thread.revision for timer in step.timers)
+
+
+def test_of_the_steps_whose_time_has_passed_the_latest_is_done_now_and_the_earlier_ones_never():
+    thread, timers = later(opened(), 0.75)
+    step = threads.repinned(thread, laddered("10m", "20m", "9h"), at_hour(0.75), timers)
+    assert dues(step) == [("step", 1, 0.75), ("step", 2, 9)]
+    assert step.thread.level == 1
+
+
+def test_what_the_former_follow_up_did_is_not_done_again():
+    first = laddered("1h", "6h", "9h")
+    thread, timers = later(threads.repinned(opened().thread, first, AT), 2)
+    assert thread.level == 1
+    step = threads.repinned(thread, laddered("30m", "8h", "9h"), at_hour(2), timers)
+    assert dues(step) == [("step", 1, 8), ("step", 2, 9)]
+    # The same step for somebody else is another step.
+    step = threads.repinned(thread, laddered("30m", "8h", "9h", who="sending_ward"), at_hour(2), timers)
+    assert dues(step)[0] == ("step", 0, 2)
+
+
+def test_a_ladder_whose_every_time_has_passed_hands_over_now():
+    thread, timers = later(opened(), 3)
+    step = threads.repinned(thread, laddered("30m", "2h"), at_hour(3), timers)
+    assert dues(step) == [("step", 1, 3)]
+    done = does(step.thread, Happening.STEP, at=at_hour(3), level=1)
+    assert (done.thread.state, done.thread.desk) == (ThreadState.WITH_DESK, "cpts")
+
+
+def test_a_snoozed_thread_sleeps_on_and_its_ladder_counts_from_as_much_later():
+    step = does(opened().thread, Verb.SNOOZE, GP, at_hour(1), opened().timers, until=at_hour(11))
+    moved = threads.repinned(step.thread, laddered("30m", "4h"), at_hour(2), step.timers)
+    assert dues(moved) == [("step", 0, 11), ("step", 1, 14), ("wake", 0, 11)]
+    assert moved.thread.snoozed_until == at_hour(11)
+
+
+def test_an_acknowledged_thread_counts_from_its_acknowledgement():
+    taken = does(opened().thread, Verb.ACK, GP, at_hour(1))
+    other = laddered("1h", close_quiet_for="10h", ack_expires="20h")
+    assert dues(threads.repinned(taken.thread, other, at_hour(2), taken.timers)) == [
+        ("ack_expires", 0, 21), ("close", 0, 11),
+    ]  # fmt: skip
+    # Of two times that are both past, the close.
+    assert dues(threads.repinned(taken.thread, other, at_hour(30), taken.timers)) == [("close", 0, 30)]
+
+
+def test_a_question_s_ladder_counts_from_the_question():
+    asked = does(opened().thread, Verb.ASK, GP, at_hour(10))
+    step = threads.repinned(asked.thread, laddered("2h", "4h"), at_hour(11), asked.timers)
+    assert dues(step) == [("step", 0, 12), ("step", 1, 14)]
+    assert (step.thread.state, step.thread.deadline) == (ThreadState.AWAITING_WARD, at_hour(13))
+
+
+def test_what_the_new_follow_up_awaits_may_have_happened_already():
+    sent = does(opened().thread, Happening.STARTED, at=AT)
+    seen = threads.repinned(sent.thread, laddered("2h", awaits="seen"), at_hour(1), came=Happening.SEEN)
+    assert (seen.thread.state, seen.thread.closed_reason) == (ThreadState.CLOSED, Why.SEEN_NO_ANSWER)
+    assert seen.timers == ()
+    came = threads.repinned(sent.thread, laddered("2h", awaits="delivered"), AT, came=Happening.DELIVERED)
+    assert came.thread.closed_reason == Why.DELIVERED_NO_ANSWER
+    # Whoever opened it again wants more than that.
+    again = does(seen.thread, Verb.REOPEN, DESK, at_hour(2))
+    step = threads.repinned(again.thread, laddered("9h", awaits="seen"), at_hour(3), came=Happening.SEEN)
+    assert dues(step) == [("step", 0, 11)]
+
+
+def test_a_mailbox_that_never_says_read_waits_on_under_the_new_follow_up_instead_of_its_desk():
+    sent = does(opened().thread, Happening.STARTED, at=AT)
+    step = threads.repinned(
+        sent.thread,
+        laddered("2h", awaits="seen"),
+        at_hour(3),
+        sent.timers,
+        came=Happening.DELIVERED,
+        silent=True,
+    )
+    assert [timer.kind for timer in step.timers] == ["close"]
+    back = threads.repinned(step.thread, laddered("2h"), at_hour(4), step.timers)
+    assert dues(back) == [("step", 0, 4)]
+
+
+def test_a_desk_s_thread_keeps_its_desk_and_a_closed_one_its_follow_up():
+    desk = does(opened().thread, Verb.HAND_OVER, DESK, to="desk:sorties")
+    step = threads.repinned(desk.thread, laddered("1h"), at_hour(9))
+    assert (step.thread.desk, step.timers, step.changed) == ("sorties", (), True)
+    closed = does(opened().thread, Verb.CLOSE, DESK)
+    assert not threads.repinned(closed.thread, laddered("1h"), at_hour(9)).changed
+
+
+def test_the_same_follow_up_in_another_rule_set_changes_nothing():
+    thread = opened().thread
+    assert not threads.repinned(thread, replace(pinned(), ruleset="other"), at_hour(1)).changed
+
+
 # ----------------------------------------------------------------------------------------- whatever comes, in any order
 
 CLOSES_BY = {
@@ -324,6 +457,26 @@ class AnyLife(RuleBasedStateMachine):
         self.take(does(self.thread, what, at=self.at, timers=self.timers.values(), to="sorties"))
         assert self.thread.acknowledged_at in (before.acknowledged_at, None)
         assert self.thread.state is not ThreadState.ACKNOWLEDGED or before.state is ThreadState.ACKNOWLEDGED
+
+    @rule(
+        awaits=st.sampled_from(["ack", "seen", "delivered"]),
+        hours=st.lists(st.integers(1, 60), min_size=1, max_size=4),
+        expires=st.sampled_from([None, "3d"]),
+        came=st.sampled_from([None, Happening.SEEN, Happening.DELIVERED]),
+        silent=st.booleans(),
+    )
+    def the_follow_up_becomes_another(
+        self, awaits: str, hours: list[int], expires: str | None, came: Happening | None, silent: bool
+    ) -> None:
+        before = self.thread
+        other = laddered(*(f"{each}h" for each in sorted(hours)), awaits=awaits, ack_expires=expires)
+        step = threads.repinned(self.thread, other, self.at, self.timers.values(), came=came, silent=silent)
+        assert step.changed == (
+            before.state is not ThreadState.CLOSED and not threads.same_followup(before.followup, other)
+        )
+        self.take(step)
+        assert self.thread.state in (before.state, ThreadState.CLOSED)
+        assert not step.does
 
     @rule(hours=st.integers(0, 40))
     def time_passes(self, hours: int) -> None:
