@@ -170,6 +170,14 @@ class Store:
         now = self._clock.now()
         return await self._read(lambda connection: asking.of_patient(connection, self.vault, ins, now))
 
+    async def open_threads(self, page: int = 200) -> AsyncIterator[tuple[ThreadView, ...]]:
+        """Every thread that is open now, a page at a time; one that closes meanwhile comes as it then stands."""
+        ids = await self._read(asking.open_ids)
+        for some in (ids[start : start + page] for start in range(0, len(ids), page)):
+            today = self._clock.now().date().isoformat()
+            found = await self._read(partial(asking.views, vault=self.vault, ids=some, today=today))
+            yield tuple(found.values())
+
     async def letters_of(
         self, ward: str, adapters: Sequence[str], since: datetime
     ) -> tuple[tuple[ThreadView, ...], tuple[Hold, ...]]:

@@ -156,6 +156,12 @@ def of_ward(
     return tuple(found[name] for name in names)
 
 
+def open_ids(connection: Connection) -> list[str]:
+    """The ids of every open thread."""
+    query = select(_thread.c.id).where(text(tables.OPEN_THREAD)).order_by(_thread.c.id)
+    return list(connection.execute(query).scalars())
+
+
 # ------------------------------------------------------------------------------------------------------ timers
 
 
