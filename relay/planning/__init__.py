@@ -10,6 +10,7 @@ notices  a decided letter: sent, held, filed, taken back, released
 replies  what people answer by mail
 lists    what a ward is told each day
 events   receipts, what was sent or failed, timers, presses, commands
+moving   open threads on the follow-up of other rules
 """
 
 from relay.planning.documents import ask_of_notice
@@ -31,6 +32,7 @@ from relay.planning.events import (
 )
 from relay.planning.holding import plan_corrupt, plan_hold, plan_ignore, plan_still_held
 from relay.planning.lists import plan_daily
+from relay.planning.moving import Move, followup_for, plan_move, plan_moved
 from relay.planning.notices import plan_notice, plan_reject, plan_release
 from relay.planning.replies import ask_of_mail, authentic, plan_reply
 from relay.planning.site import Arrival, Correction, Site, SiteSource, patient_ins, people_meant
@@ -39,12 +41,14 @@ from relay.tokens import Tokens
 __all__ = [
     "Arrival",
     "Correction",
+    "Move",
     "Site",
     "SiteSource",
     "Tokens",
     "ask_of_mail",
     "ask_of_notice",
     "authentic",
+    "followup_for",
     "no_longer",
     "patient_ins",
     "people_meant",
@@ -55,6 +59,8 @@ __all__ = [
     "plan_hold",
     "plan_ignore",
     "plan_linked",
+    "plan_move",
+    "plan_moved",
     "plan_notice",
     "plan_objection",
     "plan_press",

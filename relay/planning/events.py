@@ -331,9 +331,7 @@ def plan_timer(site: Site, timer: Timer, view: ThreadView, at: datetime) -> Plan
         _no_evidence(draft)
         return draft.plan(done_timers=done)
     desk = site.desk
-    event = Event(
-        Happening(timer.kind), level=timer.level, silent=_silent(view), to=desk.name if desk else ""
-    )
+    event = Event(Happening(timer.kind), level=timer.level, silent=silent(view), to=desk.name if desk else "")
     step = threads.advance(thread, event, at, waiting)
     if step.changed:
         draft.take(step)
@@ -350,7 +348,7 @@ def _letters(view: ThreadView) -> tuple[Delivery, ...]:
     return tuple(d for d in view.deliveries if d.purpose is Purpose.LETTER and d.to == view.thread.gp)
 
 
-def _silent(view: ThreadView) -> bool:
+def silent(view: ThreadView) -> bool:
     """The letter was accepted, by a mailbox that never said of any letter that it was read."""
     return any(d.state is DeliveryState.ACCEPTED and d.address not in view.readers for d in _letters(view))
 
