@@ -51,6 +51,7 @@ HOURS_KEYS: Final = (*DAYS, "mon-fri", "every-day", "holidays", "exceptions")
 _FILE: Final = ("le fichier", "the file")
 _PATTERN_SIGNS: Final = re.compile(r"[\\^$|?*+()\[\]{}]")
 _NAME_LENGTH: Final = 80
+_FEW: Final = 20
 
 
 class FileReader(ConditionReader):
@@ -66,7 +67,7 @@ class FileReader(ConditionReader):
     def rule_set(self, root: Node, file: str, digest: str, text: str) -> RuleSet | None:
         """The file's rule set; None when too little of it could be read. Errors are in the report."""
         top = self.table(root, _FILE, SECTIONS)
-        if top is None or not self._version(root, top):
+        if top is None or not self._version(root, top := _as_meant(root, top)):
             return None
         self.target_names = _names(top, "targets")
         self.hours_names = _names(top, "hours")
@@ -623,6 +624,18 @@ class FileReader(ConditionReader):
         if when is None or target is None:
             return None
         return Copy(name, _former(found), key.line, key.column, when, target.text, start, until, mode)
+
+
+def _as_meant(root: Node, top: Entries) -> Entries:
+    """The sections, misspelt ones under the name that was meant: what they define is not missed all over the file.
+
+    Each was told as E101 already, so that no set is made of them.
+    """
+    strange = (
+        [entry for entry in root.entries if entry[0].text not in SECTIONS] if isinstance(root, Table) else []
+    )
+    meant = {nearest(key.text, SECTIONS): (key, value) for key, value in reversed(strange[:_FEW])}
+    return {**{name: entry for name, entry in meant.items() if name is not None}, **top}
 
 
 def _names(top: Entries, section: str) -> tuple[str, ...]:

@@ -261,6 +261,20 @@ default: { hold: sorties, raison: x }
     assert [(f.line, f.column) for f in found] == expected, "\n".join(f.text() for f in found)
 
 
+def test_a_misspelt_section_is_one_mistake_and_not_one_more_for_each_name_it_defines():
+    text, expected = places(
+        WHOLE.replace("version: 1", "§verison: 1")
+        .replace("\ntargets:", "\n§Targets:")
+        .replace("\nhours:", "\n§horaires:")
+        .replace("\nfollowups:", "\n§suites:")
+        .replace("\ndefault:", "\n§defaut:")
+        .replace("identity: test", "identity: §tst")
+    )
+    found = findings_of(text)
+    assert [(f.line, f.column) for f in found] == expected, "\n".join(f.text() for f in found)
+    assert [f.code for f in found] == ["E101"] * 4 + ["E102", "E101"]
+
+
 def test_every_trick_of_yaml_in_a_file_is_told_in_one_pass():
     text, expected = places(
         "a: §&x 1\nb: §*x\nc: §!!str 1\nd:\n  §<<: §*x\n  e: §!y { f: §&z g }\nh: { §? [1] : 2 }\n§h: 3\n".replace(
