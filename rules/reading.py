@@ -509,7 +509,8 @@ class FileReader(ConditionReader):
         if found is None:
             return None
         if "id" not in found:
-            self.missing(node, "id", place, "id: …")
+            if whole(node, found):
+                self.missing(node, "id", place, "id: …")
             return None
         key, value = found["id"]
         scalar = self.word(value, "id")
@@ -542,7 +543,8 @@ class FileReader(ConditionReader):
             return None
         found, key, name = identified
         place = (f"la règle « {name} »", f"rule “{name}”")
-        when = self.when(key, found)
+        # Not a second time beside an unknown key that was probably meant as it.
+        when = self.when(key, found) if "when" in found or whole(node, found) else None
         start, until, mode = self._life(found)
         verbs = [verb for verb in ("send", "hold", "file") if verb in found]
         if len(verbs) != 1:
@@ -614,7 +616,7 @@ class FileReader(ConditionReader):
         if identified is None:
             return None
         found, key, name = identified
-        when = self.when(key, found)
+        when = self.when(key, found) if "when" in found or whole(node, found) else None
         start, until, mode = self._life(found)
         if "copy" not in found:
             if whole(node, found):

@@ -275,6 +275,16 @@ def test_a_misspelt_section_is_one_mistake_and_not_one_more_for_each_name_it_def
     assert [f.code for f in found] == ["E101"] * 4 + ["E102", "E101"]
 
 
+def test_a_misspelt_key_of_a_rule_is_not_missed_beside_it():
+    text, expected = places(
+        WHOLE.replace("when: { identity: test }", "§whn: { identity: test }").replace(
+            "- id: copie", "- §nom: copie"
+        )
+    )
+    found = findings_of(text)
+    assert [(f.line, f.column, f.code) for f in found] == [(*place, "E101") for place in expected]
+
+
 def test_every_trick_of_yaml_in_a_file_is_told_in_one_pass():
     text, expected = places(
         "a: §&x 1\nb: §*x\nc: §!!str 1\nd:\n  §<<: §*x\n  e: §!y { f: §&z g }\nh: { §? [1] : 2 }\n§h: 3\n".replace(
