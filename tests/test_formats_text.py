@@ -211,7 +211,7 @@ def test_how_the_patient_came_is_read(written: str, mode: str | None):
         ("Date de naisance", "born"), ("Date de sotrie", "discharged"), ("Oposition", "opposition"),
         ("Nom / Prénom", "family_first"), ("Date de sortie / Discharge date", "discharged"), ("Sexe/Sex", "sex"),
         ("Médecin traitant / Auteur", None), ("Nom", "name"), ("Non", None), ("Médecin", "doctor"), ("Médecine", None),
-        ("Médecin du travail", None), ("Date de décès", None), ("Date de saisie", None), ("Médecin retraité", None),
+        ("Médecin du travail", None), ("Date de décès", "died"), ("Date de saisie", None), ("Médecin retraité", None),
         ("Réservation", None), ("Exposition", None), ("Disposition", None), ("Sorti", None), ("Tel", "address"),
     ],
 )  # fmt: skip

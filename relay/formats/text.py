@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -53,7 +54,8 @@ _LABELS: dict[str, str] = {
         "postcode": "code postal|code postal du patient|postcode|postal code|zip code",
         "gp": "medecin traitant|mt|medecin traitant declare|votre medecin traitant|medecin traitant du patient"
         "|registered gp|gp|general practitioner|registered general practitioner|primary care physician"
-        "|primary care provider|pcp|family doctor|family physician|docteur traitant|nom du medecin traitant",
+        "|primary care provider|pcp|family doctor|family physician|docteur traitant|nom du medecin traitant"
+        "|med traitant|dr traitant|medecin de famille|nouveau medecin traitant",
         "gp_rpps": "rpps du medecin traitant|rpps medecin traitant|rpps mt|n rpps du medecin traitant|rpps du mt"
         "|gp rpps|rpps of the gp|n rpps medecin traitant|numero rpps du medecin traitant",
         "rpps": "rpps|n rpps|numero rpps|rpps n|identifiant rpps|rpps number|rpps id",
@@ -106,6 +108,7 @@ _LABELS: dict[str, str] = {
         "|awaited results|bilans en attente",
         "follow_up": "rendez-vous|rdv|suites a donner|suite a donner|consultation de controle|prochain rendez-vous"
         "|follow-up|follow up|appointment|suivi prevu|rendez-vous de suivi",
+        "died": "date de deces|date du deces|deces|deces le|decede|decedee|decede le|decedee le|date of death|died|died on",
         "status": "statut|statut du document|status",
         "replaces": "annule et remplace|remplace",
     }.items()
@@ -114,27 +117,33 @@ _LABELS: dict[str, str] = {
 
 _PEOPLE = frozenset({"gp", "doctor", "referring", "colleague", "recipient", "copy"})
 
-_FIELD = re.compile(r"[\s>*•·|#_●■▪–—-]*([^\n:=\t|]{2,60}?)\s*(?:[:：﹕꞉∶=|]|\t)\s*(.*)", re.DOTALL)
+_FIELD = re.compile(
+    r"[\s>*•·|#_●■▪–—-]*(?:\d{1,2}\s?[).]\s+)?([^\n:=\t|]{2,60}?)\s*(?:[:：﹕꞉∶|]|[-=]?>|→|=|\t)\s*(.*)",
+    re.DOTALL,
+)
 _BARE = re.compile(
-    r"[\s>*•·-]*((?:n[ée]+\s?(?:\([eé]\))?\s+le|date de naissance|born(?: on)?|rpps(?: n°)?|ins|ipp|date de sortie"
+    r"[\s>*•·-]*((?:d[ée]c[èe]s(?: le)?|d[ée]c[ée]d[ée]e? le|n[ée]+\s?(?:\([eé]\))?\s+le|date de naissance|born(?: on)?|rpps(?: n°)?|ins|ipp|date de sortie"
     r"|sortie? le|date d[’']entr[ée]e|hospitalis[ée]e?(?:\(e\))? du|s[ée]jour)) +(?=(?:du )?\d)(.*)",
     re.IGNORECASE,
 )
 _PARENTHESES = re.compile(r"\([^)]{0,30}\)")
 _OTHER_FIELD = re.compile(
-    r"(?:\s{2,}|\t|\s*[;|•]\s*|,\s+|\s[-–—]\s)(?=[^\s:;|,][^:;|,\t]{1,40}?\s?[:：]\s?\S?)"
+    r"(?:\s{2,}|\t|\s*[;|•]\s*|,\s+|\s[-–—/]\s)(?=[^\s:;|,][^:;|,\t]{1,40}?\s?[:：]\s?\S?)"
 )
 _NOTHING = re.compile(
     r"(?:[-–—_.…?/\s]*|n\.?[cr]\.?|non (?:renseignee?|connue?|communiquee?|precisee?|declaree?|designee?|qualifiee?|disponible)|inconnue?|en (?:cours|attente)\b.*"
     r"|aucune?|neant|sans|unknown|none|n/?a|pas de medecin traitant.*|a completer|absente?|sans medecin traitant)\.?"
 )
 _NAME_LIKE = re.compile(r"\b(?:dr|docteur|pr|professeur)\b\.?\s", re.IGNORECASE)
+# What may stand between a doctor's name and their number: a street, a town, a telephone, a practice.
+_PLACE = re.compile(r"\d|^\W*(?:cabinet|maison|centre|p[ôo]le|cent|rue|avenue|place|bd|boulevard|r[ée]sidence|b[âa]t|lieu|msp|scm|zac?)\b",
+                    re.IGNORECASE)  # fmt: skip
 
 _CIVILITY = re.compile(
     r"^(?:(?P<f>mme|madame|mlle|mademoiselle|mrs|ms|miss)|(?P<m>monsieur|mr|m)|(?P<n>enfant|bebe|nouveau-ne|bb))\b\.?\s+"
 )
 _TITLE = re.compile(
-    r"^(?:(?:m(?:me|lle|r)?|madame|monsieur)\.?\s+)?(?:le\s+|la\s+)?(?:dr|docteure?|pr|professeure?|doctor|prof)\b\.?\s*",
+    r"^(?:(?:m(?:me|lle|r)?|madame|monsieur)\b\.?\s+)?(?:(?:le\s+|la\s+)?(?:dre?|docteure?|pr|professeure?|doctor|prof)\b\.?\s*)?",
     re.IGNORECASE,
 )
 _PARTICLES = frozenset({"de", "du", "des", "la", "le", "les", "d'", "da", "di", "dos", "van", "von", "der", "den", "el",
@@ -156,27 +165,35 @@ _EMERGENCY = re.compile(
 _DEATH = re.compile(r"avis de deces|certificat de deces|death notice|patiente? (?:est )?decedee?")
 _ADDENDUM = re.compile(r"\b(?:addendum|additif|complement|resultats? complementaires?)\b")
 _REPLACES = re.compile(r"annule et remplace|cancels and replaces|version corrigee|corrected version")
-_RETRACTS = re.compile(r"\bannulation\b|\bannulee?\b(?! et remplace)|\bretracted\b|\bwithdrawn\b")
+_RETRACTS = re.compile(
+    r"\bannulation\b|\bannulee?\b(?! et remplace)|\b(?:envoye|adresse|transmis)e?s? par erreur\b|\bretracted\b|\bwithdrawn\b"
+)
 _TO_COME = re.compile(
     r"lettre (?:de liaison )?(?:a venir|suivra|suit\b|vous parviendra|sera envoyee|vous sera)|letter (?:to )?follows?\b"
 )
 _OBJECTS = re.compile(
-    r"(?:s'oppose(?! pas)|s'est opposee?(?! pas)|a refuse|refuse(?! pas)|(?<!pas d')(?<!aucune )(?<!non-)(?<!non )opposition"
-    r"(?: formelle)? du patient|objects to)\b[^.\n]{0,80}(?:transmi|envoi|communi|partage|medecin traitant|sending|sharing)"
+    r"(?:\bs'oppose\b(?! pas)|\bs'est (?:formellement |expressement )?opposee?\b(?! pas)|\b(?:patiente?|interessee?) opposee?\b|\b(?:a|ayant) (?:formellement |expressement )?refuse\b"
+    r"|\brefuse\b(?! pas)|\brefus (?:du|de la) patiente?\b|\bopposition (?:formelle |expresse )?(?:du|de la) patiente?\b|\b(?:exprime|formule|manifeste) (?:son|une) opposition\b"
+    r"|\bne (?:souhaite|veut|desire) pas\b|\bn'(?:autorise|accepte) pas\b|\bobjects to\b|\bdoes(?: not|n't) (?:want|wish|consent)\b)"
+    r"[^.\n]{0,80}?(?:transmi|transmet|\benvoi\b(?! en\b)|\benvoy|communiqu(?!er? avec)|\bcommunication (?:a|au|d[eu']|des)\b|partag|\bque (?:son |sa |le |la |votre )?(?:medecin|dr|docteur)|\b(?:au|a (?:son|sa|votre)) medecin|\bsen[dt]\b|sending|shar)"
+)
+# An order that leaves open whose wish it is.
+_DO_NOT = re.compile(
+    r"\bne (?:surtout )?(?:pas|rien) (?:transmettre|envoyer|communiquer|adresser|diffuser|prevenir|informer|avertir)\b[^.\n]{0,60}?\b(?:medecin|mt|dr|docteur|generaliste)\b"
+    r"|\bdo not (?:send|share|forward|inform)\b[^.\n]{0,60}?\b(?:gp|doctor|physician)\b"
 )
 _HINTS = (
-    "oppos",
-    "refus",
-    "objects to",
-    "venir",
-    "suivra",
-    "lettre suit",
-    "parviendra",
-    "sera envoy",
-    "vous sera",
-    "follow",
+    "oppos", "refus", "objects to", "souhaite pas", "veut pas", "sire pas", "autorise pas", "accepte pas", "not want", "not wish",
+    "not consent", "n't want", "ne pas tr", "ne pas env", "ne pas comm", "ne pas adr", "ne pas diff", "ne pas pr", "ne pas inf",
+    "ne pas av", "ne rien", "do not s", "do not f", "do not i", "venir", "suivra", "lettre suit", "parviendra", "sera envoy",
+    "vous sera", "follow",
+)  # fmt: skip
+_SHARED_RECORD = re.compile(r"\bdmp\b|dossier medical partage|mon espace sante|espace numerique de sante")
+# What stands before such words and turns them: « n'a pas exprimé d'opposition », « sauf opposition du patient ».
+_NO_OBJECTION = re.compile(
+    r"(?:ne s'oppose|n'a pas|ne refuse|pas d'|aucune |sans )[^.\n]{0,12}$"
+    r"|\b(?:sauf|hors|absence d'|en cas d[e']|droit (?:d'|de )|pas|jamais|non-?|si (?:le |la |l'|celui-ci|celle-ci)?\w{0,12}) ?$|\bsauf [^.\n]{0,30}$|\bsi [^.\n,]{0,24}$"
 )
-_NO_OBJECTION = re.compile(r"(?:ne s'oppose|n'a pas|ne refuse|pas d'|aucune |sans )[^.\n]{0,12}$")
 
 
 # Prose of a person who leaves the hospital: no letter to send on, and nothing to be thrown away either.
@@ -214,6 +231,7 @@ class _Found:
     problems: list[Problem] = field(default_factory=list)
     labelled: set[str] = field(default_factory=set)
     two: bool = False
+    others: list[str] = field(default_factory=list)  # birth dates that prose gives somebody by name
     civility: Literal["M", "F"] | None = None
     hours: dict[str, str] = field(default_factory=dict)  # times of day on lines of their own
 
@@ -293,10 +311,12 @@ def fields(text: str) -> Iterator[tuple[str, str, int]]:
         if len(cells) > 2 and len(line) <= _MAX_LINE:
             named = [label_of(cell) for cell in cells]
             if columns and len(cells) == len(columns) and not any(named):
-                yield from ((name, _clean(cell), block) for name, cell in zip(columns, cells, strict=True))
+                yield from (
+                    (name, _clean(cell), block) for name, cell in zip(columns, cells, strict=True) if name
+                )
                 continue
-            if all(named):
-                columns = [name for name in named if name]
+            if all(named) or (not columns and len([one for one in named if one]) > max(2, len(named) // 2)):
+                columns = [name or "" for name in named]  # « Chambre », « Lit » are columns, too
                 continue
             if (
                 len(cells) % 2 == 0
@@ -346,6 +366,8 @@ def _pieces(line: str) -> Iterator[tuple[str, str]]:
                 yield name, _clean(value[: cut.start()])
                 yield from _pieces(value[cut.end() :])
                 return
+    if found is not None and name == "gp" and "(" in found[1] and _UNSURE_GP.search(fold(found[1])):
+        value += " ?"  # « Médecin traitant (retraité) : … »
     yield name, _clean(value)
 
 
@@ -400,9 +422,25 @@ def split_name(text: str, *, given_first: bool | None = None) -> tuple[str | Non
     return " ".join(words[cut:]), tuple(words[:cut]), unsure
 
 
-_BORN_AS = re.compile(r"\b(?:n[ée]e?|n[ée]\(e\)|birth name|born)\s*:?\s+(?!le\b|on\b|\d)", re.IGNORECASE)
+_BORN_AS = re.compile(
+    r"\b(?:n[ée]e?|n[ée]\(e\)|birth name|born)\s*:?\s+(?!le\b|on\b|en\b|in\b|vers\b|[àa]\b|aux?\b|\d)",
+    re.IGNORECASE,
+)
 _MARRIED = re.compile(r"\b(?:[ée]pouse|[ée]poux|[ée]p\.?|veuve|vve|married)\s+", re.IGNORECASE)
-_BORN_ON = re.compile(r"\b(?:n[ée]e?(?:\(e\))?\s+le|born(?: on)?|ddn|dob)\b", re.IGNORECASE)
+_BORN_ON = re.compile(
+    r"\b(?:n[ée]e?(?:\(e\))?\s+(?:le|en|vers|[àa]|aux?)|born(?: on)?|ddn|dob)\b", re.IGNORECASE
+)
+_MAIDEN = re.compile(r"\(\s*(?:nf|njf|nom de (?:jeune fille|naissance))\s*:?\s+", re.IGNORECASE)
+_APART = re.compile(
+    r"(?:\s*,|\s[-–—])\s*(?=(?:n[ée]e?|n[ée]\(e\)|[ée]pouse|[ée]p\.?|veuve|vve)\s)", re.IGNORECASE
+)
+# « Mme VASSEUR Odile née le 02/07/1944 », in prose: somebody by name, with a birth date.
+_ANOTHER = re.compile(
+    r"\b(?:M|Mr|Mme|Mlle|Monsieur|Madame|Mademoiselle|MME|MR|Patiente?)\b\.?\s+(?:[^\W\d_][^\s,;:.]*[\s,]+){1,6}?[Nn](?:é|ée|e|ee|ÉE|EE)(?:\(e\))?\s+[Ll]e\s+"
+    r"(\d{1,2}\s?[./-]\s?\d{1,2}\s?[./-]\s?\d{4}|\d{1,2}(?:er)?\s+\w{3,9}\s+\d{4})"
+)
+_OF_KIN = re.compile(r"\b(?:m[èe]re|p[èe]re|maman|papa|[ée]pouse|[ée]poux|conjointe?|fille|fils|enfant|b[ée]b[ée]|s[oœ]e?ur|fr[èe]re|tut(?:eur|rice)|compagne|compagnon|personne de confiance|accouch\w*|naissance)\b",
+                     re.IGNORECASE)  # fmt: skip
 
 
 # « Bébé LEROUX Lina (mère : LEROUX Anne, née le 04/05/1990) »: that birth date is the mother's.
@@ -422,6 +460,10 @@ def _whole_name(value: str, given_first: bool | None) -> Patient:
         if not civility["n"]:
             patient = replace(patient, sex="F" if civility["f"] else "M")
         text = text[civility.end() :] if len(folded) == len(text) else text.split(None, 1)[-1]
+    text = re.sub(
+        r"^(?:veuve|veuf|vve)\s+", "", _TITLE.sub("", text) if civility else text, flags=re.IGNORECASE
+    )
+    text = _APART.sub(" ", _MAIDEN.sub("(née ", text))
     if on := _BORN_ON.search(text):
         day = formats.find_day(fold(text[on.end() :]))
         if day:
@@ -442,9 +484,10 @@ def _whole_name(value: str, given_first: bool | None) -> Patient:
             if (sex := _sex(piece)) and patient.sex is None:
                 patient = replace(patient, sex=sex)
         text = pieces[0]
-    text = text.strip(" ,.;-")
+    text = re.sub(r",\s*(?:le|on)$", "", text.strip(" ,.;-")).strip(" ,.;-")
     if born := _BORN_AS.search(text):
         before, after = text[: born.start()].strip(" ,"), text[born.end() :].strip()
+        after = re.split(r"\s(?:[àa]|aux?)\s|\s(?:le|LE|on)$", after)[0]  # « née MARTIN à Orléans le … »
         family, given, unsure = split_name(after, given_first=False)
         used, first, order = split_name(before, given_first=given_first)
         if before and not first and not given and len(before.split()) > 1:
@@ -474,13 +517,21 @@ def _sex(value: str) -> Literal["M", "F", "U"] | None:
     return None
 
 
+_NOT_A_NAME = re.compile(
+    r"(?:oui|yes|prevenue?|informee?|avertie?|contactee?|a prevenir|cf\b|voir\b|idem\b|le meme\b|la meme\b|hors (?:departement|secteur))\b.*"
+)
 _EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 _RPPS = re.compile(r"(?<!\d)(8?1\d(?:\s?\d){9})(?!\d)")
 
 
 def plain_name(value: str) -> str:
     """The name in a doctor's line: no title, and nothing of what stands behind it."""
-    text = re.split(r"[(\[;,]|\s[-–—/]\s|\bRPPS\b|\bT[ée]l\b|\d|<", value, maxsplit=1)[0]
+    value = re.sub(
+        r"^\s*(?:RPPS\s*(?:n°)?\s*:?\s*)?8?1\d{10}(?!\d)[\s,:–—-]*", "", value
+    )  # the number before the name
+    text = re.split(
+        r"[(\[;,]|\s[-–—/]\s|\b(?:RPPS|T[ée]l|pr[ée]venue?|inform[ée]e?|avertie?)\b|\d|<", value, maxsplit=1
+    )[0]
     text = _TITLE.sub("", text.strip())
     return "" if "@" in text else text
 
@@ -514,6 +565,7 @@ def person(value: str) -> Person | None:
 def read(text: str, *, subject: str = "", zone: ZoneInfo = formats.PARIS) -> Letter:
     """What a text says; whether it is a notice is the caller's to decide from the marks. Never raises."""
     found = _Found()
+    text = unicodedata.normalize("NFC", text)  # what comes out of Apple's programs has its accents apart
     owner: str | None = None  # whose the next RPPS or address is: the field of the last person named
     owner_block = -1
     titles: list[str] = []
@@ -523,8 +575,14 @@ def read(text: str, *, subject: str = "", zone: ZoneInfo = formats.PARIS) -> Let
             if len(titles) < 15:
                 titles.append(value)
             prose += 1
-            if _NAME_LIKE.search(value) or prose > 3:
+            if owner is not None and (_NAME_LIKE.search(value) or prose > 3 or not _PLACE.search(value)):
                 owner = None
+            if (
+                "n" in value
+                and (other := _ANOTHER.search(value))
+                and not _OF_KIN.search(value[: other.start()])
+            ):
+                found.others.append(other[1])
             continue
         prose = 0
         if owner is not None and block != owner_block:
@@ -552,6 +610,10 @@ def _take(found: _Found, name: str, value: str, owner: str | None, zone: ZoneInf
         case "patient" | "family_first" | "given_first":
             first = {"family_first": False, "given_first": True}.get(name)
             one = _whole_name(value, first)
+            if not {"et", "&", "and"}.isdisjoint(
+                fold(" ".join((one.birth_name or "", one.used_name or "", *one.given_names))).split()
+            ):
+                found.two = True  # « M. et Mme Martin »: no name has an « et »
             if one.birth_name or one.used_name or one.given_names:
                 found.names.append(one)
         case "name":
@@ -605,6 +667,8 @@ def _take(found: _Found, name: str, value: str, owner: str | None, zone: ZoneInf
         case "postcode":
             if owner is None:
                 found.patient = replace(patient, postcode=formats.postcode(value[:5]))
+        case "gp" if _NOT_A_NAME.fullmatch(folded):
+            pass
         case "gp" if _UNSURE_GP.search(re.sub(r"\b\d[^(),;?]*", " ", folded)):  # streets are called old, too
             found.unknown.append("registered_gp")
         case "gp" if len(several := _SEVERAL_GPS.split(value)) > 1 or len({*_RPPS.findall(value)}) > 1:
@@ -643,6 +707,10 @@ def _take(found: _Found, name: str, value: str, owner: str | None, zone: ZoneInf
                     found.recipients.append(replace(one_recipient, copy=name == "copy"))
         case "kind":
             found.kind = found.kind or value[:200]
+        case "died" if not _NO.match(folded):
+            found.patient = replace(
+                patient, deceased=bool(_YES.match(folded) or formats.find_day(folded)) or patient.deceased
+            )
         case "awaited":
             found.awaited.append(value[:300])
         case "follow_up":
@@ -729,6 +797,7 @@ _SEVERAL_GPS = re.compile(
     re.IGNORECASE,
 )
 
+_DIED = re.compile(r"\bdeces\b|\bdecedee?\b|\bdied\b|\bdeceased\b")
 _PLANNED = re.compile(
     r"\b(?:prevue?|envisagee?|previsionnelle|programmee?|estimee?|planned|expected|estimated|sous reserve)\b"
 )
@@ -745,6 +814,8 @@ def _take_stay(found: _Found, name: str, value: str, folded: str, zone: ZoneInfo
             if name == "discharged" and moment is not None and _PLANNED.search(folded):
                 found.unknown.append("stay.discharged")  # what is planned has not happened
                 return
+            if name == "discharged" and _DIED.search(folded):
+                found.stay = stay = replace(stay, exit_mode="death")
             mode = formats.exit_mode(value) if name == "discharged" and moment is None else None
             if mode is not None and not re.search(r"\d", value):  # « Sortie : retour à domicile »
                 found.stay = replace(stay, exit_mode=stay.exit_mode or mode)
@@ -846,7 +917,7 @@ def _letter(found: _Found, text: str, subject: str, titles: Iterable[str], zone:
     named = f"{folded_subject}\n{fold(found.kind or '')}"
     event: str | None = None
     document = "letter"
-    if _DEATH.search(named) or stay.exit_mode == "death":
+    if _DEATH.search(head) or stay.exit_mode == "death" or (patient is not None and patient.deceased):
         event = "death"
     elif _EMERGENCY.search(named):
         event = "er_visit"
@@ -856,7 +927,7 @@ def _letter(found: _Found, text: str, subject: str, titles: Iterable[str], zone:
         event = "discharge"
     body = text[:20_000].lower()
     folded = fold(body) if any(hint in body for hint in _HINTS) else ""  # folding and searching prose is slow
-    if _REPLACES.search(named) or "replaces" in found.labelled:
+    if _REPLACES.search(head) or "replaces" in found.labelled:
         document = "replacement"
     elif _RETRACTS.search(named):
         document = "retraction"
@@ -864,11 +935,13 @@ def _letter(found: _Found, text: str, subject: str, titles: Iterable[str], zone:
         document = "addendum"
     elif _TO_COME.search(folded) or "avis anticipe" in named or "advance notice" in named:
         document = "advance_notice"
-    objection = _OBJECTS.search(folded)
-    consent = found.consent
-    if objection and not _NO_OBJECTION.search(folded[: objection.start()][-30:]):
-        consent = "opposed"
+    consent = "opposed" if _objects(folded) else found.consent
+    if _DO_NOT.search(folded):
+        found.unknown.append("consent")
     problems = list(found.problems)
+    if patient is not None and patient.birth_date:
+        days = {formats.find_day(fold(each)) for each in found.others}
+        found.two |= any(day is not None and day[0] != patient.birth_date for day in days)
     if found.two:
         problems.append(formats.TWO_PATIENTS)
     gp = found.gps[0] if found.gps and "registered_gp" not in found.unknown else None
@@ -915,6 +988,16 @@ def _letter(found: _Found, text: str, subject: str, titles: Iterable[str], zone:
         told = f"{folded_subject}\n{folded or fold(body)}"
         tells = bool(_LEAVES.search(told) and _SOMEBODY.search(told))
     return Letter(notice, has_patient, event is not None, frozenset(found.labelled), tells)
+
+
+def _objects(folded: str) -> bool:
+    """Whether the prose says that the patient objects to the letter's way; the shared record is another matter."""
+    for objection in _OBJECTS.finditer(folded):
+        before = folded[max(0, objection.start() - 40) : objection.start()]
+        said = folded[objection.start() : objection.end() + 60].split("\n", 1)[0]
+        if not _NO_OBJECTION.search(before) and ("medecin" in said or not _SHARED_RECORD.search(said)):
+            return True
+    return False
 
 
 def _timed(stay: Stay, hours: dict[str, str], zone: ZoneInfo) -> Stay:

@@ -1,0 +1,236 @@
+"""How wards word things beyond the plain label: names with « née », wills in prose, a death, a second person."""
+
+from __future__ import annotations
+
+import unicodedata
+from datetime import date
+
+import pytest
+
+from relay.formats import text
+from relay.model import Patient
+from relay.reading import html_text
+from tests import letters
+
+GP, AUTHOR = letters.MARTIN.rpps, letters.AUTHOR.rpps
+HEAD = f"Patient : M. GARNEREAU Basile né le 12/03/1950\nMédecin traitant : Dr Camille MARTIN\nRPPS : {GP}\nDate de sortie : 01/12/2026\n"
+
+
+def read(body: str, subject: str = "") -> text.Letter:
+    return text.read(body, subject=subject)
+
+
+@pytest.mark.parametrize(
+    ("line", "birth", "used", "given", "born"),
+    [
+        ("Mme Jeanne DUPONT, née MARTIN, le 12/03/1950", "MARTIN", "DUPONT", ("Jeanne",), date(1950, 3, 12)),
+        ("Mme DUPONT Jeanne - née MARTIN - 12/03/1950", "MARTIN", "DUPONT", ("Jeanne",), date(1950, 3, 12)),
+        ("Mme. Jeanne DUPONT (NJF : MARTIN) née le 12 mars 1950", "MARTIN", "DUPONT", ("Jeanne",), date(1950, 3, 12)),
+        ("Mme veuve DUPONT née MARTIN Jeanne", "MARTIN", "DUPONT", ("Jeanne",), None),
+        ("Mme DUPONT Jeanne née à Orléans le 12/03/1950", "DUPONT", None, ("Jeanne",), date(1950, 3, 12)),
+        ("Mme DUPONT-MARTIN Jeanne, née en 1950", "DUPONT-MARTIN", None, ("Jeanne",), None),
+        ("Mme DUPONT née MARTIN Jeanne à Orléans le 12/03/1950", "MARTIN", "DUPONT", ("Jeanne",), date(1950, 3, 12)),
+        ("Monsieur le Docteur Jean DUPONT né le 12/03/1950", "DUPONT", None, ("Jean",), date(1950, 3, 12)),
+    ],
+)  # fmt: skip
+def test_a_name_with_its_birth_name_is_taken_apart_however_it_is_pointed(
+    line: str, birth: str, used: str | None, given: tuple[str, ...], born: date | None
+):
+    patient = read(f"Patient : {line}\nDate de sortie : 01/12/2026\n").notice.patient or Patient()
+    assert (patient.birth_name, patient.used_name, patient.given_names, patient.birth_date) == (
+        birth,
+        used,
+        given,
+        born,
+    )
+
+
+def test_accents_that_stand_apart_are_the_same_letters():
+    letter = read(unicodedata.normalize("NFD", HEAD.replace("Basile", "Zoé")))
+    assert letter.notice.patient is not None
+    assert letter.notice.patient.given_names == ("Zoé",)
+    assert letter.notice.patient.birth_date == date(1950, 3, 12)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Patient : GARNEREAU Basile et VASSEUR Odile\nDate de sortie : 01/12/2026\n",
+        "Patient : M. et Mme GARNEREAU\nDate de sortie : 01/12/2026\n",
+        f"{HEAD}\nPar ailleurs Mme VASSEUR Odile née le 02/07/1944 est sortie ce jour, merci de la voir.\n",
+        f"{HEAD}\nMadame Odile VASSEUR, née le 2 juillet 1944, rentre aussi.\n",
+    ],
+)
+def test_two_people_in_one_line_or_beside_the_labels_are_two(said: str):
+    assert "two_patients" in [problem.code for problem in read(said).notice.problems]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "M. GARNEREAU Basile, né le 12/03/1950, a été hospitalisé.",
+        "Son épouse Mme GARNEREAU Odile née le 02/07/1944 est prévenue.",
+        "Personne de confiance : Mme VASSEUR Odile née le 02/07/1944.",
+        "Il est suivi par le Dr Martin depuis le 02/07/1994.",
+    ],
+)
+def test_the_patient_again_or_somebody_of_the_family_is_no_second_patient(said: str):
+    assert not read(f"{HEAD}\n{said}\n").notice.problems
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Patient opposé à la transmission au médecin traitant.",
+        "Le patient ne souhaite pas que ce courrier soit transmis à son médecin traitant.",
+        "La patiente n'autorise pas l'envoi de ce document à son médecin traitant.",
+        "Le patient ne veut pas que son médecin traitant soit informé de cette hospitalisation.",
+        "Le patient a exprimé son opposition à la transmission de la lettre.",
+        "Refus du patient de transmettre au médecin traitant.",
+        "Confidentiel : la patiente refuse que le Dr Martin soit informé.",
+        "LE PATIENT S'OPPOSE A LA TRANSMISSION AU MEDECIN TRAITANT",
+        "En cas d'opposition du patient, merci de le noter.\nLe patient s’oppose à la transmission de cette lettre.",
+        "The patient does not want this letter sent to the GP.",
+    ],
+)
+def test_a_will_told_in_prose_is_an_objection(said: str):
+    assert read(f"{HEAD}\n{said}\n").notice.consent == "opposed"
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["Ne pas transmettre au médecin traitant.", "Merci de ne pas prévenir le Dr Martin", "Do not send to the GP."],
+)  # fmt: skip
+def test_an_order_not_to_send_leaves_consent_unreadable(said: str):
+    assert "consent" in read(f"{HEAD}\n{said}\n").notice.unknown
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Le patient peut s'opposer au partage de ses données.",
+        "Vous disposez d'un droit d'opposition à la communication de vos données.",
+        "Sauf opposition du patient, ce document est transmis au médecin traitant.",
+        "En l'absence d'opposition du patient, ce courrier est transmis.",
+        "Le patient ne s'est pas opposé à la transmission.",
+        "Le patient n'a pas exprimé son opposition à la transmission.",
+        "Si le patient s'oppose à la transmission, merci de nous prévenir.",
+        "La patiente a refusé l'envoi en SSR et rentre à domicile.",
+        "La patiente refuse un antidépresseur, à rediscuter avec le médecin traitant.",
+        "Le patient s'oppose à l'ouverture d'un dossier médical partagé.",
+        "Le patient refuse de prendre son traitement, communication difficile.",
+        "Si vous n'êtes pas le destinataire, merci de ne pas communiquer ce message et d'avertir l'expéditeur.",
+    ],
+)
+def test_a_notice_of_rights_or_a_refused_treatment_is_no_objection(said: str):
+    found = read(f"{HEAD}\n{said}\n").notice
+    assert found.consent is None
+    assert "consent" not in found.unknown
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Date de décès : 30/11/2026",
+        "Décédé le : 30/11/2026",
+        "Décès le 30/11/2026",
+        "Date de sortie : 01/12/2026 (décès)",
+        "Sortie : décès le 01/12/2026",
+        "Patient décédé dans le service le 30/11/2026 à 4 h.",
+    ],
+)
+def test_a_death_is_no_discharge_wherever_the_letter_says_it(said: str):
+    assert read(f"{HEAD.replace('Date de sortie', 'Sortie le')}{said}\n").notice.event == "death"
+
+
+def test_a_death_that_did_not_happen_or_not_to_the_patient_changes_nothing():
+    for said in ("Décès : non", "Décès : père à 60 ans d'un infarctus"):
+        assert read(f"{HEAD}{said}\n").notice.event == "discharge", said
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("Médecin traitant : M. MARTIN Camille", ("MARTIN", "Camille")),
+        ("Médecin traitant : Dr MARTIN prévenu", ("MARTIN", None)),
+        ("Médecin traitant : prévenu par téléphone", None),
+        ("Médecin traitant : voir ci-dessous", None),
+        ("Méd. traitant : Dr MARTIN", ("MARTIN", None)),
+        (f"Médecin traitant : {GP} - MARTIN Camille", ("MARTIN", "Camille")),
+        ("Médecin traitant (retraité) : Dr MARTIN", None),
+    ],
+)
+def test_what_stands_around_the_gps_name_is_none_of_it(line: str, expected: tuple[str, str | None] | None):
+    gp = read(f"Patient : GARNEREAU Basile\n{line}\nDate de sortie : 01/12/2026\n").notice.registered_gp
+    assert (gp and (gp.family_name, gp.given_name)) == expected
+
+
+def test_a_gp_who_is_said_to_have_retired_is_unknown():
+    found = read(
+        "Patient : GARNEREAU Basile\nMédecin traitant (retraité) : Dr MARTIN\nSortie le : 01/12/2026\n"
+    )
+    assert "registered_gp" in found.notice.unknown
+
+
+@pytest.mark.parametrize(
+    "between", ["Paul KERBELLEC, cardiologue", "Cordialement,", "Service de cardiologie"]
+)
+def test_a_number_below_the_wards_own_words_is_not_the_gps(between: str):
+    gp = read(
+        f"Patient : GARNEREAU Basile\nSortie le : 01/12/2026\nMédecin traitant : Dr MARTIN\n{between}\nRPPS {AUTHOR}\n"
+    ).notice.registered_gp
+    assert gp is not None
+    assert gp.rpps is None
+
+
+@pytest.mark.parametrize(
+    "between", ["12 rue des Tilleuls", "Cabinet du Parc", "45160 Olivet", "Tél. 02 38 00 00 00"]
+)
+def test_a_number_below_the_gps_address_is_the_gps(between: str):
+    gp = read(
+        f"Patient : GARNEREAU Basile\nSortie le : 01/12/2026\nMédecin traitant : Dr MARTIN\n{between}\nRPPS : {GP}\n"
+    ).notice.registered_gp
+    assert gp is not None
+    assert gp.rpps == GP
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        HEAD.replace("\n", " / ").replace(" né le", " / Né le :"),
+        "".join(f"{n}) {line}\n" for n, line in enumerate(HEAD.splitlines(), 1)),
+        "".join(f"{line.replace(' : ', ' -> ')}\n" for line in HEAD.splitlines()),
+    ],
+)  # fmt: skip
+def test_slashes_numbers_and_arrows_part_labelled_values(body: str):
+    letter = read(body)
+    patient, gp = letter.notice.patient, letter.notice.registered_gp
+    assert patient is not None
+    assert (patient.birth_name, patient.given_names, patient.birth_date) == (
+        "GARNEREAU",
+        ("Basile",),
+        date(1950, 3, 12),
+    )
+    assert gp is not None
+    assert gp.rpps == GP
+    assert letter.notice.stay is not None
+
+
+def test_a_column_that_says_nothing_of_the_patient_hides_none_of_the_others():
+    row = "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>"
+    head = row.format("Nom", "Prénom", "DDN", "Chambre", "Sortie le")
+    one = row.format("GARNEREAU", "Basile", "12/03/1950", "12", "01/12/2026")
+    two = row.format("VASSEUR", "Odile", "02/07/1944", "14", "01/12/2026")
+    patient = read(html_text(f"<table>{head}{one}</table>")).notice.patient or Patient()
+    assert (patient.birth_name, patient.given_names, patient.birth_date) == (
+        "GARNEREAU",
+        ("Basile",),
+        date(1950, 3, 12),
+    )
+    both = read(html_text(f"<table>{head}{one}{two}</table>")).notice
+    assert "two_patients" in [problem.code for problem in both.problems]
+
+
+def test_the_first_lines_may_say_that_a_letter_replaces_another():
+    assert read(f"Annule et remplace le courrier du 30/11.\n\n{HEAD}").notice.document == "replacement"
+    assert read(HEAD, subject="Lettre de liaison envoyée par erreur").notice.document == "retraction"
