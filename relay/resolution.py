@@ -39,6 +39,7 @@ from relay.identity import (
     nir_warnings,
     normal_finess,
     normal_rpps,
+    person_words,
     search_keys,
     strictest,
     tokens,
@@ -674,7 +675,10 @@ def is_called(stated: Person, professional: Professional) -> bool:
     family = professional.family_name
     if not tokens(family) or bears(stated, family, professional.given_name):
         return True
-    # The number tells who; of a compound name the letter may give one half, if the given name agrees.
+    # The number tells who; the words may stand in the other order, as they do in lists all in capitals.
+    if sorted(person_words(stated)) == sorted((*tokens(family), *tokens(professional.given_name))):
+        return True
+    # Of a compound name the letter may give one half, if the given name agrees.
     half = stated.family_name or ""
     return (
         bool(tokens(half)) and not two_people(half, family) and bears(stated, half, professional.given_name)
