@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,14 +21,24 @@ from relay.directory import NIGHTLY, Lookups
 from relay.errors import NotFound, Refused, Stale, Unavailable, UsageError, Verdict
 from relay.identity import family_names, normal_rpps
 from relay.intake import Intake
-from relay.model import AuditEvent, DeliveryNews, DeliveryState, EnvelopeState, Person, Plan, Verb, Why
+from relay.model import (
+    AuditEvent,
+    DeliveryNews,
+    DeliveryState,
+    EnvelopeState,
+    Person,
+    Plan,
+    ThreadState,
+    Verb,
+    Why,
+)
 from relay.planning import Correction
 
 if TYPE_CHECKING:
     from relay.config import Settings
-    from relay.model import Link, Professional, ThreadView
-    from relay.planning import Site
-    from relay.store import Store
+    from relay.model import Link, Pinned, Professional, Thread, ThreadView
+    from relay.planning import Move, Site
+    from relay.store import ActiveRules, Store
 
 TRIES = 5
 
@@ -244,6 +254,123 @@ async def _on_thread(store: Store, view: ThreadView, plan: Callable[[ThreadView]
         if not isinstance(problem, Stale):
             raise problem
     raise Refused("somebody else is changing this follow-up at the moment; try again")
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """What moving open follow-ups onto the rules in force would do, or did.
+
+    `strays` are threads whose follow-up these rules do not have; `busy` those that changed under each try.
+    """
+
+    rules: ActiveRules
+    moves: tuple[Move, ...] = ()
+    unchanged: int = 0
+    strays: tuple[Thread, ...] = ()
+    busy: tuple[Thread, ...] = ()
+    applied: bool = False
+
+    @property
+    def looked_at(self) -> int:
+        """How many open threads were meant."""
+        return len(self.moves) + self.unchanged + len(self.strays) + len(self.busy)
+
+
+async def migrate(
+    settings: Settings,
+    store: Store,
+    refs: Sequence[str] = (),
+    *,
+    named: str | None = None,
+    to: str | None = None,
+    apply: bool = False,
+    by: str = "admin",
+    reason: str = "",
+) -> Migration:
+    """Move open threads, or those of `refs` or on the follow-up `named`, to their follow-up in the rules in force.
+
+    `to` names another one instead. Nothing is written unless `apply`; then a page of threads is one commit, each
+    thread whole in it. Raises UsageError, NotFound, Refused.
+    """
+    if apply and not reason.strip():
+        raise UsageError("--reason must say why")
+    if to and not (named or refs):
+        raise UsageError("--to needs --from FOLLOWUP, or the references it is meant for")
+    actor = _actor(settings, by)
+    active, rules = await ruling.in_force(settings, store)
+    if active is None or rules is None:
+        raise Refused("no rules are in force: there is no follow-up to move to")
+    if to and to not in rules.followups:
+        raise UsageError(f"no follow-up « {to} »; these rules have {', '.join(rules.followups)}")
+    done = Migration(active, applied=apply)
+    async for page in _meant(store, refs):
+        meant = [view for view in page if _is_meant(view, named)]
+        known = {view.thread.id: planning.followup_for(rules, view.thread, to) for view in meant}
+        strays = tuple(view.thread for view in meant if known[view.thread.id] is None)
+        wanted = [(view, followup) for view in meant if (followup := known[view.thread.id]) is not None]
+        moves, busy = await _moved(store, wanted, actor, apply=apply)
+        done = replace(
+            done,
+            moves=done.moves + moves,
+            unchanged=done.unchanged + len(wanted) - len(moves) - len(busy),
+            strays=done.strays + strays,
+            busy=done.busy + busy,
+        )
+    if apply and done.moves:
+        left = len(done.strays) + len(done.busy)
+        plan = planning.plan_moved(
+            active.digest, actor, _now(), moved=len(done.moves), left=left, reason=reason
+        )
+        await store.record([plan])
+    return done
+
+
+async def _meant(store: Store, refs: Sequence[str]) -> AsyncIterator[tuple[ThreadView, ...]]:
+    if not refs:
+        async for page in store.open_threads():
+            yield page
+        return
+    views = {view.thread.id: view for view in [await store.view(ref) for ref in refs]}
+    for view in views.values():
+        if view.thread.state is ThreadState.CLOSED:
+            raise Refused(f"{view.thread.reference} is closed: only open follow-ups are moved")
+    yield tuple(views.values())
+
+
+def _is_meant(view: ThreadView, named: str | None) -> bool:
+    followup = view.thread.followup
+    if followup is None or view.thread.state is ThreadState.CLOSED:
+        return False
+    return named is None or followup.name == named
+
+
+async def _moved(
+    store: Store, wanted: Sequence[tuple[ThreadView, Pinned]], by: str, *, apply: bool
+) -> tuple[tuple[Move, ...], tuple[Thread, ...]]:
+    """The moves of one page, recorded where `apply`; and the threads that others kept changing."""
+    moves: list[Move] = []
+    waiting = list(wanted)
+    for _ in range(TRIES):
+        at = _now()
+        planned = [
+            (move, followup)
+            for view, followup in waiting
+            if (move := planning.plan_move(view, followup, by, at)) is not None
+        ]
+        if not apply:
+            return tuple(move for move, _ in planned), ()
+        waiting = []
+        problems = await store.record([move.plan for move, _ in planned]) if planned else ()
+        for (move, followup), problem in zip(planned, problems, strict=True):
+            if problem is None:
+                moves.append(move)
+            elif isinstance(problem, Stale):
+                waiting.append((await store.view(move.after.id), followup))
+            else:
+                raise problem
+        if not waiting:
+            break
+    return tuple(moves), tuple(view.thread for view, _ in waiting)
 
 
 # ------------------------------------------------------------------------------------------------------- people

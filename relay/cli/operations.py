@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from relay.cli import shared
+from relay.cli import moving, shared
 from relay.errors import UsageError
 from relay.model import DeliveryState, EnvelopeState, ThreadState
 
@@ -54,6 +54,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(hold, name="hold")
     app.add_typer(deliveries, name="deliveries")
     app.add_typer(threads, name="threads")
+    moving.register(threads)
     app.add_typer(incidents, name="incidents")
     app.command("recall")(recall)
 
