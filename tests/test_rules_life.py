@@ -659,6 +659,48 @@ def test_a_rule_is_promoted_out_of_observation(folder: Path, relay: Any) -> None
     assert "naissance" in again.err
 
 
+def test_a_rewritten_file_keeps_its_link_its_rights_and_its_owner(folder: Path, relay: Any) -> None:
+    fill(folder, 1)
+    file, kept = folder / "routes.yaml", folder / "depot" / "routes.yaml"
+    kept.parent.mkdir()
+    file.rename(kept)
+    file.symlink_to("depot/routes.yaml")
+    kept.chmod(0o640)
+    owner = (65534, 65534) if os.getuid() == 0 else (os.getuid(), os.getgid())
+    os.chown(kept, *owner)
+    relay("rules", "promote", "naissance", "--reason", "elle voit juste")
+    assert file.is_symlink()
+    assert kept.read_text(encoding="utf-8") == RULES.replace("mode: observe", "mode: on")
+    said = kept.stat()
+    assert (said.st_mode & 0o777, said.st_uid, said.st_gid) == (0o640, *owner)
+    assert [each.name for each in kept.parent.iterdir()] == ["routes.yaml"]
+
+
+def test_who_comes_second_leaves_the_file_as_it_was(
+    folder: Path, relay: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(folder, 1)
+    weigh = ruling.weigh
+
+    async def overtaken(store: Store, *rest: Any, **more: Any) -> Any:  # Any: handed on as they are
+        weighed = await weigh(store, *rest, **more)
+        await store.activate_rules(LESS, "0" * 64, by="béa", reason="plus vite", after=1, note="")
+        return weighed
+
+    monkeypatch.setattr(ruling, "weigh", overtaken)
+    late = relay("rules", "promote", "naissance", "--reason", "elle voit juste", code=1)
+    assert "at this moment" in late.err
+    assert (folder / "routes.yaml").read_text(encoding="utf-8") == RULES
+    assert relay("rules", "history", "--json").json[0]["by"] == "béa"
+
+
+def test_a_file_that_is_gone_is_said_to_be_gone(folder: Path, relay: Any) -> None:
+    fill(folder, 1)
+    (folder / "routes.yaml").unlink()
+    assert "introuvable" in relay("rules", "history").out
+    assert "cannot be read" in relay("rules", "apply", "--reason", "x", code=2).err
+
+
 def test_a_bad_file_is_neither_previewed_nor_applied(folder: Path, relay: Any) -> None:
     fill(folder, 1)
     (folder / "routes.yaml").write_text(BROKEN, encoding="utf-8")

@@ -354,6 +354,7 @@ async def _put(
             _show(page, weighed)
             _verdict(page, weighed, active, rules)
         return 1
+    stood = ruling.on_disk(site.rules).text
     if written is not None:
         shared.write_whole(site.rules, written)
     try:
@@ -362,6 +363,8 @@ async def _put(
             note=weighed.note(), now=datetime.now(UTC),
         )  # fmt: skip
     except Stale:
+        if written is not None and stood is not None:
+            shared.write_whole(site.rules, stood)  # or the relay would take it over from the file
         raise Refused(
             "other rules were put in force at this moment; look again (relay rules history)"
         ) from None
@@ -624,6 +627,13 @@ def _about_file(page: Paper, site: Settings, rules: RuleSet, *, written: bool) -
 
 
 def _differs(page: Paper, site: Settings, standing: dict[str, object]) -> str:
+    from relay import ruling
+
+    if ruling.on_disk(site.rules).text is None:
+        return page.say(
+            f"{site.rules.name} est introuvable ou illisible ; les règles en vigueur restent.",
+            f"{site.rules.name} is missing or cannot be read; the rules in force stay.",
+        )
     state = {
         "refused": page.say("il contient une erreur", "it has an error"),
         "waiting": page.say("il attend votre accord", "it waits for your agreement"),

@@ -192,21 +192,29 @@ def say(text: str) -> None:
     print(text, file=sys.stderr if chosen.json else sys.stdout)
 
 
-def write_whole(file: Path, text: str) -> None:
-    """Replace a file whole, on disk before it counts: nobody ever reads half of it. Raises ConfigurationError."""
+def write_whole(file: Path, text: str | bytes) -> None:
+    """Replace a file whole, on disk before it counts: nobody ever reads half of it. Raises ConfigurationError.
+
+    A link stays: what it leads to is replaced. So do rights and, where that is allowed, the owner: the relay must
+    go on reading what an administrator of the machine rewrote.
+    """
     try:
-        mode = file.stat().st_mode & 0o777
-    except OSError:
-        mode = 0o644
-    try:
-        number, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+        place = file.resolve()
         try:
-            with os.fdopen(number, "w", encoding="utf-8", newline="") as out:
-                out.write(text)
+            stood = place.stat()
+        except FileNotFoundError:
+            stood = None
+        number, name = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.")
+        try:
+            with os.fdopen(number, "wb") as out:
+                out.write(text.encode("utf-8") if isinstance(text, str) else text)
                 out.flush()
                 os.fsync(out.fileno())
-            Path(name).chmod(mode)
-            Path(name).replace(file)
+            if stood is not None:
+                with contextlib.suppress(PermissionError):
+                    os.chown(name, stood.st_uid, stood.st_gid)
+            Path(name).chmod(stood.st_mode & 0o777 if stood is not None else 0o644)
+            Path(name).replace(place)
         except BaseException:
             with contextlib.suppress(OSError):
                 Path(name).unlink()
