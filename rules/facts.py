@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -114,8 +115,19 @@ def facts_from_json(facts: Mapping[str, object]) -> dict[str, FactValue]:
                 raise ValueError(f"{name} can't be {shown(str(value))!r}: {', '.join(entry.values)}")
             read[name] = value
         else:
-            raise ValueError(f"{name} is a {entry.kind}, not {shown(repr(value))}")
+            raise ValueError(
+                f"{name} takes {_AS_JSON[entry.kind]}, not {shown(json.dumps(value, default=str))}"
+            )
     return read
+
+
+_AS_JSON: Final[Mapping[Kind, str]] = {
+    "enum": "a word",
+    "yesno": "true or false",
+    "text": "a text",
+    "number": "a number",
+    "set": "a list of names",
+}
 
 
 def _fits(entry: Field, value: str | bool | float) -> bool:

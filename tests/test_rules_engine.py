@@ -351,6 +351,13 @@ def test_facts_typed_by_hand_are_refused_with_the_field_named(facts):
         facts_from_json(facts)
 
 
+def test_a_fact_of_another_type_is_refused_with_what_it_takes():
+    with pytest.raises(ValueError, match='^signed takes true or false, not "yes"$'):
+        facts_from_json({"signed": "yes"})
+    with pytest.raises(ValueError, match="^age takes a number, not true$"):
+        facts_from_json({"age": True})
+
+
 def test_facts_survive_json():
     facts = {
         "event": "discharge",
