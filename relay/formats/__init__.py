@@ -83,7 +83,7 @@ def completed_stay(stay: Stay, other: Stay) -> Stay:
 _PLAIN = {ord(c): unicodedata.normalize("NFD", c)[0] for c in map(chr, range(0xC0, 0x250))}
 _PLAIN |= {ord("ø"): "o", ord("Ø"): "o", ord("ł"): "l", ord("Ł"): "l", ord("đ"): "d"}
 _PLAIN |= dict.fromkeys(map(ord, "\u00a0\u202f\u2007\u2009\u200a\u3000"), " ")
-_PLAIN |= dict.fromkeys(map(ord, "’‘ʼ´`′"), "'")
+_PLAIN |= dict.fromkeys(map(ord, "’‘ʼ´′"), "'")
 _PLAIN |= dict.fromkeys(map(ord, "‐‑‒–—−"), "-")
 _PLAIN |= dict.fromkeys(map(ord, "：﹕꞉∶"), ":")
 _PLAIN |= {
@@ -97,12 +97,21 @@ _PLAIN |= {
 
 
 _BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")  # letter by letter, French is three parts in a hundred
+_LATIN_1 = bytes(ord((_PLAIN.get(n, chr(n)) + chr(n))[0].lower()) for n in range(256))
+"""What each letter of ISO 8859-1 folds to; « æ » folds to two."""
 
 
 def fold(text: str) -> str:
     """Lower case without accents, typographic signs made plain: for finding words, not for comparing people."""
     if text.isascii():
         return text.lower()
+    text = text.replace("’", "'")  # by far the commonest in French of what stands beyond ISO 8859-1
+    try:
+        single = text.encode("latin-1")  # fast, and composed already: accents that stand apart are not in it
+    except UnicodeEncodeError:
+        single = None
+    if single is not None and "æ" not in text and "Æ" not in text:
+        return single.translate(_LATIN_1).decode("latin-1")
     plain = _BEYOND_ASCII.sub(lambda found: found[0].translate(_PLAIN), unicodedata.normalize("NFC", text))
     return plain.lower()
 

@@ -35,6 +35,14 @@ _ORIGINAL = re.compile(
     r"|messaggio originale|oorspronkelijk bericht|message transfere|forwarded message|message initial|begin forwarded"
     r" message|debut du message transfere|original appointment|mail original|courriel original)[-_*\s:]*"
 )
+_ORIGINAL_WORDS = (
+    "origin",
+    "initial",
+    "transfere",
+    "forwarded",
+    "nachricht",
+    "bericht",
+)  # each of them has one
 _SENDER_LINE = re.compile(r"\**(?:de|from|von|expediteur|da|van|fra)\s?\**\s?:\**\s?\S")
 _MORE_HEADERS = re.compile(
     r"\**(?:envoye|sent|date|a|to|cc|objet|subject|gesendet|an|betreff|enviado|para|asunto|verzonden|aan|onderwerp|inviato"
@@ -95,9 +103,11 @@ def new_text(text: str) -> Reply:
 def above_quotation(text: str) -> str | None:
     """What stands above an older mail that a client put below without marks; None when there is none."""
     lines = text.split("\n", 2000)
-    folded = _folded(lines)
-    for number, plain in enumerate(folded):
-        if _ORIGINAL.fullmatch(plain) or _header_block(folded, number):
+    whole = fold("\n".join(lines))
+    told = any(word in whole for word in _ORIGINAL_WORDS)
+    folded = whole.split("\n")
+    for number, line in enumerate(folded):
+        if (told and _ORIGINAL.fullmatch(line.strip())) or (":" in line and _header_block(folded, number)):
             return "\n".join(lines[:number])
     return None
 
@@ -125,9 +135,9 @@ def _attribution(folded: list[str], number: int) -> int:
 
 def _header_block(folded: list[str], number: int) -> bool:
     """Outlook's copied headers: « De : », then at least two of « Envoyé : », « À : », « Objet : »."""
-    if not _SENDER_LINE.match(folded[number]):
+    if not _SENDER_LINE.match(folded[number].lstrip()):
         return False
-    following = [line for line in folded[number + 1 : number + 9] if line][:6]
+    following = [line for each in folded[number + 1 : number + 9] if (line := each.strip())][:6]
     return sum(bool(_MORE_HEADERS.match(line)) for line in following) >= 2
 
 

@@ -435,8 +435,9 @@ _APART = re.compile(
     r"(?:\s*,|\s[-–—])\s*(?=(?:n[ée]e?|n[ée]\(e\)|[ée]pouse|[ée]p\.?|veuve|vve)\s)", re.IGNORECASE
 )
 # « Mme VASSEUR Odile née le 02/07/1944 », in prose: somebody by name, with a birth date.
+# A letter that can begin it stands first in the pattern: so the search passes over prose many times faster.
 _ANOTHER = re.compile(
-    r"\b(?:M|Mr|Mme|Mlle|Monsieur|Madame|Mademoiselle|MME|MR|Patiente?)\b\.?\s+(?:[^\W\d_][^\s,;:.]*[\s,]+){1,6}?[Nn](?:é|ée|e|ee|ÉE|EE)(?:\(e\))?\s+[Ll]e\s+"
+    r"[MP](?<!\w[MP])(?:(?<=M)(?:r|me|lle|onsieur|adame|ademoiselle|ME|R)?|(?<=P)atiente?)\b\.?\s+(?:[^\W\d_][^\s,;:.]*[\s,]+){1,6}?[Nn](?:é|ée|e|ee|ÉE|EE)(?:\(e\))?\s+[Ll]e\s+"
     r"(\d{1,2}\s?[./-]\s?\d{1,2}\s?[./-]\s?\d{4}|\d{1,2}(?:er)?\s+\w{3,9}\s+\d{4})"
 )
 _OF_KIN = re.compile(r"\b(?:m[èe]re|p[èe]re|maman|papa|[ée]pouse|[ée]poux|conjointe?|fille|fils|enfant|b[ée]b[ée]|s[oœ]e?ur|fr[èe]re|tut(?:eur|rice)|compagne|compagnon|personne de confiance|accouch\w*|naissance)\b",
@@ -577,11 +578,7 @@ def read(text: str, *, subject: str = "", zone: ZoneInfo = formats.PARIS) -> Let
             prose += 1
             if owner is not None and (_NAME_LIKE.search(value) or prose > 3 or not _PLACE.search(value)):
                 owner = None
-            if (
-                "n" in value
-                and (other := _ANOTHER.search(value))
-                and not _OF_KIN.search(value[: other.start()])
-            ):
+            if (other := _ANOTHER.search(value)) and not _OF_KIN.search(value[: other.start()]):
                 found.others.append(other[1])
             continue
         prose = 0
@@ -911,10 +908,8 @@ def _letter(found: _Found, text: str, subject: str, titles: Iterable[str], zone:
     if patient is not None and patient.sex is None and found.civility:
         patient = replace(patient, sex=found.civility)
     stay, folded_subject = _timed(found.stay, found.hours, zone), fold(subject)
-    head = f"{folded_subject}\n{fold(found.kind or '')}\n" + "\n".join(
-        fold(line) for line in titles if len(line) < 120
-    )
     named = f"{folded_subject}\n{fold(found.kind or '')}"
+    head = "\n".join((named, *(fold(line) for line in titles if len(line) < 120)))
     event: str | None = None
     document = "letter"
     if _DEATH.search(head) or stay.exit_mode == "death" or (patient is not None and patient.deceased):
@@ -925,8 +920,8 @@ def _letter(found: _Found, text: str, subject: str, titles: Iterable[str], zone:
         event = "admission"
     elif _DISCHARGE.search(head) or stay.discharged or "stay.discharged" in found.unknown:
         event = "discharge"
-    body = text[:20_000].lower()
-    folded = fold(body) if any(hint in body for hint in _HINTS) else ""  # folding and searching prose is slow
+    body = fold(text[:20_000])
+    folded = body if any(hint in body for hint in _HINTS) else ""  # searching prose for patterns is slow
     if _REPLACES.search(head) or "replaces" in found.labelled:
         document = "replacement"
     elif _RETRACTS.search(named):
@@ -985,7 +980,7 @@ def _letter(found: _Found, text: str, subject: str, titles: Iterable[str], zone:
     )
     tells = event is None and any(hint in body for hint in ("sort", "domicile", "discharged", "went home"))
     if tells:
-        told = f"{folded_subject}\n{folded or fold(body)}"
+        told = f"{folded_subject}\n{body}"
         tells = bool(_LEAVES.search(told) and _SOMEBODY.search(told))
     return Letter(notice, has_patient, event is not None, frozenset(found.labelled), tells)
 
