@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -19,6 +20,7 @@ _DAYS: Final = (
 _HEAD: Final = (("attendu", "obtenu"), ("expected", "obtained"))
 _SIGNS: Final = {"gte": "≥", "lte": "≤", "gt": ">", "lt": "<"}
 _WIDEST: Final = 44
+_INSTANT: Final = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d(:\d\d([+-]\d\d:\d\d)?)?\Z", re.ASCII)
 
 
 def difference(
@@ -44,7 +46,7 @@ def _cell(value: object, *, french: bool) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "—"
     text = str(value)
-    if len(text) >= 16 and text[10:11] == "T":
+    if _INSTANT.match(text):
         day = datetime.fromisoformat(text)
         return f"{_DAYS[not french][day.weekday()]} {text.replace('T', ' ')}"
     return {"none": "—"}.get(text, text)

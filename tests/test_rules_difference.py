@@ -60,6 +60,19 @@ def test_a_deadline_is_shown_with_its_day_its_clock_and_from_when_it_counts():
 
 
 @pytest.mark.parametrize(
+    "reason", ["Mouvement Transfusion", "2026-12-04 The rest", "2026-12-04Tout est à revoir"]
+)
+def test_a_reason_is_never_taken_for_an_instant(reason):
+    rules, _ = load(
+        RULES.replace("rules:", f"rules:\n  - {{ id: f, when: {{ event: other }}, file: '{reason}' }}"), "r"
+    )
+    assert rules is not None
+    case = '{ name: x, given: { event: other }, expect: { file: "Mouvement Tardif" } }'
+    (finding,) = cases.run(rules, f"tests: [ {case} ]\n", "r.test").findings
+    assert finding.details[1].split("  ") == ["file", "Mouvement Tardif", reason]
+
+
+@pytest.mark.parametrize(
     ("given", "expect", "why"),
     [
         (f"event: discharge, urgency: unknown, {CLEAN}", "rule: sortie",
