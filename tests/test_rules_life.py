@@ -743,6 +743,15 @@ def test_the_trace_of_a_stored_decision_is_rebuilt_from_the_rules_that_made_it(
     assert relay("rules", "explain", "9999-9999", code=1).err
 
 
+@pytest.mark.parametrize(
+    "at", ["demain", "2026-02-30T10:00", "0001-01-01T00:00", "1999-12-31T23:59", "9999-12-31T23:59"]
+)
+def test_an_instant_that_cannot_be_is_refused_in_one_line(folder: Path, relay: Any, at: str) -> None:
+    said = relay("rules", "explain", "--facts", "{}", "--at", at, code=2)
+    assert said.err.count("\n") == 1
+    assert at in said.err
+
+
 def test_why_not_is_told_in_words_in_both_languages(folder: Path, relay: Any) -> None:
     facts = '{"event": "death", "identity": "qualified", "gp": "found"}'
     french = relay("rules", "explain", "--facts", facts, "--why-not", "sortie", real=True).out

@@ -148,6 +148,10 @@ def _instant(text: str | None, rules: RuleSet) -> datetime | None:
         at = datetime.fromisoformat(text)
     except ValueError:
         raise UsageError(f"--at « {text} » is no time; write 2026-12-04T18:45") from None
+    if (
+        not 2000 <= at.year < 2100
+    ):  # as in rule files: what lies beyond has no holidays, and at its end no next day
+        raise UsageError(f"--at « {text} » is not of the years 2000 to 2099")
     return at.replace(tzinfo=rules.zone) if at.tzinfo is None else at
 
 
