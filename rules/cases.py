@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rules import reach
 from rules.difference import because, difference, relevant
@@ -16,9 +16,6 @@ from rules.reach import Witness
 from rules.ruleset import RuleSet
 from rules.source import Finding, Listing, Node, Report, Scalar, Table, as_text, compose, shown
 from rules.writing import USUAL_INSTANT, Case, as_yaml, case_for, new_file, with_cases
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 EXPECTED: Final = (
     "rule",
@@ -33,6 +30,7 @@ EXPECTED: Final = (
     "copy",
     "observed",
 )
+_EXPLAINED: Final = 200
 _WITH_OFFSET: Final = len("2026-12-04T18:45:00+01:00")
 _FILE: Final = ("le fichier de tests", "the test file")
 _CASE: Final = ("un cas", "a case")
@@ -202,8 +200,10 @@ def _judge(rules: RuleSet, case: _Case, decision: Decision, report: Report) -> C
     fields = relevant(rules, case.given, decision, wanted)
     facts = {key: value for key, value in facts_as_json(case.given).items() if key in fields or not fields}
     named = " ".join(f"{key}={as_yaml(value)}" for key, value in facts.items()) or "—"
-    # Beyond what a report shows nobody reads why.
-    why = "" if report.full else because(rules, case.given, case.at, decision, wanted, french=report.french)
+    # It takes a search each; of hundreds of cases that fail alike nobody reads why.
+    why = ""
+    if report.count < _EXPLAINED:
+        why = because(rules, case.given, case.at, decision, wanted, french=report.french)
 
     def words(values: Mapping[str, object]) -> str:
         return ", ".join(f"{key}={as_yaml(values[key])}" for key in wrong)
@@ -268,6 +268,16 @@ class _Cases(Reader):
         super().__init__(report)
         self.rules = rules
         self.names: dict[str, int] = {}
+        deciding = [rule.id for rule in rules.rules]
+        self._known: Mapping[str, Mapping[str, None]] = {
+            "rule": dict.fromkeys([*deciding, "default"]),
+            "undecided_at": dict.fromkeys([*deciding, "none"]),
+            "hold": dict.fromkeys([*rules.targets, "none"]),
+            "followup": dict.fromkeys([*rules.followups, "none"]),
+            "send": dict.fromkeys(rules.targets),
+            "copy": dict.fromkeys(rules.targets),
+            "observed": dict.fromkeys([*(entry.id for entry in rules.every()), "default"]),
+        }
 
     def cases(self, root: Node) -> tuple[list[_Case], bool]:
         """The cases that could be read, and whether every rule must have one."""
@@ -284,7 +294,7 @@ class _Cases(Reader):
         return [case for item in listed.items if (case := self._case(item)) is not None], coverage
 
     def _case(self, node: Node) -> _Case | None:
-        before = len(self.report.findings)
+        before = self.report.count
         found = self.table(node, _CASE, ("name", "at", "given", "expect"))
         if found is None:
             return None
@@ -305,7 +315,7 @@ class _Cases(Reader):
         at = self._instant(found["at"][1], "at") if "at" in found else datetime.fromisoformat(USUAL_INSTANT)
         given = self._given(found["given"][1])
         expected = self._expected(*found["expect"])
-        if len(self.report.findings) > before or self.report.full or at is None:
+        if self.report.count > before or self.report.full or at is None:
             return None
         if at.tzinfo is None:
             at = at.replace(tzinfo=self.rules.zone)
@@ -364,33 +374,23 @@ class _Cases(Reader):
             self.tell("expect_empty", key)
             return {}
         expected: dict[str, object] = {}
-        rules = self.rules
-        ids = [*(e.id for e in rules.every()), "default"]
-        deciding = [r.id for r in rules.rules]
-        names: Mapping[str, Sequence[str]] = {
-            "rule": [*deciding, "default"],
-            "undecided_at": [*deciding, "none"],
-            "hold": [*rules.targets, "none"],
-            "followup": [*rules.followups, "none"],
-        }
         for name, (_, value) in (self.table(node, "expect", EXPECTED) or {}).items():
             if name in ("send", "copy", "observed"):
                 if isinstance(value, Listing) and not value.items:
                     expected[name] = []
                     continue
-                known = ids if name == "observed" else list(rules.targets)
                 scalars = self.words(value, name)
                 for scalar in scalars:
-                    if scalar.text not in known:
-                        self._undefined(name, scalar, known)
+                    if scalar.text not in self._known[name]:
+                        self._undefined(name, scalar)
                 expected[name] = sorted({s.text for s in scalars})
                 continue
             one = self.word(value, name)
             if one is None:
                 continue
             expected[name] = one.text
-            if name in names and one.text not in names[name]:
-                self._undefined(name, one, names[name])
+            if name in self._known and one.text not in self._known[name]:
+                self._undefined(name, one)
             elif name in ("action", "why"):
                 self.one_of(value, name, ("send", "hold", "file") if name == "action" else WHYS)
             elif name == "file" and one.text in ("yes", "true"):
@@ -399,11 +399,11 @@ class _Cases(Reader):
                 at = self._instant(one, name)
                 if at is not None and at.tzinfo is not None:
                     # Its offset stays: one hour of the year comes twice.
-                    expected[name] = at.astimezone(rules.zone).isoformat(timespec="seconds")
+                    expected[name] = at.astimezone(self.rules.zone).isoformat(timespec="seconds")
                 elif at is not None:
                     expected[name] = at.isoformat(timespec="seconds")[: 19 if at.second else 16]
         return expected
 
-    def _undefined(self, of: str, scalar: Scalar, known: Sequence[str]) -> None:
+    def _undefined(self, of: str, scalar: Scalar) -> None:
         nouns = {"rule": RULES, "undecided_at": RULES, "observed": RULES, "followup": FOLLOWUPS}
-        self.undefined(scalar, nouns.get(of, TARGETS), known)
+        self.undefined(scalar, nouns.get(of, TARGETS), self._known[of])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from rules.facts import FIELDS, NEEDS_SOMEBODY, Field, as_number, typed
 from rules.keywords import compile_pattern
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 COMPARISONS: Final = ("gte", "lte", "lt", "gt")
+Names: TypeAlias = Mapping[str, None]
+"""Names of one kind in the order of the file: thousands are looked up as quickly as a few."""
 NESTED: Final = ("any", "all", "unless")
 
 
@@ -24,8 +27,12 @@ class ConditionReader(Reader):
     def __init__(self, report: Report, site: Site | None) -> None:
         super().__init__(report)
         self.site = site
-        self.hours_names: tuple[str, ...] = ()
-        self.keyword_names: tuple[str, ...] = ()
+        named: dict[str, Iterable[str]] = (
+            {} if site is None else {"ward": site.wards, "mailbox": site.adapters}
+        )
+        self._known = {of: (sorted(each), {name.casefold() for name in each}) for of, each in named.items()}
+        self.hours_names: Names = {}
+        self.keyword_names: Names = {}
 
     def when(self, at: Scalar, found: Entries) -> When | None:
         """The `when` among a rule's entries; `at` is where a missing one is told."""
@@ -96,13 +103,9 @@ class ConditionReader(Reader):
         if entry.name == "mentions" and scalar.text not in self.keyword_names:
             self.undefined(scalar, KEYWORDS, self.keyword_names)
             return None
-        known: Iterable[str] = ()
-        if self.site is not None and entry.name == "ward":
-            known = self.site.wards
-        elif self.site is not None and entry.name == "mailbox":
-            known = self.site.adapters
-        if known and scalar.text.casefold() not in {each.casefold() for each in known}:
-            self.unknown_value(scalar, entry.name, sorted(known))
+        names, folded = self._known.get(entry.name, ((), ()))
+        if names and scalar.text.casefold() not in folded:
+            self.unknown_value(scalar, entry.name, names)
             return None
         return value
 
@@ -163,28 +166,21 @@ class ConditionReader(Reader):
 
 def takes_discharges(when: When) -> bool:
     """Whether an event that needs somebody could satisfy a `when`, its other fields being anything."""
-    return any(_possible(when, event)[0] for event in NEEDS_SOMEBODY)
+    return any(_possible(when, event) for event in NEEDS_SOMEBODY)
 
 
-def _possible(when: When, event: str) -> tuple[bool, bool]:
-    """Whether `when` can be true, and can be false, with that event."""
+def _possible(when: When, event: str) -> bool:
+    """Whether `when` can be true with that event."""
 
-    def one(test: Test) -> tuple[bool, bool]:
-        if test.field != "event":
-            return True, True
-        return event in test.values, event not in test.values
+    def can_hold(test: Test) -> bool:
+        return test.field != "event" or event in test.values
 
-    def conjunction(parts: Iterable[tuple[bool, bool]]) -> tuple[bool, bool]:
-        parts = list(parts)
-        return all(yes for yes, _ in parts), any(no for _, no in parts)
+    def can_fail(test: Test) -> bool:
+        return test.field != "event" or event not in test.values
 
-    parts = [one(test) for test in when.tests]
-    if when.any_of is not None:
-        each = [conjunction(map(one, group)) for group in when.any_of]
-        parts.append((any(yes for yes, _ in each), all(no for _, no in each)))
-    if when.all_of is not None:
-        parts += [conjunction(map(one, group)) for group in when.all_of]
-    if when.unless is not None:
-        yes, no = conjunction(map(one, when.unless))
-        parts.append((no, yes))
-    return conjunction(parts)
+    return (
+        all(map(can_hold, when.tests))
+        and (when.any_of is None or any(all(map(can_hold, group)) for group in when.any_of))
+        and all(all(map(can_hold, group)) for group in when.all_of or ())
+        and (when.unless is None or any(map(can_fail, when.unless)))
+    )

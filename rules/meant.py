@@ -15,7 +15,7 @@ from relay.calendar import Duration, Window
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_NAMES_SEARCHED: Final = 1_000
+NAMES_SEARCHED: Final = 1_000
 _SPAN: Final = re.compile(r"(\d{1,6})\s*([a-z]+)")
 _CLOCKS: Final = re.compile(r"(\d{1,2})\s*[h:]\s*(\d\d)?\s*(?:-|–|à|a)\s*(\d{1,2})\s*[h:]\s*(\d\d)?")
 _DAY: Final = re.compile(r"(\d{1,2})[/. -](\d{1,2})[/. -](20\d\d)")
@@ -208,7 +208,7 @@ FRENCH: Final[Mapping[str, tuple[str, ...]]] = {
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known name that was probably meant, or None."""
     folded: dict[str, str] = {}
-    for name in islice(known, _NAMES_SEARCHED):
+    for name in islice(known, NAMES_SEARCHED):
         folded.setdefault(_plain(name), name)
     plain = _plain(word[:60])
     for meant in (*FRENCH.get(plain, ()), _days(plain)):

@@ -8,7 +8,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from relay.calendar import Duration
-from rules.meant import day_meant, duration_meant, nearest
+from rules.meant import NAMES_SEARCHED, day_meant, duration_meant, nearest
 from rules.source import Listing, Node, Report, Scalar, Table, shown
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ Entries: TypeAlias = Mapping[str, tuple[Scalar, Node]]
 Place: TypeAlias = str | tuple[str, str]
 """Where something stands, in words: a key, or (French, English)."""
 
+_PATIENCE: Final = 300_000  # names compared, in a second
 _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 TARGETS: Final = (("cible", "target"), ("Cibles", "Targets"))
@@ -52,6 +53,8 @@ class Reader:
     def __init__(self, report: Report) -> None:
         self.report = report
         self.tell = report.tell
+        self._guesses: dict[tuple[str, tuple[str, ...]], str | None] = {}
+        self._spent = 0
 
     def table(self, node: Node, place: Place, keys: Sequence[str] | None = None) -> Entries | None:
         """A mapping by key; with `keys`, others are E101."""
@@ -67,32 +70,34 @@ class Reader:
                 found.setdefault(key.text, (key, value))
         return found
 
+    def _guess(self, word: str, known: Sequence[str]) -> str | None:
+        """What was probably meant. Guessing takes longer than reading: a file of mistakes alone gets no more of it."""
+        key = word, tuple(known[:NAMES_SEARCHED])
+        if key not in self._guesses:
+            self._spent += len(key[1])
+            self._guesses[key] = nearest(*key) if self._spent < _PATIENCE else None
+        return self._guesses[key]
+
     def unknown_key(self, key: Scalar, place: Place, keys: Sequence[str]) -> None:
         """E101, with the key that was probably meant."""
-        if self.report.full:  # guessing takes longer than reading
-            return
-        guess = nearest(key.text, keys)
+        guess = self._guess(key.text, keys)
         self.tell("unknown_key", key, guess, word=shown(key.text), place=place, listed=", ".join(keys))
 
     def unknown_value(self, node: Scalar, of: str, values: Iterable[str]) -> None:
         """E102, with the values and the one that was probably meant."""
-        if self.report.full:  # guessing takes longer than reading
-            return
         values = list(values)
-        guess = nearest(node.text, values)
+        guess = self._guess(node.text, values)
         self.tell("unknown_value", node, guess, word=shown(node.text), of=of, listed=", ".join(values[:40]))
 
     def undefined(
         self, node: Scalar, nouns: tuple[tuple[str, str], tuple[str, str]], names: Iterable[str]
     ) -> None:
         """E110; `nouns` is the noun for one and for many, each (French, English)."""
-        if self.report.full:
-            return
         names = list(names)
         self.tell(
             "undefined",
             node,
-            nearest(node.text, names),
+            self._guess(node.text, names),
             word=shown(node.text),
             one=nouns[0],
             many=nouns[1],

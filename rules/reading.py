@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo, available_timezones
 
 from relay.calendar import DAY_MINUTES, DAYS, Duration, Holidays, Hours, OnHolidays, Window, add, subdivisions
-from rules.conditions import ConditionReader, takes_discharges
+from rules.conditions import ConditionReader, Names, takes_discharges
 from rules.keywords import Keyword, compile_words, fold
 from rules.meant import nearest, window_meant
 from rules.nodes import DESKS, FOLLOWUPS, HOURS, ROTAS, TARGETS, Entries, Place, whole
@@ -59,8 +59,8 @@ class FileReader(ConditionReader):
 
     def __init__(self, report: Report, site: Site | None) -> None:
         super().__init__(report, site)
-        self.target_names: tuple[str, ...] = ()
-        self.followup_names: tuple[str, ...] = ()
+        self.target_names: Names = {}
+        self.followup_names: Names = {}
         self.desks: set[str] = set()
         self.ids: dict[str, int] = {}
 
@@ -640,9 +640,9 @@ def _as_meant(root: Node, top: Entries) -> Entries:
     return {**{name: entry for name, entry in meant.items() if name is not None}, **top}
 
 
-def _names(top: Entries, section: str) -> tuple[str, ...]:
+def _names(top: Entries, section: str) -> Names:
     node = top[section][1] if section in top else None
-    return tuple(key.text for key, _ in node.entries) if isinstance(node, Table) else ()
+    return dict.fromkeys(key.text for key, _ in node.entries) if isinstance(node, Table) else {}
 
 
 def _former(found: Entries) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ Scalars stay raw text; whoever reads a field types it, so `no`, `17:00` and `012
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
@@ -16,13 +16,16 @@ import yaml
 from rules.words import DID_YOU_MEAN, OPENED, PARSER, REPLACE, WORDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 Severity: TypeAlias = Literal["error", "warning"]
 
-MAX_BYTES: Final = 1_000_000
+MAX_BYTES: Final = 4_000_000
+MAX_NODES: Final = 500_000
+"""Words and collections of a file. 10,000 rules take some 2 MB and 260,000 of them, and load in two seconds."""
+MAX_FINDINGS: Final = 10_000
+"""Of one file: what has more of them is no rule file, and its findings must not take the memory of the relay."""
 _MAX_DEPTH: Final = 16
-_MAX_FINDINGS: Final = 200
 _WIDTH: Final = 100
 _LONG_LINE: Final = 2_000
 _BREAK: Final = re.compile(r"\r\n|\n|\r")
@@ -134,7 +137,7 @@ Node: TypeAlias = Scalar | Listing | Table
 
 
 class Report:
-    """Collects the findings of one file, in one language; stops at 200, which no person reads anyway."""
+    """Collects the findings of one file, in one language: all of them, or 10,000 and one that says there are more."""
 
     def __init__(self, file: str, text: str, lang: str = "fr") -> None:
         self.file = file
@@ -144,7 +147,9 @@ class Report:
         """The line from which on the file could not be read as YAML."""
         self.french = lang != "en"
         self.lines = _BREAK.split(text)
-        self._findings: list[Finding] = []
+        self._findings: dict[Finding, None] = {}
+        self._beyond: Finding | None = None
+        self._errors = 0
 
     def say(self, fr: str, en: str) -> str:
         """The words in the report's language."""
@@ -162,6 +167,8 @@ class Report:
 
         A `guess` at what was meant ends the message and becomes the fix.
         """
+        if self._beyond is not None and self.full:
+            return self._beyond
         code, *texts = WORDS[entry]
         line, column = at if isinstance(at, tuple) else (at.line, at.column)
         english = not self.french
@@ -174,31 +181,50 @@ class Report:
             message += DID_YOU_MEAN[english].format(guess=guess)
             fix = REPLACE[english].format(guess=guess, **filled)
         severity: Severity = "warning" if code.startswith("W") else "error"
-        shown_line = self.lines[line - 1][: column + _WIDTH] if line <= len(self.lines) else ""
-        # A terminal would obey some of them.
-        shown_line = _HIDDEN.sub("\ufffd", shown_line) if column <= _LONG_LINE else ""
+        shown_line = ""
+        if line <= len(self.lines) and column <= _LONG_LINE:
+            # A terminal would obey some of them.
+            shown_line = _HIDDEN.sub("\ufffd", self.lines[line - 1][: column + _WIDTH])
         word = str(filled.get("word", ""))
         meant = (word, guess) if guess and shown_line[column - 1 :].startswith(word) else None
         finding = Finding(code, severity, self.file, line, column, message, fix, shown_line, meant, details)
         told = self.cut is None or (line < self.cut and code in _SURE)
-        if told and not self.full and finding not in self._findings:
-            self._findings.append(finding)
+        if told and finding not in self._findings:
+            self._errors += severity == "error"
+            if len(self._findings) < MAX_FINDINGS:
+                self._findings[finding] = None
+            elif self._beyond is None or severity == "error":
+                self._say_there_are_more(finding)
         return finding
+
+    def _say_there_are_more(self, first: Finding) -> None:
+        """An error among those that are dropped makes it an error: nothing is put in force by half."""
+        code, *texts = WORDS["too_many" if first.severity == "error" else "too_many_doubts"]
+        english = not self.french
+        self._beyond = replace(
+            first, code=code, message=texts[english], fix=texts[2 + english], meant=None, details=()
+        )
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """In file order."""
-        return tuple(sorted(self._findings, key=lambda f: (f.line, f.column, f.code)))
+        """In file order; at the end that there are more, where there are."""
+        ordered = sorted(self._findings, key=lambda f: (f.line, f.column, f.code))
+        return (*ordered, *([self._beyond] if self._beyond is not None else []))
 
     @property
     def failed(self) -> bool:
         """Whether any of them is an error."""
-        return any(f.severity == "error" for f in self._findings)
+        return self._errors > 0
 
     @property
     def full(self) -> bool:
-        """Whether further findings are dropped."""
-        return len(self._findings) >= _MAX_FINDINGS
+        """Whether further errors are dropped: to read on is of no use."""
+        return self._beyond is not None and self._beyond.severity == "error"
+
+    @property
+    def count(self) -> int:
+        """How many were told."""
+        return len(self._findings)
 
 
 def shown(word: str) -> str:
@@ -213,41 +239,51 @@ def as_text(raw: str | bytes, file: str, lang: str = "fr") -> tuple[str, Report]
     The report carries an error at the exact place when it is too large, is not UTF-8, or has hidden characters
     or tabs; what is only badly written is read on all the same, so that its other mistakes are told at once.
     """
-    size, bad = len(raw), None
-    if isinstance(raw, bytes):
-        head = raw[:MAX_BYTES]
-        try:
-            text = head.decode("utf-8")
-        except UnicodeDecodeError as error:
-            # One character a byte: places stay true, and accents mostly as well.
-            bad = len(head[: error.start].decode("utf-8").removeprefix("\ufeff"))
-            text = head[: error.start].decode("utf-8") + head[error.start :].decode("cp1252", "replace")
-        text = text.removeprefix("\ufeff")
-    else:
-        text = raw.removeprefix("\ufeff")
-        size = len(text.encode("utf-8", errors="replace"))
-    report = Report(file, text, lang)
+    size = len(raw if isinstance(raw, bytes) else raw.encode("utf-8", errors="replace"))
     if size > MAX_BYTES:
+        # Whatever it is, no more than what is shown of it is looked at.
+        head = raw[:_LONG_LINE]
+        head = head.decode("utf-8", errors="replace") if isinstance(head, bytes) else head
+        report = Report(file, head.removeprefix("\ufeff"), lang)
         report.unread = True
         report.tell("too_large", (1, 1))
-        return text, report
+        return "", report
+    bad: int | None = None
+    if isinstance(raw, bytes):
+        try:
+            text = raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            # One character a byte: places stay true, and accents mostly as well.
+            bad = len(raw[: error.start].decode("utf-8").removeprefix("\ufeff"))
+            text = raw[: error.start].decode("utf-8") + raw[error.start :].decode("cp1252", "replace")
+    else:
+        text = raw
+    text = text.removeprefix("\ufeff")
+    report = Report(file, text, lang)
     if bad is not None:
-        report.tell("not_utf8", _place(text, bad))
-    hidden = [*islice(_HIDDEN.finditer(text), _MAX_FINDINGS)]
+        report.tell("not_utf8", next(_places(text, [bad])))
+    # One more than is told: that there are more is told as well.
+    hidden = [*islice(_HIDDEN.finditer(text), MAX_FINDINGS + 1)]
     if bad is not None and hidden:
         # Not a text at all.
         report.unread = True
         return text, report
-    for found in hidden:
-        report.tell("hidden_character", _place(text, found.start()), name=f"U+{ord(found[0]):04X}")
-    for found in islice(_TAB.finditer(text), _MAX_FINDINGS):
-        report.tell("tab" if found[1] == "\t" else "no_break_space", _place(text, found.start(1)))
+    for found, place in zip(hidden, _places(text, (each.start() for each in hidden)), strict=True):
+        report.tell("hidden_character", place, name=f"U+{ord(found[0]):04X}")
+    tabs = [*islice(_TAB.finditer(text), MAX_FINDINGS + 1)]
+    for found, place in zip(tabs, _places(text, (each.start(1) for each in tabs)), strict=True):
+        report.tell("tab" if found[1] == "\t" else "no_break_space", place)
     return text, report
 
 
-def _place(text: str, offset: int) -> tuple[int, int]:
-    lines = _BREAK.split(text[:offset])
-    return len(lines), len(lines[-1]) + 1
+def _places(text: str, offsets: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Line and column of each offset; they go upwards, and the text is gone through once."""
+    line, start, at = 1, 0, 0
+    for offset in offsets:
+        for ended in _BREAK.finditer(text, at, offset):
+            line, start = line + 1, ended.end()
+        at = offset
+        yield line, offset - start + 1
 
 
 def compose(text: str, report: Report) -> Node | None:
@@ -309,7 +345,7 @@ class _Open:
 def _compose(text: str, report: Report, stack: list[_Open]) -> Node | None:
     # Events and not `yaml.compose`: its nodes no longer tell an anchor, and it recurses.
     root: Node | None = None
-    whole = True
+    whole, nodes = True, 0
     for event in yaml.parse(text, Loader=yaml.CSafeLoader):
         mark = event.start_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
@@ -318,6 +354,10 @@ def _compose(text: str, report: Report, stack: list[_Open]) -> Node | None:
         if refused is not None:
             report.tell("refused", (line, column), what=refused)
         if report.full or (isinstance(event, yaml.DocumentStartEvent) and root is not None):
+            return None
+        nodes += isinstance(event, yaml.NodeEvent)
+        if nodes > MAX_NODES:
+            report.tell("too_many_nodes", (line, column))
             return None
         if isinstance(event, yaml.AliasEvent):
             # Nobody knows what would stand here: the rest is looked through for more of them only.

@@ -98,10 +98,31 @@ WORDS: Final[Mapping[str, tuple[str, str, str, str, str]]] = {
     # -- the file as YAML
     "too_large": (
         "E105",
-        "fichier de plus d'1 Mo : refusé.",
-        "file larger than 1 MB: refused.",
-        "Un fichier de règles tient en quelques pages.",
-        "A rule file takes a few pages.",
+        "fichier de plus de 4 Mo : refusé.",
+        "file larger than 4 MB: refused.",
+        "Dix mille règles tiennent en 2 Mo : est-ce le bon fichier ?",
+        "Ten thousand rules take 2 MB: is it the right file?",
+    ),
+    "too_many_nodes": (
+        "E105",
+        "plus de 500 000 mots et listes : la suite n'est pas lue.",
+        "more than 500,000 words and lists: what follows is not read.",
+        "Dix mille règles en ont la moitié : regrouper les valeurs, ou les règles qui se ressemblent.",
+        "Ten thousand rules have half of them: put values together, or rules that are alike.",
+    ),
+    "too_many": (
+        "E114",
+        "plus de 10 000 observations : les erreurs qui suivent ne sont pas montrées.",
+        "more than 10,000 findings: the errors that follow are not shown.",
+        "Corriger celles-ci, puis vérifier de nouveau.",
+        "Mend these, then check again.",
+    ),
+    "too_many_doubts": (
+        "W307",
+        "plus de 10 000 observations : les avertissements qui suivent ne sont pas montrés.",
+        "more than 10,000 findings: the warnings that follow are not shown.",
+        "Tenir compte de ceux-ci, puis vérifier de nouveau.",
+        "Heed these, then check again.",
     ),
     "not_utf8": (
         "E105",
@@ -635,6 +656,12 @@ CODES: Final[Mapping[str, tuple[str, str, str, str]]] = {
         "L'expression n'est pas une expression RE2, qui se lit en temps borné. Ni retour en arrière, ni regard en avant.",
         "This is no RE2 expression, which runs in bounded time. No back-references, no look-ahead.",
     ),
+    "E114": (
+        "Trop d'erreurs",
+        "Too many errors",
+        "Tout ce qui est à redire d'un fichier est dit en une fois, jusqu'à 10 000 observations.",
+        "Everything there is to say of a file is said at once, up to 10,000 findings.",
+    ),
     "E120": (
         "Document sur un canal de discussion",
         "Document over a chat",
@@ -742,6 +769,12 @@ CODES: Final[Mapping[str, tuple[str, str, str, str]]] = {
         "Steps out of order",
         "Une étape vient plus tôt que celle écrite avant elle.",
         "A step comes earlier than the one written before it.",
+    ),
+    "W307": (
+        "Trop d'avertissements",
+        "Too many warnings",
+        "Tout ce qui est à redire d'un fichier est dit en une fois, jusqu'à 10 000 observations.",
+        "Everything there is to say of a file is said at once, up to 10,000 findings.",
     ),
     "T001": (
         "Cas en échec",

@@ -25,6 +25,7 @@ from rules.language import (
     load,
     mentioned,
 )
+from rules.source import MAX_FINDINGS
 from tests.campaign import many
 
 SETS = Path(__file__).parent.parent / "rules" / "sets"
@@ -346,10 +347,41 @@ def test_the_traps_of_yaml_1_1_do_not_bite():
     assert good(on).also[0].mode == "on"
 
 
-def test_a_thousand_mistakes_end_in_a_report_a_person_can_read():
+def test_every_mistake_of_a_file_is_told_at_once_however_many_there_are():
     many = "".join(f"  - id: r{n}\n    when: {{ evnt: x }}\n    hold: nobody\n" for n in range(3000))
     findings = findings_of(HEAD + "rules:\n" + many + DEFAULT)
-    assert len(findings) == 200
+    assert [f.code for f in findings] == ["E101", "E103", "E110"] * 3000
+    assert all("« event »" in f.message for f in findings if f.code == "E101")
+    assert findings[-1].line == HEAD.count("\n") + 1 + 3 * 3000
+    assert findings[-1].source_line == "    hold: nobody"
+
+
+def rules_with(mistakes: int) -> str:
+    rule = "  - {{ id: r{}, when: {{ event: death }}, send: [x], followup: none }}\n"
+    return HEAD + "rules:\n" + "".join(rule.format(n) for n in range(mistakes)) + DEFAULT
+
+
+@pytest.mark.parametrize("lang", ["fr", "en"])
+def test_beyond_ten_thousand_findings_the_last_says_that_there_are_more(lang):
+    at_most = findings_of(rules_with(MAX_FINDINGS), lang=lang)
+    assert len(at_most) == MAX_FINDINGS
+    assert {f.code for f in at_most} == {"E110"}
+    *told, last = findings_of(rules_with(MAX_FINDINGS + 1), lang=lang)
+    assert tuple(told) == at_most
+    assert (last.code, last.severity) == ("E114", "error")
+    assert ("ne sont pas montrées" if lang == "fr" else "not shown") in last.message
+    assert last.line == told[-1].line + 1
+
+
+def test_an_error_behind_ten_thousand_warnings_still_keeps_the_file_from_being_put_in_force():
+    ways = ", ".join(f"v{n}" for n in range(MAX_FINDINGS + 5))
+    warned = WHOLE.replace("via: [mss]", f"via: [mss, {ways}]", 1)
+    rules, findings = load(warned, "routes.yaml", SITE)
+    assert rules is not None
+    assert [f.code for f in findings[MAX_FINDINGS:]] == ["W307"]
+    rules, findings = load(warned.replace("identity: test", "identity: tst"), "routes.yaml", SITE)
+    assert rules is None
+    assert [f.code for f in findings[MAX_FINDINGS:]] == ["E114"]
 
 
 def test_several_mistakes_are_all_told_in_the_order_of_the_file():

@@ -25,7 +25,7 @@ from rules.reading import (
     TARGET_KEYS,
 )
 from rules.ruleset import PEOPLE
-from rules.source import MAX_BYTES, RulesError
+from rules.source import MAX_BYTES, MAX_FINDINGS, MAX_NODES, RulesError
 from rules.words import DID_YOU_MEAN, PARSER, RE2_SAYS, WORDS
 from tests.campaign import many
 from tests.test_rules import DEFAULT, HEAD, SITE, WHOLE, findings_of, good
@@ -201,6 +201,7 @@ def test_a_rule_observed_for_long_is_told_at_its_id_with_the_figures():
 def test_no_words_wait_for_a_finding_that_is_never_told():
     told = {each[-1] for each in (*PLACES, *IN_TESTS)} | {"observed_long"}
     elsewhere = {"too_large", "not_utf8", "empty_file", "channel", "no_case", "no_case_but", "no_tests"}
+    elsewhere |= {"too_many", "too_many_doubts", "too_many_nodes"}
     # What only reasoning over all the rules together finds is proved with that reasoning.
     together = {
         name for name, (code, *_) in WORDS.items() if code in ("E201", "W202", "W203", "W204", "W205")
@@ -415,27 +416,30 @@ HOSTILE = {
     "braces": big("{"),
     "nested keys": big("a: "),
     "dashes": big("- "),
-    "keys": "".join(f"k{n}: 1\n" for n in range(90_000)),
+    "keys": "".join(f"k{n}: 1\n" for n in range(240_000)),
+    "more keys": "".join(f"k{n}: 1\n" for n in range(300_000)),
     "one key": big("k: 1\n"),
     "tabs": big("\t\n"),
     "indented tabs": big(" \tx\n"),
     "unseen": big("\x00"),
+    "unseen on lines": big("\x00\n"),
     "blank lines": big("\n"),
     "one line": big("x"),
     "one long key": "? " + big("x"),
     "quotes": '"' + big("\\n"),
     "comments": big("# x\n"),
     "unknown targets": HEAD + "rules:\n" + "".join(
-        f"  - {{ id: r{n}, when: {{ event: death }}, send: [x{n}], followup: none }}\n" for n in range(13_000)
+        f"  - {{ id: r{n}, when: {{ event: death }}, send: [x{n}], followup: none }}\n" for n in range(40_000)
     ) + DEFAULT,
     "many targets": "version: 1\ntargets:\n" + "".join(
-        f"  t{n}: {{ who: nurse, via: [mss], carries: pointer }}\n" for n in range(12_000)
-    ) + "rules:\n" + "".join(f"  - {{ id: r{n}, when: {{ event: death }}, send: [u{n}], followup: none }}\n" for n in range(2_000)),
-    "many windows": HEAD.replace('"20:00-08:00"', ", ".join(['"01:00-02:00"'] * 30_000)) + DEFAULT,
-    "many words": HEAD.replace("chute: [chute", "chute: [" + ", ".join(f"mot{n}" for n in range(60_000))) + DEFAULT,
-    "many values": WHOLE.replace("identity: test", "ward: [" + ", ".join(f"s{n}" for n in range(90_000)) + "]"),
+        f"  t{n}: {{ who: nurse, via: [mss], carries: pointer }}\n" for n in range(15_000)
+    ) + "rules:\n" + "".join(f"  - {{ id: r{n}, when: {{ event: death }}, send: [u{n}], followup: none }}\n" for n in range(6_000)),
+    "many windows": HEAD.replace('"20:00-08:00"', ", ".join(['"01:00-02:00"'] * 100_000)) + DEFAULT,
+    "many words": HEAD.replace("chute: [chute", "chute: [" + ", ".join(f"mot{n}" for n in range(300_000))) + DEFAULT,
+    "many values": WHOLE.replace("identity: test", "ward: [" + ", ".join(f"s{n}" for n in range(200_000)) + "]"),
+    "many ways": WHOLE.replace("via: [mss]", "via: [" + ", ".join(f"v{n}" for n in range(400_000)) + "]", 1),
     "many exceptions": HEAD.replace("holidays: closed }", ", ".join(f"20{n:02}-01-01..20{n:02}-12-31: closed" for n in range(99)) + " }") + DEFAULT,
-    "many conditions": WHOLE.replace("{ identity: test }", "{ any: [" + ", ".join(["{ age: 3 }"] * 60_000) + "] }"),
+    "many conditions": WHOLE.replace("{ identity: test }", "{ any: [" + ", ".join(["{ age: 3 }"] * 80_000) + "] }"),
     "bad bytes": b"\xff" * 900_000,
     "utf-16": WHOLE.encode("utf-16"),
 }  # fmt: skip
@@ -447,8 +451,34 @@ def test_a_hostile_file_is_answered_within_seconds(name):
     started = time.process_time()
     _, findings = load(raw, "routes.yaml", SITE)
     assert time.process_time() - started < 10
-    assert len(findings) <= 200
-    assert sum(len(f.text()) for f in findings) < 400_000
+    assert len(findings) <= MAX_FINDINGS + 1
+    assert sum(len(f.text()) for f in findings) < 1_000 * MAX_FINDINGS
+
+
+@pytest.mark.parametrize("name", ["10 MB", "10 MB of rules"])
+def test_ten_megabytes_are_refused_at_once_and_not_looked_through(name):
+    started = time.process_time()
+    rules, findings = load(HOSTILE[name], "routes.yaml", SITE)
+    assert time.process_time() - started < 0.2
+    assert rules is None
+    assert [(f.code, f.line, f.column) for f in findings] == [("E105", 1, 1)]
+    assert "4 Mo" in findings[0].message
+
+
+def test_a_file_of_as_many_bytes_as_are_admitted_is_read_and_of_one_more_is_not():
+    for more, admitted in ((0, True), (1, False)):
+        text = WHOLE + "#" * (MAX_BYTES - len(WHOLE.encode()) + more)
+        for raw in (text, text.encode()):
+            assert (load(raw, "routes.yaml", SITE)[0] is not None) is admitted
+
+
+def test_more_words_than_ten_thousand_rules_have_are_refused_where_they_begin_to_be_too_many():
+    head = "version: 1\nkeywords:\n  a:\n"
+    before = 6  # the file, two keys, the version, the table and its key
+    for count, code in ((MAX_NODES - before - 1, "E103"), (MAX_NODES - before, "E105")):
+        _, findings = load(head + "    - b\n" * count, "routes.yaml", SITE)
+        assert findings[0].code == code, findings[:2]
+    assert (findings[0].line, findings[0].column) == (3 + count, 7)
 
 
 # -- fuzz
