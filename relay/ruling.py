@@ -117,7 +117,7 @@ def check(file: Path, disk: OnDisk, site: language.Site | None, lang: str) -> Ch
     Half a second for 500 rules, most of it the search for dead ones: for a thread, and for a file that is not
     in force yet. What is in force was checked then, and a start does not ask again.
     """
-    from rules import cases, reach
+    from rules import cases, engine, reach
 
     if disk.text is None:
         return Checked(file, disk, None, ())
@@ -130,6 +130,8 @@ def check(file: Path, disk: OnDisk, site: language.Site | None, lang: str) -> Ch
         else:
             findings = (*findings, *cases.run(rules, disk.tests, beside, lang).findings)
     bad = any(finding.severity == "error" for finding in findings)
+    if rules is not None and not bad:
+        engine.prepare(rules)
     return Checked(file, disk, None if bad else rules, findings)
 
 
@@ -231,13 +233,23 @@ def _loaded(active: ActiveRules, site: language.Site | None, lang: str, name: st
     return rules
 
 
+def _made_ready(active: ActiveRules, site: language.Site | None, lang: str, name: str) -> RuleSet | None:
+    """The set, of which the first decision takes no longer than the others: it is taken on the event loop."""
+    from rules import engine
+
+    rules = _loaded(active, site, lang, name)
+    if rules is not None:
+        engine.prepare(rules)
+    return rules
+
+
 async def in_force(settings: Settings, store: Store) -> tuple[ActiveRules | None, RuleSet | None]:
     """What is in force now; no rule set where none ever was, or the configuration lacks what it names."""
     active = await store.rules_active()
     if active is None:
         return None, None
     return active, await asyncio.to_thread(
-        _loaded, active, rules_site(settings), settings.language, settings.rules.name
+        _made_ready, active, rules_site(settings), settings.language, settings.rules.name
     )
 
 
