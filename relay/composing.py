@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -304,12 +305,28 @@ def _mailbox(display: str, address: str) -> str:
     if not display:
         return address
     if not display.isascii() or "=?" in display:
-        shown = " ".join(_words(display))
+        shown = _phrase(display)
     elif _ATOMS.fullmatch(display):
         shown = display
     else:
         shown = '"' + display.replace("\\", "\\\\").replace('"', '\\"') + '"'
     return f"{shown} <{address}>"
+
+
+def _phrase(display: str) -> str:
+    """Atoms as they stand, encoded words for the rest (RFC 2047 §5 (3)).
+
+    Two encoded words side by side are one text, and some readers of addresses put a space between them:
+    « (Relais ) ». So a run is encoded whole where it fits, and a ward's long name breaks at its plain words.
+    """
+    shown: list[str] = []
+    for plain, run in itertools.groupby(display.split(), _is_atom):
+        shown += run if plain else _words(" ".join(run))
+    return " ".join(shown)
+
+
+def _is_atom(word: str) -> bool:
+    return _ATOMS.fullmatch(word) is not None and "=?" not in word and len(word) < _FOLD_AT
 
 
 def _words(text: str) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import email.header
 import email.policy
 import hashlib
 import time
@@ -324,6 +325,24 @@ def test_a_display_name_never_becomes_an_address(display: str):
     )
     assert [address for _, address in read(written).addresses("to")] == ["dr.martin@medecin.mssante.fr"]
     assert len(read(written).addresses("to")) == 1
+
+
+@pytest.mark.parametrize(
+    "display",
+    [
+        "Tous services – CHR d'Exemple (Relais)",
+        "Soins intensifs cardiologiques – CHR d'Exemple (Relais)",
+        "Médecine polyvalente – Hôpital Saint-Éloi de l'Étang (Relais)",
+        "Dr St. Jean =?x, é",
+    ],
+)
+def test_a_wards_long_name_is_read_alike_by_every_reader_of_addresses(display: str):
+    written = compose(recipe(headers=(("From", f"{display} <relais@relais45.mssante.fr>"),)), None)
+    head = email.message_from_bytes(written)["From"]
+    assert str(email.header.make_header(email.header.decode_header(head))).startswith(f"{display} <")
+    parsed = email.message_from_bytes(written, policy=email.policy.default)["From"].addresses[0]
+    assert (parsed.display_name, parsed.addr_spec) == (display, "relais@relais45.mssante.fr")
+    assert max(map(len, written.split(b"\r\n\r\n")[0].split(b"\r\n"))) <= 76
 
 
 def test_a_composed_mail_can_be_told_from_the_ones_before():
