@@ -321,7 +321,8 @@ def _phrase(display: str) -> str:
     """
     shown: list[str] = []
     for plain, run in itertools.groupby(display.split(), _is_atom):
-        shown += run if plain else _words(" ".join(run))
+        words = list(run)
+        shown += words if plain else _words(" ".join(words))
     return " ".join(shown)
 
 
