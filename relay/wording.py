@@ -221,6 +221,20 @@ ROLES: Final[Mapping[str, str]] = {
 
 _SOMEBODY: Final = N_("Un correspondant")
 
+GP: Final = "gp"
+"""The registered GP, among those who ask."""
+
+QUESTIONS: Final[Mapping[str, str]] = {
+    GP: N_("Question du médecin traitant – Réf. {reference}"),
+    "pharmacist": N_("Question du pharmacien – Réf. {reference}"),
+    "nurse": N_("Question de l'infirmier ou de l'infirmière – Réf. {reference}"),
+    "had": N_("Question de l'hospitalisation à domicile – Réf. {reference}"),
+    "patient": N_("Question du patient – Réf. {reference}"),
+}
+"""The subject of a question to the ward, by what its asker is to the patient; anybody else is a correspondent."""
+
+_QUESTION: Final = N_("Question d'un correspondant – Réf. {reference}")
+
 CHOICES: Final[Mapping[str, str]] = {
     "call": N_("Rappelez-moi"),
     "treatment": N_("Traitement"),
@@ -488,16 +502,22 @@ class Words:
 
     # ---------------------------------------------------------------------------------------- to a ward
 
-    def question(self, reference: str, who: str, words: str, patient: str = "") -> Mail:
-        """A GP's question, in their own words."""
+    def asked(self, reference: str, asker: str) -> str:
+        """The subject of a question; `asker` is `GP` or a participant's key."""
+        return self.say(QUESTIONS.get(asker, _QUESTION), reference=reference)
+
+    def question(self, reference: str, who: str, words: str, patient: str = "", *, asker: str = GP) -> Mail:
+        """A question in its asker's own words; `asker` as in `asked`."""
         lines = [self.ref(reference), patient, self.say("{who} écrit au sujet de votre lettre :", who=who)]
         return Mail(
-            self.say("Question du médecin traitant – Réf. {reference}", reference=reference),
+            self.asked(reference, asker),
             self._body([line for line in lines if line], words.strip(), self._how_to_answer()),
         )
 
-    def coded_question(self, reference: str, who: str, choice: str, phone: str = "") -> Mail:
-        """A GP's coded question; `call` asks to be called."""
+    def coded_question(
+        self, reference: str, who: str, choice: str, phone: str = "", *, asker: str = GP
+    ) -> Mail:
+        """A coded question; `call` asks to be called; `asker` as in `asked`."""
         if choice == "call":
             ask = self.say("{who} demande un rappel téléphonique.", who=who)
             if phone:
@@ -505,7 +525,7 @@ class Words:
         else:
             ask = self.say("{who} a une question : {topic}.", who=who, topic=self.choice(choice).lower())
         return Mail(
-            self.say("Question du médecin traitant – Réf. {reference}", reference=reference),
+            self.asked(reference, asker),
             self._body([self.ref(reference), ask], self._how_to_answer()),
         )
 
@@ -527,11 +547,25 @@ class Words:
                 [
                     self.ref(reference),
                     self.say(
-                        "Une question du médecin traitant attend votre réponse depuis le {since}.",
+                        "Une question attend votre réponse depuis le {since}.",
                         since=self.on(since),
                     ),
                 ],
                 self._how_to_answer(),
+            ),
+        )
+
+    def ward_unanswered(self, reference: str, sent: datetime) -> Mail:
+        """To a ward that the rules remind of a letter nobody has answered yet; it owes nothing itself."""
+        return Mail(
+            self.say("Lettre encore sans réponse – Réf. {reference}", reference=reference),
+            self._body(
+                [
+                    self.ref(reference),
+                    self.say(
+                        "La lettre envoyée le {sent} n'a pas encore reçu de réponse.", sent=self.on(sent)
+                    ),
+                ]
             ),
         )
 
@@ -789,10 +823,14 @@ class Words:
         ]
         return Mail(self.say("Relais : « {adapter} » rétabli", adapter=adapter), self._body(lines))
 
-    def undelivered(self, reference: str, desk: str, why: Why) -> Mail:
-        """A desk that cannot be reached."""
+    def undelivered(self, reference: str, desk: str, why: Why, *, told: bool = False) -> Mail:
+        """A desk or ward that a message did not reach; `told`: it reads the message without its letter instead."""
+        subject = {
+            Why.NOT_OPENED: N_("Relais : une lettre chiffrée ne s'ouvre plus"),
+            Why.UNREADABLE: N_("Relais : un message n'a pas pu être écrit"),
+        }.get(why, N_("Relais : une adresse de l'hôpital n'est pas joignable"))
         return Mail(
-            self.say("Relais : une adresse de l'hôpital n'est pas joignable"),
+            self.say(subject),
             self._body(
                 [
                     self.ref(reference) if reference else "",
@@ -801,6 +839,10 @@ class Words:
                         desk=desk,
                         why=self.why(why),
                     ),
+                    self.say("Un message sans la lettre l'en prévient.") if told else "",
+                    self.say("Vérifiez les clés et certificats de la section [smime] de la configuration.")
+                    if why is Why.NOT_OPENED
+                    else "",
                 ]
             ),
         )

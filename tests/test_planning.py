@@ -915,6 +915,17 @@ def test_silence_is_reminded_by_chat_then_by_mail_and_ends_at_the_desk():
     assert "Personne n'a répondu" in text(one(third, Purpose.WARD_NOTE, "ward:cardiologie"))
 
 
+def test_a_ward_that_is_reminded_before_anybody_asked_reads_of_no_question():
+    rules = RULES.replace("remind: gp_ping", "remind: ward").replace(
+        "followups:", "  ward: { who: sending_ward, via: [mss], carries: pointer }\nfollowups:"
+    )
+    site = make_site(rules=rules)
+    _, view = opened(site)
+    mail = one(fire(site, view, 0, AT + timedelta(hours=1)), Purpose.REMINDER, "ward:cardiologie")
+    assert headers(mail)["Subject"].startswith("Lettre encore sans réponse – Réf. ")
+    assert "question" not in text(mail).lower()
+
+
 def test_the_second_rung_names_the_mailbox_and_a_mail_goes_there():
     site = make_site()
     _, view = opened(site)
@@ -1222,6 +1233,31 @@ def test_a_desk_out_of_reach_is_the_admins_business():
     assert plan is not None
     assert one(plan, Purpose.ADMIN).address == "informatique@chr-exemple.mssante.fr"
     assert "la boîte du destinataire est pleine" in text(one(plan, Purpose.ADMIN))
+    assert headers(one(plan, Purpose.ADMIN))["Subject"].endswith(
+        "une adresse de l'hôpital n'est pas joignable"
+    )
+
+
+@pytest.mark.parametrize("language", ["fr", "en"])
+def test_the_admins_learn_of_a_letter_that_opens_no_more_and_not_of_an_address(language: str):
+    site = make_site()
+    site = replace(site, settings=replace(site.settings, language=language))
+    notes = [one(held(site), Purpose.HOLD_NOTE, to) for to in ("desk:sorties", "ward:cardiologie")]
+    desk, ward = (planning.plan_failed(site, None, note, Why.NOT_OPENED, LATER) for note in notes)
+    assert desk is not None
+    assert ward is not None
+    for plan in (desk, ward):
+        mail = one(plan, Purpose.ADMIN)
+        assert headers(mail)["Subject"] == (
+            "Relais : une lettre chiffrée ne s'ouvre plus"
+            if language == "fr"
+            else "Relais: an encrypted letter can no longer be opened"
+        )
+        assert "[smime]" in text(mail)
+    # Only a desk is written to again, without the letter.
+    assert one(desk, Purpose.HOLD_NOTE, "desk:sorties")
+    said = "sans la lettre" if language == "fr" else "without the letter"
+    assert [said in text(one(plan, Purpose.ADMIN)) for plan in (desk, ward)] == [True, False]
 
 
 def test_a_ward_that_takes_back_a_letter_released_meanwhile_is_heard():
@@ -1308,11 +1344,36 @@ def test_the_reader_of_a_copy_has_an_exchange_of_their_own_and_answers_for_nothi
     assert asked.thread is None
     question = one(asked, Purpose.QUESTION)
     assert "Le pharmacien écrit" in text(question)
+    assert headers(question)["Subject"].startswith("Question du pharmacien – Réf. ")
+    called = one(replied(site, view, copy, "RAPPEL", sender=pharmacy), Purpose.QUESTION)
+    assert headers(called)["Subject"].startswith("Question du pharmacien – Réf. ")
     assert pharmacy not in str(question.recipe)
     view = sent(after(view, asked))
     back = replied(site, view, question, "Oui, trois mois.", sender=WARD)
     assert [d.address for d in back.deliveries] == [pharmacy]
     assert back.thread is None
+
+
+@pytest.mark.parametrize(
+    ("who", "column", "subject"),
+    [
+        ("nurse", "nurse_mss", "Question de l'infirmier ou de l'infirmière – Réf. "),
+        ("home_hospitalisation", "had_mss", "Question de l'hospitalisation à domicile – Réf. "),
+    ],
+)
+def test_a_question_to_the_ward_says_who_asks(who: str, column: str, subject: str):
+    site = make_site(rules=WITH_COPY.replace("who: pharmacist", f"who: {who}"))
+    arrival = arrive(site, letter())
+    assert arrival.resolution is not None
+    assert arrival.resolution.registration is not None
+    registration = replace(arrival.resolution.registration, **{column: "soins@exemple.mssante.fr"})
+    arrival = replace(arrival, resolution=replace(arrival.resolution, registration=registration))
+    view = sent(after(None, planning.plan_notice(site, arrival, LINKED, AT)))
+    (copy,) = [d for d in view.deliveries if d.address == "soins@exemple.mssante.fr"]
+    asked = replied(site, view, copy, "À quelle heure ?", sender="soins@exemple.mssante.fr")
+    assert headers(one(asked, Purpose.QUESTION))["Subject"].startswith(subject)
+    own = one(replied(site, view, view.deliveries[0], "Une question.", sender=GP), Purpose.QUESTION)
+    assert headers(own)["Subject"].startswith("Question du médecin traitant – Réf. ")
 
 
 def test_a_copy_that_reached_the_wrong_pharmacy_is_an_incident_and_the_gp_goes_on():

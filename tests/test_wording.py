@@ -129,6 +129,16 @@ def test_a_hold_note_has_the_lines_to_fill_in_and_those_of_identity_where_they_m
     assert "RPPS" not in FR.hold_note(REF, "x", fields=False).text
 
 
+def test_the_subject_of_a_question_says_what_its_asker_is_to_the_patient_and_no_name():
+    assert {asker: FR.asked(REF, asker) for asker in ("gp", "patient", "rpps:10000000001")} == {
+        "gp": f"Question du médecin traitant – Réf. {REF}",
+        "patient": f"Question du patient – Réf. {REF}",
+        "rpps:10000000001": f"Question d'un correspondant – Réf. {REF}",
+    }
+    coded = EN.coded_question(REF, "The pharmacist", "call", asker="pharmacist")
+    assert coded.subject == f"Question from the pharmacist – Ref. {REF}"
+
+
 def test_no_subject_names_anybody():
     patient = FR.patient(Patient(birth_name="VALBRUNE", given_names=("Odette",), birth_date=date(1948, 3, 9)))
     assert patient == "Patient : VALBRUNE Odette, né(e) le 09/03/1948"

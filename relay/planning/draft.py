@@ -407,7 +407,7 @@ class Draft:
             self.mail(
                 self.participant(self.ward_key),
                 Purpose.REMINDER,
-                self.site.words.ward_reminder(thread.reference, thread.started_at or thread.opened_at),
+                self.site.words.ward_unanswered(thread.reference, thread.started_at or thread.opened_at),
                 not_before=self.quiet_until(target),
             )
         elif who.startswith("desk/"):

@@ -266,9 +266,13 @@ def plan_failed(
     """A copy was refused for good, or given up. None when nobody needs to know."""
     if delivery.to.startswith(("desk:", "ward:")):
         # The hospital's own people cannot be reached: the last who can act are the admins.
-        words = site.words.undelivered(delivery.reference or "", delivery.to.partition(":")[2], why)
+        note = _without_letter(site, view, delivery, at) if why is Why.NOT_OPENED else None
+        told = note is not None
+        words = site.words.undelivered(
+            delivery.reference or "", delivery.to.partition(":")[2], why, told=told
+        )
         copies = to_admins(site, words, at, seed=f"{delivery.id}/failed")
-        if why is Why.NOT_OPENED and (note := _without_letter(site, view, delivery, at)):
+        if note is not None:
             copies = (note, *copies)
         audit = (AuditEvent("relay", "delivery_failed", delivery.id, why),)
         return Plan(at=at, deliveries=copies, audit=audit) if copies else None

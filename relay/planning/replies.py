@@ -30,7 +30,7 @@ from relay.planning.holding import plan_hold
 from relay.planning.site import Correction, folded
 from relay.threads import Event, Happening, is_hospital
 from relay.tokens import Address, Ours, participant_mark, references_in
-from relay.wording import RECALL_WORD
+from relay.wording import GP, RECALL_WORD
 
 if TYPE_CHECKING:
     from relay.model import Delivery, Recognised
@@ -454,9 +454,15 @@ def ask(draft: Draft, part: Participant, words: str, choice: str = "") -> None:
     """The question's mail to the ward: in the asker's words, or coded."""
     reference, say = draft.current.reference, draft.site.words
     who = part.name or say.role(part.key)
-    text = say.coded_question(reference, who, choice) if choice else say.question(reference, who, words)
-    asker = "" if part.key == draft.current.gp else voice(draft.ward_key, part.key)
-    draft.mail(draft.participant(draft.ward_key), Purpose.QUESTION, text, voice=asker)
+    gp = part.key == draft.current.gp
+    asker = GP if gp else part.key
+    text = (
+        say.coded_question(reference, who, choice, asker=asker)
+        if choice
+        else say.question(reference, who, words, asker=asker)
+    )
+    own = "" if gp else voice(draft.ward_key, part.key)
+    draft.mail(draft.participant(draft.ward_key), Purpose.QUESTION, text, voice=own)
 
 
 def _answered(draft: Draft, arrival: Arrival, speaker: _Speaker, words: str) -> Plan:
