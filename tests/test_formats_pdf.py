@@ -127,6 +127,7 @@ def test_a_pdf_that_only_forbids_printing_is_read():
 
 
 def test_too_many_characters_are_too_long_to_read(monkeypatch: pytest.MonkeyPatch):
+    pdf._last.clear()
     monkeypatch.setattr(pdf, "MAX_CHARACTERS", 500)
     assert codes(read(printed.letter())) == ["no_text"]
     monkeypatch.undo()

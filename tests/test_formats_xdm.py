@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import stat
 import time
 import zipfile
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -378,3 +380,52 @@ def test_no_mutation_raises(data: st.DataObject):
         place = data.draw(st.integers(0, len(raw) - 1))
         raw[place : place + data.draw(st.integers(0, 20))] = data.draw(st.binary(max_size=8))
     xdm.read(bytes(raw))
+
+
+STRANGER = letters.patient(
+    "VASSEUR", "Odile", born=date(1944, 7, 2), place="45234", order=33, ipp="900050001"
+)
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        [("COPIES/lettre.xml", letters.cda(patient=STRANGER))],
+        [("COPIES/lettre.pdf", printed.letter(STRANGER))],
+        [("IHE_XDM/SUBSET01/DOC00009.PDF", printed.letter(STRANGER))],
+    ],
+    ids=["a CDA beside the tree", "a PDF beside the tree", "a PDF beside the CDA"],
+)
+def test_a_letter_of_somebody_else_anywhere_in_the_package_holds_it(noise: list[tuple[str, bytes]]):
+    notice = xdm.read(letters.xdm(noise=noise))
+    assert notice is not None
+    assert "two_patients" in [problem.code for problem in notice.problems]
+
+
+def test_the_patients_own_letter_anywhere_in_the_package_is_no_matter():
+    noise = [("COPIES/lettre.xml", letters.cda(level=1)), ("COPIES/lettre.pdf", printed.letter(ODETTE))]
+    notice = xdm.read(letters.xdm(noise=noise))
+    assert notice is not None
+    assert notice.problems == ()
+    assert notice.registered_gp is not None
+
+
+def test_a_pdf_beside_the_cda_that_names_another_gp_leaves_none_certain():
+    documents = [
+        ("D1.XML", letters.cda(), "text/xml"),
+        ("D1.PDF", printed.letter(ODETTE, letters.DURAND), "application/pdf"),
+    ]
+    notice = xdm.read(letters.xdm(documents))
+    assert notice is not None
+    assert "registered_gp" in notice.unknown
+
+
+def test_metadata_that_name_somebody_else_than_the_letter_hold_the_package():
+    documents = [("D1.XML", letters.cda(), "text/xml")]
+    told = '<Slot name="sourcePatientInfo"><ValueList><Value>PID-5|VASSEUR^Odile^^^^^L</Value><Value>PID-7|19440702</Value></ValueList></Slot>'
+    said = letters.metadata(documents, patient=replace(ODETTE, ins=None, ins_oid=None))
+    meta = re.sub(rb"(<ExtrinsicObject[^>]*>)", rb"\1" + told.encode(), said)
+    assert told.encode() in meta
+    notice = xdm.read(letters.xdm(documents, meta=meta))
+    assert notice is not None
+    assert "two_patients" in [problem.code for problem in notice.problems]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import hashlib
 import json
 import math
 import subprocess
@@ -73,10 +74,28 @@ def text(content: bytes) -> str | None:
     return found if isinstance(found, str) else None
 
 
+_last: dict[bytes, str] = {}
+_LAST_LOCK = threading.Lock()
+_KEPT = 2  # the PDF of a package hangs on its mail once more
+
+
 @never_raises(no_text("le PDF ne peut pas être lu"))
 def _text(content: bytes) -> str | Problem:
     if len(content) > MAX_PDF:
         return no_text("le PDF est trop grand")
+    digest = hashlib.sha256(content).digest()
+    if (known := _last.get(digest)) is not None:
+        return known
+    found = _words(content)
+    if isinstance(found, str):  # what could not be read this time, on a busy machine, may be the next
+        with _LAST_LOCK:
+            _last[digest] = found
+            while len(_last) > _KEPT:
+                del _last[next(iter(_last))]
+    return found
+
+
+def _words(content: bytes) -> str | Problem:
     found = _CHILD.ask(content)
     if isinstance(found, str):
         return no_text(_REFUSED.get(found, "le PDF ne peut pas être lu"))

@@ -140,9 +140,10 @@ def _read(members: dict[str, bytes]) -> Notice | None:
         if not letters:
             return None
         missing = Problem("no_metadata", "paquet sans METADATA.XML")
-        return _joined(letters, [], None, _printed(letters, members.items()), (missing,))
+        return _joined(letters, [], None, _printed(members.items()), (missing,))
     letters: list[tuple[bytes, Notice]] = []  # type: ignore[no-redef]
     papers: list[Notice] = []
+    read: set[bytes] = set()
     entries: list[_Entry] = []
     action = None
     for body, path in subsets.items():
@@ -159,9 +160,14 @@ def _read(members: dict[str, bytes]) -> Notice | None:
         action = action or _action(root)
         entries += found
         here = [*announced, *beside.items()]
-        letters += [one for one in _letters(here) if one not in letters]
-        papers += [one for one in _printed(letters, here) if one not in papers]
-    return _joined(letters, entries, action, papers, ())
+        here = [(name, content) for name, content in here if content not in read]
+        read |= {content for _, content in here}
+        letters += _letters(here)
+        papers += _printed(here)
+    # What no METADATA.XML speaks of leaves with the package, too.
+    apart = [(name, content) for name, content in members.items() if content not in read]
+    strangers = [*(notice for _, notice in _letters(apart)), *_printed(apart)]
+    return _joined(letters, entries, action, papers, (), strangers)
 
 
 def _announced(entry: _Entry, folder: str, beside: dict[str, bytes]) -> tuple[str, bytes]:
@@ -193,10 +199,8 @@ def _letters(members: Iterable[tuple[str, bytes]]) -> list[tuple[bytes, Notice]]
     return list(out.items())
 
 
-def _printed(letters: list[tuple[bytes, Notice]], members: Iterable[tuple[str, bytes]]) -> list[Notice]:
-    """What the PDFs say, each content once, where no CDA can be read: else they are its renditions."""
-    if any(one.patient is not None for _, one in letters):
-        return []
+def _printed(members: Iterable[tuple[str, bytes]]) -> list[Notice]:
+    """What the PDFs say, each content once."""
     contents = dict.fromkeys(content for _, content in members if pdf.looks_like_pdf(content))
     return [notice for content in contents if (notice := pdf.read(content)) is not None]
 
@@ -213,10 +217,19 @@ def _joined(
     action: str | None,
     papers: list[Notice],
     problems: tuple[Problem, ...],
+    strangers: Iterable[Notice] = (),
 ) -> Notice:
-    """One notice of the package: its chief letter, the metadata beside it, and whether all speak of one person."""
+    """One notice of the package: its chief letter, the metadata beside it, and whether all speak of one person.
+
+    A PDF beside a CDA is its rendition: it may contradict, and adds nothing.
+    """
     notices = sorted((one for _, one in letters), key=lambda one: _RANK.get(one.event or "", 9))
-    people = [one.patient for one in (*notices, *papers) if one.patient is not None]
+    people = [one.patient for one in (*notices, *papers, *strangers) if one.patient is not None]
+    if notices and notices[0].event not in (
+        None,
+        "other",
+    ):  # abroad, packages come with the traits of an example
+        people += [one.person for one in entries if one.person != Patient()]
     numbers = {entry.patient for entry in entries if entry.patient}
     numbers |= {
         (one.patient.ins_oid or "", one.patient.ins) for one in notices if one.patient and one.patient.ins
@@ -246,8 +259,12 @@ def _joined(
     if chief.patient is not None and chief.patient.ins is None and len(numbers) == 1:
         oid, value = next(iter(numbers))
         chief = replace(chief, patient=replace(chief.patient, ins=value, ins_oid=oid))
+    written = any(one.patient is not None for one in notices)
     for paper in papers:
         problems += tuple(one for one in paper.problems if one.code == "two_patients")
+        if written:
+            chief = _beside(chief, paper)
+            continue
         if chief.patient is not None and paper.patient is not None and differ(chief.patient, paper.patient):
             problems += (formats.TWO_PATIENTS,)
         chief = _read_from(chief, paper)
@@ -269,6 +286,19 @@ def _joined(
         consent="masked" if masked else chief.consent,
         problems=tuple(dict.fromkeys((*problems, *chief.problems))),
     )
+
+
+def _beside(chief: Notice, paper: Notice) -> Notice:
+    """What the printed letter forbids is forbidden, and a second registered GP leaves none certain."""
+    gp, said = chief.registered_gp, paper.registered_gp
+    two = gp is not None and said is not None and gp.rpps and said.rpps and gp.rpps != said.rpps
+    unknown = [
+        *chief.unknown,
+        *(["registered_gp"] if two else []),
+        *(name for name in paper.unknown if name == "consent"),
+    ]
+    consent = paper.consent if paper.consent == "opposed" else chief.consent
+    return replace(chief, consent=consent, unknown=tuple(dict.fromkeys(unknown)))
 
 
 def _read_from(chief: Notice, paper: Notice) -> Notice:
