@@ -424,3 +424,105 @@ def test_a_large_letter_is_read_in_four_milliseconds():
     for _ in range(20):
         cda.read(raw)
     assert (time.process_time() - began) / 20 < 0.004
+
+
+# --------------------------------------------------------------------------- what senders write instead of the guide
+
+
+def changed(old: str, new: str):
+    """The level-3 letter with one thing in it changed."""
+    raw = letters.cda()
+    assert old.encode() in raw
+    notice = cda.read(raw.replace(old.encode(), new.encode()))
+    assert notice is not None
+    return notice
+
+
+NAME = '<family qualifier="BR">CORMERAIS</family><family qualifier="CL">VALBRUNE</family><given qualifier="BR">Odette</given><given>Odette Marie-Louise</given>'
+GP_NUMBER = f'<id root="1.2.250.1.71.4.2.1" extension="8{letters.MARTIN.rpps}"/><telecom value="mailto:dr.martin@medecin.mssante.fr" use="EC"/><associatedPerson>'
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        f'<name use="A"><family>LUNE</family><given>Belle</given></name><name>{NAME}</name>',
+        f'<name nullFlavor="UNK"/><name use="L">{NAME}</name>',
+        (
+            '<name use="L"><family qualifier="BR">CORMERAIS</family><given qualifier="BR">Odette</given><given>Odette Marie-Louise</given></name>'
+            '<name><family qualifier="CL">VALBRUNE</family></name>'
+        ),
+    ],
+)
+def test_of_several_names_the_persons_own_are_read(names: str):
+    patient = changed(f"<name>{NAME}</name>", names).patient
+    assert patient is not None
+    assert (patient.birth_name, patient.used_name, patient.name_kind) == ("CORMERAIS", "VALBRUNE", "birth")
+    assert patient.given_names == ("Odette", "Marie-Louise")
+
+
+def test_two_birth_names_are_none_and_words_without_elements_are_a_name():
+    two = changed(NAME, f'<family qualifier="BR">LERICHE</family>{NAME}')
+    assert "patient.birth_name" in two.unknown
+    plain = changed(NAME, "Odette CORMERAIS")
+    assert plain.patient is not None
+    assert (plain.patient.birth_name, plain.patient.given_names) == ("CORMERAIS", ("Odette",))
+    assert plain.patient.name_kind == "unstated"
+    assert "patient.birth_name" in changed(f"<name>{NAME}</name>", f'<name use="A">{NAME}</name>').unknown
+
+
+def test_a_birth_date_as_iso_writes_it_is_read_and_one_in_the_order_of_the_country_is_not():
+    iso, local = (changed('value="19480317"', f'value="{said}"') for said in ("1948-03-17", "17/03/1948"))
+    assert iso.patient is not None
+    assert iso.patient.birth_date == date(1948, 3, 17)
+    assert "patient.birth_date" in local.unknown
+
+
+def test_two_numbers_of_one_gp_are_none_and_an_adeli_number_is_no_rpps():
+    other = f'<id root="1.2.250.1.71.4.2.1" extension="8{letters.DURAND.rpps}"/>'
+    two = changed(GP_NUMBER, other + GP_NUMBER)
+    assert two.registered_gp is not None
+    assert (two.registered_gp.rpps, "registered_gp.rpps" in two.unknown) == (None, True)
+    adeli = changed(GP_NUMBER, '<id root="1.2.250.1.71.4.2.1" extension="0451234567"/><associatedPerson>')
+    assert adeli.registered_gp is not None
+    assert (adeli.registered_gp.family_name, adeli.registered_gp.rpps, adeli.unknown) == ("MARTIN", None, ())
+
+
+def test_a_performer_who_is_called_the_registered_gp_is_one_and_another_beside_makes_two():
+    performer = (
+        '<performer typeCode="PPRF"><functionCode code="PCP" codeSystem="2.16.840.1.113883.5.88"/><assignedEntity>'
+        '<id root="1.2.250.1.71.4.2.1" extension="8{}"/><assignedPerson><name><given>{}</given><family>{}</family></name>'
+        '</assignedPerson></assignedEntity></performer><performer typeCode="PRF">'
+    )
+    alone = letters.cda(gp=None).replace(
+        b'<performer typeCode="PRF">', performer.format(letters.DURAND.rpps, "Noé", "DURAND").encode()
+    )
+    found = cda.read(alone)
+    assert found is not None
+    assert found.registered_gp is not None
+    assert found.registered_gp.rpps == letters.DURAND.rpps
+    beside = changed('<performer typeCode="PRF">', performer.format(letters.DURAND.rpps, "Noé", "DURAND"))
+    assert beside.registered_gp is None
+    assert "registered_gp" in beside.unknown
+
+
+def test_the_secure_address_of_a_gp_goes_before_an_everyday_one():
+    address = '<telecom value="mailto:dr.martin@medecin.mssante.fr" use="EC"/><associatedPerson>'
+    found = changed(
+        address, f'<telecom value="mailto:camille.martin@courriel.example"/>{address}'
+    ).registered_gp
+    assert found is not None
+    assert found.mss_address == "dr.martin@medecin.mssante.fr"
+
+
+def test_a_mask_in_a_translation_is_a_mask():
+    said = '<confidentialityCode code="N" codeSystem="2.16.840.1.113883.5.25"/>'
+    masked = said.replace(
+        "/>", '><translation code="MASQUE_PS" codeSystem="1.2.250.1.213.1.1.4.13"/></confidentialityCode>'
+    )
+    assert changed(said, masked).consent == "masked"
+
+
+def test_an_empty_line_before_the_declaration_is_no_damage():
+    found = cda.read(b"\r\n " + letters.cda())
+    assert found is not None
+    assert found.patient == read().patient

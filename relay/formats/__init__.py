@@ -88,6 +88,7 @@ _PLAIN |= dict.fromkeys(map(ord, "‐‑‒–—−"), "-")
 _PLAIN |= dict.fromkeys(map(ord, "：﹕꞉∶"), ":")
 _PLAIN |= {
     ord("\u200b"): "",
+    ord("\u00ad"): "",
     ord("\ufeff"): "",
     ord("œ"): "oe",
     ord("Œ"): "oe",
@@ -206,8 +207,12 @@ def hl7_time(value: str | None, zone: ZoneInfo = PARIS) -> tuple[datetime, bool]
 
 
 def hl7_day(value: str | None) -> date | None:
-    """The calendar day an HL7 TS writes, whatever its offset; None when it is less than a day or is not real."""
-    found = _HL7_TIME.match(value.strip()) if value else None
+    """The calendar day an HL7 TS writes, whatever its offset; None when it is less than a day or is not real.
+
+    Some write the day as ISO 8601 does, which can mean no other.
+    """
+    bare = value.strip() if value else ""
+    found = _HL7_TIME.match(bare.replace("-", "") if re.match(r"\d{4}-\d{2}-\d{2}$", bare) else bare)
     if not found or not found[3]:
         return None
     try:
@@ -298,6 +303,8 @@ def parse_xml(content: bytes) -> etree._Element:
     if any(mark in content for mark in _DOCTYPES):
         raise RefusedXml("has a DOCTYPE")
     # A PDF in base64 passes libxml2's limit of 10 MB a text node; safe, entities being refused above.
+    if content[:1].isspace():  # before the declaration it is no XML; senders leave an empty line there
+        content = content.lstrip()
     parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, remove_comments=True,
                              remove_pis=True, huge_tree=len(content) > 8 * 2**20)  # fmt: skip
     try:

@@ -16,6 +16,7 @@ from lxml import etree
 
 from relay import formats
 from relay.formats import pdf
+from relay.formats import text as letters
 from relay.model import FollowUp, LocalId, Notice, Patient, Person, Problem, Stay
 from relay.reading import never_raises
 
@@ -54,6 +55,7 @@ _EXIT_CODES = {  # observation ORG-074
     "419099009": "death",
 }
 
+_ADELI = re.compile(r"0\d{9}")  # the older number of a professional, in IDNPS form
 _NOTHING = re.compile(r"(aucune?|neant|sans objet|non|rien|pas de)\b.{0,40}")
 
 
@@ -117,7 +119,9 @@ class _Letter:
         gp = self.registered_gp()
         self.check_print(patient, gp)
         version = root.find(f"{V3}versionNumber")
-        confidentiality = {one.get("code") for one in root.findall(f"{V3}confidentialityCode")}
+        confidentiality = {
+            one.get("code") for said in root.findall(f"{V3}confidentialityCode") for one in said.iter()
+        }
         return Notice(
             format="cda",
             event=event,
@@ -196,7 +200,7 @@ class _Letter:
         patient = replace(patient, postcode=formats.postcode(_words(home)))
         if person is None:
             return patient
-        patient = _named(patient, person.find(f"{V3}name"))
+        patient = self.named(patient, person.findall(f"{V3}name"))
         sex = person.find(f"{V3}administrativeGenderCode")
         if sex is not None and sex.get("code"):
             said: Literal["M", "F", "U"] = {"M": "M", "F": "F"}.get(str(sex.get("code")).upper(), "U")  # type: ignore[assignment]
@@ -214,9 +218,37 @@ class _Letter:
         dead = person.find(f"{_SDTC}deceasedInd")
         return replace(
             patient,
-            deceased=(dead is not None and dead.get("value") == "true")
+            deceased=(dead is not None and dead.get("value") in ("true", "1"))
             or (person.find(f"{_SDTC}deceasedTime") is not None),
         )
+
+    def named(self, patient: Patient, every: list[etree._Element]) -> Patient:
+        """Of several names those that are the person's own; two different birth names are none."""
+        names = [one for one in every if len(one) or (one.text or "").strip()]
+        own = [one for one in names if not {"A", "P"} & set((one.get("use") or "").split())]  # aliases
+        found = [_named(patient, one) for one in own]
+        if not found:
+            if names:
+                self.unknown.append("patient.birth_name")
+            return patient
+        families = {
+            words
+            for one in own
+            for family in one.findall(f"{V3}family")
+            if "BR" in (family.get("qualifier") or "").split()
+            and (words := formats.fold(_words(family) or ""))
+        }
+        if (
+            len(families) > 1
+            or len(
+                {formats.fold(one.birth_name or "") for one in found if one.name_kind == "unstated"} - {""}
+            )
+            > 1
+        ):
+            self.unknown.append("patient.birth_name")
+        best = next((one for one in found if one.name_kind == "birth"), found[0])
+        used = next((one.used_name for one in found if one.used_name), None)
+        return replace(best, used_name=best.used_name or used)
 
     def identifiers(self, role: etree._Element) -> Patient:
         found: dict[str, list[str]] = {}
@@ -243,16 +275,20 @@ class _Letter:
     # ------------------------------------------------------------------------------------------------ the people
 
     def registered_gp(self) -> Person | None:
-        """The participant with functionCode PCP, and nobody else: a recipient is no registered GP."""
+        """The participant or performer with functionCode PCP, and nobody else: a recipient is no registered GP."""
         people: list[Person] = []
-        for one in self.root.findall(f"{V3}participant"):
+        performers = f"{V3}documentationOf/{V3}serviceEvent/{V3}performer"
+        for one in (*self.root.findall(f"{V3}participant"), *self.root.findall(performers)):
             function = one.find(f"{V3}functionCode")
             if function is None or function.get("code") != "PCP":
                 continue
-            entity = one.find(f"{V3}associatedEntity")
-            if entity is None:
+            if (entity := one.find(f"{V3}associatedEntity")) is not None:
+                who, where = f"{V3}associatedPerson", f"{V3}scopingOrganization"
+            elif (entity := one.find(f"{V3}assignedEntity")) is not None:
+                who, where = f"{V3}assignedPerson", f"{V3}representedOrganization"
+            else:
                 continue
-            person = self.person(entity, f"{V3}associatedPerson", f"{V3}scopingOrganization", "registered_gp")
+            person = self.person(entity, who, where, "registered_gp")
             if person is not None and person not in people:
                 people.append(person)
         if len({one.rpps or one.name for one in people}) > 1:
@@ -295,12 +331,15 @@ class _Letter:
 
     def person(self, entity: etree._Element, who: str, where: str, field: str | None = None) -> Person | None:
         """Somebody of the header; None when nothing is said. `field` names what an unreadable RPPS makes unknown."""
-        rpps = None
-        for one in entity.findall(f"{V3}id"):
-            if one.get("root") == formats.PROFESSIONALS_OID and one.get("extension"):
-                rpps = formats.bare_rpps(one.get("extension"))
-                if rpps is None and field:
-                    self.unknown.append(f"{field}.rpps")
+        numbers = {
+            (one.get("extension") or "").strip()
+            for one in entity.findall(f"{V3}id")
+            if one.get("root") == formats.PROFESSIONALS_OID
+        } - {""}
+        read = {formats.bare_rpps(one) for one in numbers} - {None}
+        rpps = read.pop() if len(read) == 1 else None
+        if field and rpps is None and (read or not all(_ADELI.fullmatch(one) for one in numbers)):
+            self.unknown.append(f"{field}.rpps")
         person = entity.find(who)
         name = person.find(f"{V3}name") if person is not None else None
         family = given = None
@@ -314,7 +353,9 @@ class _Letter:
         for telecom in entity.findall(f"{V3}telecom"):
             value = (telecom.get("value") or "").strip()
             if value.lower().startswith("mailto:") and "@" in value:
-                address = address or value[7:].strip().lower()
+                written = value[7:].strip().lower()
+                if address is None or (written.endswith("mssante.fr") and not address.endswith("mssante.fr")):
+                    address = written  # doctors give their everyday address, too
             elif value.lower().startswith("tel:"):
                 phone = phone or value[4:].strip() or None
         result = Person(
@@ -490,10 +531,11 @@ def _exit(value: etree._Element) -> str | None:
     return _EXIT_CODES.get(code) or formats.exit_mode(value.get("displayName") or "") or "other"
 
 
-def _named(patient: Patient, name: etree._Element | None) -> Patient:
-    """Both models of names: BR and CL (2022), BR and SP with one `given` for each name (2020)."""
-    if name is None:
-        return patient
+def _named(patient: Patient, name: etree._Element) -> Patient:
+    """Both models of names: BR and CL (2022), BR and SP with one `given` for each name (2020); or words alone."""
+    if name.find(f"{V3}family") is None and name.find(f"{V3}given") is None:
+        whole, names, unsure = letters.split_name(_words(name) or "")
+        return replace(patient, birth_name=whole, given_names=names, order_unsure=unsure)
     birth = used = plain = None
     for one in name.findall(f"{V3}family"):
         words, kind = _words(one), (one.get("qualifier") or "").split()
