@@ -20,7 +20,7 @@ from relay import formats, identity
 from relay.formats import cda, fhir, hl7v2, hprim, pdf, receipts, replies, xdm
 from relay.formats import text as letters
 from relay.model import LocalId, Notice, Outcome, Patient, Person, Problem, Recognised, Stay, Why
-from relay.reading import Document, Part, decode, html_text, never_raises, read, read_file
+from relay.reading import MAX_CONTENT, Document, Part, decode, html_text, never_raises, read, read_file
 
 Reader = Callable[[bytes], Notice | None]
 
@@ -44,6 +44,7 @@ _READERS: Final[tuple[tuple[Callable[[Part, bytes], bool], Reader], ...]] = (
 
 _FORWARD = re.compile(r"^\s*(?:\[[^\]]{0,40}\]\s*)?(?:fwd?|tr|wg|i|rv|transf(?:ert|ere)?)\s*:", re.IGNORECASE)
 _ANSWER = re.compile(r"^\s*(?:re|rep|ref|aw|sv|antw|r)\s*(?:\[\d+\])?\s*:", re.IGNORECASE)
+_QUOTED: Final = (">", " ", "\t")  # how a quoted line begins
 _XDM_SUBJECT = re.compile(r"xdm/1\.0/ddm", re.IGNORECASE)
 _DOCUMENT_NAME = re.compile(r"\.(?:zip|xml|cda|hl7|er7|hpr|hprim|json|apz|p7m)$|ihe_xdm|lettre|courrier|\bcrh?\b|liaison|sortie",
                             re.IGNORECASE)  # fmt: skip
@@ -202,10 +203,13 @@ def _documents(document: Document) -> Iterator[tuple[Part, Notice]]:
     for part in document.parts:
         if part.is_message or part.size < 20 or (part.is_text and document.is_mail and not _is_hprim(part)):
             continue
-        head = part.content(64 * 1024) if part.size > 128 * 1024 else part.content()
+        large = part.size > 128 * 1024
+        head = part.content(1024 if large else MAX_CONTENT)
+        if large and not head.startswith((b"%PDF-", b"PK\x03\x04")):  # others may show what they are late
+            head = part.content(64 * 1024)
         for looks_like, reader in _READERS:
             if looks_like(part, head):
-                notice = reader(part.content() if part.size > 128 * 1024 else head)
+                notice = reader(part.content() if large else head)
                 if notice is not None:
                     yield part, notice
                 break
@@ -341,6 +345,8 @@ def _named(text: str, zone: ZoneInfo) -> Notice:
 
 
 def _unquoted(text: str) -> str:
+    if not text.startswith(_QUOTED) and not any(f"\n{mark}" in text for mark in _QUOTED):
+        return text
     return re.sub(r"(?m)^[> \t]+", "", text)
 
 

@@ -98,6 +98,7 @@ _PLAIN |= {
 
 
 _BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")  # letter by letter, French is three parts in a hundred
+_GONE = bytes(n for n in range(256) if _PLAIN.get(n) == "")
 _LATIN_1 = bytes(ord((_PLAIN.get(n, chr(n)) + chr(n))[0].lower()) for n in range(256))
 """What each letter of ISO 8859-1 folds to; « æ » folds to two."""
 
@@ -112,7 +113,7 @@ def fold(text: str) -> str:
     except UnicodeEncodeError:
         single = None
     if single is not None and "æ" not in text and "Æ" not in text:
-        return single.translate(_LATIN_1).decode("latin-1")
+        return single.translate(_LATIN_1, _GONE).decode("latin-1")
     plain = _BEYOND_ASCII.sub(lambda found: found[0].translate(_PLAIN), unicodedata.normalize("NFC", text))
     return plain.lower()
 

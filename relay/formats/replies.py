@@ -43,7 +43,9 @@ _ORIGINAL_WORDS = (
     "nachricht",
     "bericht",
 )  # each of them has one
-_SENDER_LINE = re.compile(r"\**(?:de|from|von|expediteur|da|van|fra)\s?\**\s?:\**\s?\S")
+_FROM = r"\**(?:de|from|von|expediteur|da|van|fra)\s?\**\s?:"
+_SENDER_LINE = re.compile(_FROM + r"\**\s?\S")
+_MAY_BE_SENDER = re.compile(r"\n\s*" + _FROM)
 _MORE_HEADERS = re.compile(
     r"\**(?:envoye|sent|date|a|to|cc|objet|subject|gesendet|an|betreff|enviado|para|asunto|verzonden|aan|onderwerp|inviato"
     r"|oggetto|destinataire|repondre a|reply-to|envoye le|copie)\s?\**\s?:"
@@ -105,9 +107,11 @@ def above_quotation(text: str) -> str | None:
     lines = text.split("\n", 2000)
     whole = fold("\n".join(lines))
     told = any(word in whole for word in _ORIGINAL_WORDS)
-    folded = whole.split("\n")
+    if not told and not _MAY_BE_SENDER.search(f"\n{whole}"):  # line by line is slow
+        return None
+    folded = [line.strip() for line in whole.split("\n")]
     for number, line in enumerate(folded):
-        if (told and _ORIGINAL.fullmatch(line.strip())) or (":" in line and _header_block(folded, number)):
+        if (told and _ORIGINAL.fullmatch(line)) or _header_block(folded, number):
             return "\n".join(lines[:number])
     return None
 
@@ -135,9 +139,9 @@ def _attribution(folded: list[str], number: int) -> int:
 
 def _header_block(folded: list[str], number: int) -> bool:
     """Outlook's copied headers: « De : », then at least two of « Envoyé : », « À : », « Objet : »."""
-    if not _SENDER_LINE.match(folded[number].lstrip()):
+    if not _SENDER_LINE.match(folded[number]):
         return False
-    following = [line for each in folded[number + 1 : number + 9] if (line := each.strip())][:6]
+    following = [line for line in folded[number + 1 : number + 9] if line][:6]
     return sum(bool(_MORE_HEADERS.match(line)) for line in following) >= 2
 
 

@@ -12,7 +12,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Final, Literal
 from zoneinfo import ZoneInfo
 
 from relay import formats
@@ -127,6 +127,7 @@ _BARE = re.compile(
     re.IGNORECASE,
 )
 _PARENTHESES = re.compile(r"\([^)]{0,30}\)")
+_LABEL_SIGNS = dict.fromkeys(map(ord, '°º.*_"'), " ")
 _OTHER_FIELD = re.compile(
     r"(?:\s{2,}|\t|\s*[;|•]\s*|,\s+|\s[-–—/]\s)(?=[^\s:;|,][^:;|,\t]{1,40}?\s?[:：]\s?\S?)"
 )
@@ -182,11 +183,13 @@ _DO_NOT = re.compile(
     r"\bne (?:surtout )?(?:pas|rien) (?:transmettre|envoyer|communiquer|adresser|diffuser|prevenir|informer|avertir)\b[^.\n]{0,60}?\b(?:medecin|mt|dr|docteur|generaliste)\b"
     r"|\bdo not (?:send|share|forward|inform)\b[^.\n]{0,60}?\b(?:gp|doctor|physician)\b"
 )
-_HINTS = (
-    "oppos", "refus", "objects to", "souhaite pas", "veut pas", "sire pas", "autorise pas", "accepte pas", "not want", "not wish",
-    "not consent", "n't want", "ne pas tr", "ne pas env", "ne pas comm", "ne pas adr", "ne pas diff", "ne pas pr", "ne pas inf",
-    "ne pas av", "ne rien", "do not s", "do not f", "do not i", "venir", "suivra", "lettre suit", "parviendra", "sera envoy",
-    "vous sera", "follow",
+# The words without which none of the three above can be: a common one first, then what must stand beside it.
+_HINTS: Final = (
+    ("oppos", ("",)), ("refus", ("",)), ("objects to", ("",)), ("venir", ("",)), ("suivra", ("",)), ("lettre suit", ("",)),
+    ("parviendra", ("",)), ("sera envoy", ("",)), ("vous sera", ("",)), ("follow", ("",)), ("ne rien", ("",)),
+    ("not ", ("not want", "not wish", "not consent", "do not s", "do not f", "do not i")), ("n't", ("n't want", "n't wish", "n't consent")),
+    (" pas", ("souhaite pas", "veut pas", "sire pas", "autorise pas", "accepte pas", "ne pas tr", "ne pas env", "ne pas comm",
+              "ne pas adr", "ne pas diff", "ne pas pr", "ne pas inf", "ne pas av")),
 )  # fmt: skip
 _SHARED_RECORD = re.compile(r"\bdmp\b|dossier medical partage|mon espace sante|espace numerique de sante")
 # What stands before such words and turns them: « n'a pas exprimé d'opposition », « sauf opposition du patient ».
@@ -249,8 +252,10 @@ class Letter:
 
 def label_of(text: str) -> str | None:
     """The field that a label names, or None; in two languages, « Sexe / Sex », both must name the same."""
-    plain = _PARENTHESES.sub(" ", fold(text))
-    plain = " ".join(re.sub(r"[°º.*_\"]", " ", plain).strip(" -:>•").split())
+    plain = fold(text)
+    if "(" in plain:
+        plain = _PARENTHESES.sub(" ", plain)
+    plain = " ".join(plain.translate(_LABEL_SIGNS).strip(" -:>•").split())
     name = _LABELS.get(plain)
     if name is None and plain.startswith("no "):  # « No RPPS »
         plain = plain.removeprefix("no ")
@@ -921,7 +926,7 @@ def _letter(found: _Found, text: str, subject: str, titles: Iterable[str], zone:
     elif _DISCHARGE.search(head) or stay.discharged or "stay.discharged" in found.unknown:
         event = "discharge"
     body = fold(text[:20_000])
-    folded = body if any(hint in body for hint in _HINTS) else ""  # searching prose for patterns is slow
+    folded = body if _hints(body) else ""  # searching prose for patterns is slow
     if _REPLACES.search(head) or "replaces" in found.labelled:
         document = "replacement"
     elif _RETRACTS.search(named):
@@ -983,6 +988,11 @@ def _letter(found: _Found, text: str, subject: str, titles: Iterable[str], zone:
         told = f"{folded_subject}\n{body}"
         tells = bool(_LEAVES.search(told) and _SOMEBODY.search(told))
     return Letter(notice, has_patient, event is not None, frozenset(found.labelled), tells)
+
+
+def _hints(folded: str) -> bool:
+    """Whether prose may tell of an objection or of a letter to come."""
+    return any(common in folded and any(hint in folded for hint in hints) for common, hints in _HINTS)
 
 
 def _objects(folded: str) -> bool:
