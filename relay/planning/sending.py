@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Final
@@ -136,6 +136,8 @@ class Writer:
     view: ThreadView | None
     ends: tuple[str, ...]
     by: str
+    told: set[tuple[str, ...]] = field(default_factory=set)
+    """Who was told what in this plan, and where: two targets that mean one person's one box are one copy."""
 
     def plan(self, decision: Decision) -> Plan:
         """The whole plan; a hold when a document has nowhere to go."""
@@ -398,6 +400,11 @@ class Writer:
                 return [self._unsent(target, person, ordinal, problem, Purpose.LETTER)]
             raise _CannotSend(problem)
         self._joins(person, person.address, copy=copy)
+        if carries != "pointer":
+            box = (person.key, person.address.lower())
+            if (*box, "document") in self.told or (*box, carries) in self.told:
+                return []
+            self.told.add((*box, carries))
         words, purpose, extra = self._words(carries, person, follows, copy=copy)
         full = carries == "document" and (self._has_document or bool(self._handed.words.strip()))
         thread = self.thread
@@ -521,6 +528,9 @@ class Writer:
             adapter, links_there = reached
             for place, link in enumerate(links_there):
                 owner = self._owner(link.rpps, person)
+                if (owner.key, adapter, link.chat) in self.told:
+                    continue
+                self.told.add((owner.key, adapter, link.chat))
                 self._joins(owner, person.address, copy=copy)
                 ping, granted = alert(
                     site,
