@@ -282,23 +282,23 @@ def counted(rules: RuleSet | None, counts: Mapping[str, Mapping[str, int]]) -> d
 async def observed(
     store: Store, rules: RuleSet, site: language.Site | None, now: datetime
 ) -> dict[str, tuple[int, int]]:
-    """Id → (whole days it has been in `mode: observe` without a break, notices observed), for W302."""
-    waiting = {entry.id: now for entry in rules.every() if entry.mode == "observe"}
+    """Id → (whole days it has been in `mode: observe` without a break, notices observed in them), for W302."""
+    known = {entry.id: (entry.id, *entry.was) for entry in rules.every() if entry.mode == "observe"}
+    waiting = set(known)
     since: dict[str, datetime] = {}
     for active in await store.rules_history(LOOK_BACK):
         if not waiting:
             break
         past = await asyncio.to_thread(_loaded, active, site, "fr")
         for name in list(waiting):
-            entry = rules.rule(name)
-            names = (name, *(entry.was if entry is not None else ()))
-            then = next((e for e in (past.every() if past else ()) if e.id in names), None)
+            then = next((e for e in (past.every() if past else ()) if e.id in known[name]), None)
             if then is None or then.mode != "observe":
-                del waiting[name]
+                waiting.remove(name)
             else:
                 since[name] = active.active_since
-    counts = counted(rules, await store.rule_counts())
-    return {name: ((now - at).days, counts.get(name, {}).get("observed", 0)) for name, at in since.items()}
+    return {
+        name: ((now - at).days, await store.observed_since(known[name], at)) for name, at in since.items()
+    }
 
 
 def _in_force_again(mark: RuleFile | None, now: datetime) -> RuleFile | None:

@@ -17,9 +17,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from relay import config, daemon, metrics, planning, ruling
 from relay.errors import Stale
-from relay.model import Purpose, Why
+from relay.model import Plan, Purpose, Why
 from relay.ruling import Ruling
 from relay.store import Store
+from rules import language
 from rules.language import RuleSet
 from tests import letters
 from tests.letters import MARTIN, ODETTE
@@ -466,11 +467,17 @@ async def test_a_rule_keeps_its_counts_under_its_new_name(house: House) -> None:
     assert ruling.counted(house.ruling.rules, await house.store.rule_counts()) == {"depart": {"decided": 2}}
 
 
+def observing(number: int, house: House, *names: str) -> Plan:
+    """A letter decided now, which these rules would have matched."""
+    return letter(number, decision=decision(observed=names, at=house.clock.now()))
+
+
 async def test_it_is_known_how_long_a_rule_was_only_observed(house: House) -> None:
     from rules.language import observed_long
 
+    house.clock.turn(minutes=1)
     await house.store.accept(batch(1))
-    await house.store.record([letter(1, decision=decision(observed=("naissance",)))])
+    await house.store.record([observing(1, house, "naissance")])
     house.clock.turn(days=10)
     house.write(RULES.replace("id: naissance", "id: bebe\n    was: naissance"))
     await house.looks()
@@ -481,6 +488,36 @@ async def test_it_is_known_how_long_a_rule_was_only_observed(house: House) -> No
     assert seen == {"bebe": (42, 1)}
     (finding,) = observed_long(rules, seen)
     assert finding.code == "W302"
+
+
+async def test_what_an_earlier_observation_saw_is_not_counted_in_this_one(house: House) -> None:
+    async def observed() -> dict[str, tuple[int, int]]:
+        rules = house.ruling.rules
+        assert rules is not None
+        return await ruling.observed(house.store, rules, house.ruling.site, house.clock.now())
+
+    await house.store.accept(batch(1, 2, 3, 4))
+    house.clock.turn(minutes=1)
+    await house.store.record([observing(1, house, "naissance"), observing(2, house, "naissance")])
+    assert await observed() == {"naissance": (0, 2)}
+    house.clock.turn(days=5)
+    house.write(RULES.replace("    mode: observe\n", ""))
+    await house.looks()
+    assert await observed() == {}
+    house.clock.turn(days=1)
+    house.write(RULES)
+    rules, _ = language.load(RULES, "routes.yaml", house.ruling.site)
+    assert rules is not None
+    await ruling.put_in_force(
+        house.settings, house.store, rules, by="anne", reason="on observe encore", after=house.ruling.revision,
+        note="", now=house.clock.now(),
+    )  # fmt: skip
+    await house.looks()
+    house.clock.turn(days=40)
+    # A letter decided twice is one notice; a rule whose name only begins alike is another.
+    await house.store.record([observing(3, house, "naissance"), observing(4, house, "naissances")])
+    await house.store.record([observing(3, house, "naissance")])
+    assert await observed() == {"naissance": (40, 1)}
 
 
 async def test_decisions_come_a_page_at_a_time_the_last_of_each_arrival(store: Store) -> None:

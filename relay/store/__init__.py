@@ -533,6 +533,10 @@ class Store:
         """Rule id → decided, undecided, copied, observed, passed → how often, since the beginning."""
         return await self._read(ruling.counted)
 
+    async def observed_since(self, names: Sequence[str], since: datetime) -> int:
+        """How many arrivals were decided since while an observed rule of one of these names would have matched."""
+        return await self._read(lambda connection: ruling.observed(connection, names, since))
+
     async def decision(self, name: str) -> StoredDecision:
         """The last decision about an arrival, by its id or its reference. Raises NotFound."""
         return await self._read(lambda connection: ruling.decided(connection, name))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, or_, select
 
 from relay import tables
 from relay.errors import NotFound, Stale
@@ -154,6 +155,19 @@ def decisions(connection: Connection, since: datetime, after: int, limit: int) -
         .limit(limit)
     )
     return tuple(_decision(row) for row in connection.execute(query))
+
+
+def observed(connection: Connection, names: Sequence[str], since: datetime) -> int:
+    """How many arrivals were decided since while an observed rule of one of these names would have matched."""
+    table = tables.decision
+    spoken = (json.dumps(name, ensure_ascii=False) for name in names)
+    named = or_(*(table.c.trace.contains(each, autoescape=True) for each in spoken))
+    found: set[str] = set()
+    query = select(table.c.envelope, table.c.trace).where(table.c.at >= stamp(since), named)
+    for row in connection.execute(query):
+        if not set(_trace.validate_json(row.trace).observed).isdisjoint(names):
+            found.add(row.envelope)
+    return len(found)
 
 
 def first_since(connection: Connection, since: datetime, most: int) -> int:
