@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
@@ -74,6 +74,17 @@ class Compared:
 def compare(before: RuleSet, after: RuleSet, now: datetime, work: int = WORK) -> Compared:
     """What `after` could take away from `before`, from `now` on (days that are over don't count)."""
     search = _Search(before, after, now, work)
+    try:
+        return _compared(search, before, after)
+    except _TooMuch:
+        return Compared((), complete=False)
+
+
+class _TooMuch(Exception):
+    """More values to tell apart than can be held at hand."""
+
+
+def _compared(search: _Search, before: RuleSet, after: RuleSet) -> Compared:
     old = [*map(search.rule(before), _on(before.rules)), search.default(before)]
     new = [*map(search.rule(after), _on(after.rules)), search.default(after)]
     found = search.run(old, new, _change)
@@ -98,17 +109,37 @@ def _on(entries: Iterable[_Kind]) -> list[_Kind]:
 
 @dataclass(frozen=True, slots=True)
 class _Atom:
-    """One test over one variable: what each of its values makes of it; `extras` decide where it is free."""
+    """One test over one variable: the values on which it is a sure yes. With `extras` it is free on any other.
+
+    Values stand in the order of their domain everywhere: absent first, unknown last.
+    """
 
     variable: _Key
-    truths: Mapping[_Value, int]
+    yes: frozenset[_Value]
     extras: tuple[_Key, ...] = ()
+    whole: int = 0  # what all values of the variable together admit
 
-    def possible(self, box: _Box, domain: Mapping[_Key, tuple[_Value, ...]]) -> int:
+    def truth(self, value: _Value) -> int:
+        """What one value makes of it."""
+        if value in self.yes:
+            return _YES
+        if value is UNKNOWN:
+            return _MAYBE
+        return _NO if value is None or not self.extras else _FREE
+
+    def among(self, values: tuple[_Value, ...]) -> int:
+        """Which truths these values admit, as a mask; there may be thousands."""
+        sure = len(self.yes.intersection(values))
+        absent, unknown = values[0] is None, values[-1] is UNKNOWN
+        found = (_YES if sure else 0) | (_NO if absent else 0) | (_MAYBE if unknown else 0)
+        if len(values) > sure + absent + unknown:
+            found |= _FREE if self.extras else _NO
+        return found
+
+    def possible(self, box: _Box) -> int:
         """Which truths the box admits, as a mask."""
-        found = 0
-        for value in box.get(self.variable) or domain[self.variable]:
-            found |= self.truths[value]
+        values = box.get(self.variable)
+        found = self.among(values) if values else self.whole
         if found & _FREE:
             found &= ~_FREE
             known = [box.get(extra, (True, False)) for extra in self.extras]
@@ -122,11 +153,11 @@ class _Atom:
 
     def split(self, box: _Box, domain: Mapping[_Key, tuple[_Value, ...]]) -> list[_Box] | None:
         """The box in parts that this test tells apart; None when it is settled."""
-        if self.possible(box, domain) in (_NO, _MAYBE, _YES):
+        if self.possible(box) in (_NO, _MAYBE, _YES):
             return None
         groups: dict[int, list[_Value]] = {}
         for value in box.get(self.variable) or domain[self.variable]:
-            groups.setdefault(self.truths[value], []).append(value)
+            groups.setdefault(self.truth(value), []).append(value)
         if len(groups) > 1:
             parts = sorted(groups.values(), key=lambda v: _strangeness(self.variable, v), reverse=True)
             return [{**box, self.variable: tuple(values)} for values in parts]
@@ -152,13 +183,13 @@ class _When:
     all_of: tuple[_Group, ...]
     unless: _Group | None
 
-    def possible(self, box: _Box, domain: Mapping[_Key, tuple[_Value, ...]]) -> int:
+    def possible(self, box: _Box) -> int:
         """Which truths the box admits; too many where parts hang together, never too few."""
-        masks = [_conjunction(group, box, domain) for group in (self.tests, *self.all_of) if group]
+        masks = [_conjunction(group, box) for group in (self.tests, *self.all_of) if group]
         if self.any_of is not None:
-            masks.append(_flipped(_joined([_flipped(_conjunction(g, box, domain)) for g in self.any_of])))
+            masks.append(_flipped(_joined([_flipped(_conjunction(g, box)) for g in self.any_of])))
         if self.unless is not None:
-            masks.append(_flipped(_conjunction(self.unless, box, domain)))
+            masks.append(_flipped(_conjunction(self.unless, box)))
         return _joined(masks)
 
     def atoms(self) -> Iterable[_Atom]:
@@ -168,8 +199,8 @@ class _When:
             yield from group
 
 
-def _conjunction(group: _Group, box: _Box, domain: Mapping[_Key, tuple[_Value, ...]]) -> int:
-    return _joined([atom.possible(box, domain) for atom in group])
+def _conjunction(group: _Group, box: _Box) -> int:
+    return _joined([atom.possible(box) for atom in group])
 
 
 def _joined(masks: Sequence[int]) -> int:
@@ -205,11 +236,11 @@ class _Entry:
     when: _When | None = None
     variables: frozenset[_Key] = frozenset()  # all that its truth hangs on
 
-    def possible(self, box: _Box, domain: Mapping[_Key, tuple[_Value, ...]]) -> int:
+    def possible(self, box: _Box) -> int:
         """Which truths the box admits; being skipped counts as no."""
         if self.when is None:
             return _YES
-        found = self.when.possible(box, domain)
+        found = self.when.possible(box)
         if self.skips and found & _MAYBE:
             found = (found & ~_MAYBE) | _NO
         return found
@@ -243,6 +274,13 @@ class _Search:
     def __init__(self, before: RuleSet, after: RuleSet, now: datetime, work: int) -> None:
         self.before, self.after, self.now, self.work = before, after, now, work
         self.domain = _domain(before, after, now)
+        self._compared: dict[tuple[str, tuple[tuple[str, float], ...]], frozenset[_Value]] = {}
+        self._tested: dict[Hashable, _Atom] = {}
+        self._keys: dict[Hashable, int] = {}
+        self._spelled: dict[object, list[_Value]] = {}
+        for ward in self.domain[("ward",)]:
+            for each in ward if isinstance(ward, frozenset) else ():
+                self._spelled.setdefault(each, []).append(ward)
         self._weighed: dict[tuple[object, Outcome, Outcome, str], Loss] = {}
 
     # building
@@ -265,27 +303,73 @@ class _Search:
         self, rules: RuleSet, entry: Rule | Copy, outcome: Outcome, undecided: Outcome, skips: bool
     ) -> _Entry:
         def group(tests: Iterable[Test]) -> _Group:
-            return tuple(_atom(test, rules, self.domain) for test in tests)
+            return tuple(self._atom(test, rules) for test in tests)
 
         when = entry.when
-        dates = _dates(entry, self.domain)
+        dates = self._dates(entry)
         compiled = _When(
             dates + group(when.tests),
             None if when.any_of is None else tuple(map(group, when.any_of)),
             () if when.all_of is None else tuple(map(group, when.all_of)),
             None if when.unless is None else group(when.unless),
         )
+        # Equal tests are one object here, of both sets: thousands of rules are soon compared.
         shape = tuple(
-            None if groups is None else tuple(tuple(map(_shape, each)) for each in groups)
+            None if groups is None else tuple(tuple(map(id, each)) for each in groups)
             for groups in (
                 (compiled.tests,), compiled.any_of, compiled.all_of,
                 None if compiled.unless is None else (compiled.unless,),
             )
         )  # fmt: skip
-        key = (shape, outcome, undecided, skips)
+        key = self._keys.setdefault((shape, outcome, undecided, skips), len(self._keys))
         atoms = tuple(compiled.atoms())
         variables = frozenset(v for atom in atoms for v in (atom.variable, *atom.extras))
         return _Entry(entry.id, key, atoms, outcome, undecided, skips, compiled, variables)
+
+    def _atom(self, test: Test, rules: RuleSet) -> _Atom:
+        if test.during is not None:
+            return self._one(_hours(test, rules), frozenset({True}))
+        extras: tuple[_Key, ...] = ()
+        if test.pattern is not None:
+            extras = (("pattern", test.field, test.pattern.pattern),)
+        elif FIELDS[test.field].kind == "set":
+            extras = tuple(_named(value, rules) for value in sorted(test.values, key=str))
+        return self._one((test.field,), frozenset() if extras else self._satisfying(test), extras)
+
+    def _dates(self, entry: Rule | Copy) -> _Group:
+        if entry.start is None and entry.until is None:
+            return ()
+        days = [day for day in self.domain[("day",)] if isinstance(day, date)]
+        inside = frozenset(day for day in days if (entry.start or day) <= day <= (entry.until or day))
+        return (self._one(("day",), inside),)
+
+    def _one(self, variable: _Key, yes: frozenset[_Value], extras: tuple[_Key, ...] = ()) -> _Atom:
+        """The same object for the same test."""
+        known = variable, yes, extras
+        atom = self._tested.get(known)
+        if atom is None:
+            atom = _Atom(variable, yes, extras)
+            atom = self._tested[known] = replace(atom, whole=atom.among(self.domain[variable]))
+        return atom
+
+    def _satisfying(self, test: Test) -> frozenset[_Value]:
+        """The values that stand for all there are of which the test is true."""
+        if test.field == "ward":
+            return frozenset(ward for value in test.values for ward in self._spelled.get(value, ()))
+        values = self.domain[(test.field,)]
+        if not test.bounds:
+            return frozenset(test.values).intersection(values)
+        known = test.field, test.bounds
+        if known not in self._compared:
+            self.work -= len(values) // 50
+            if self.work <= 0:
+                raise _TooMuch
+            self._compared[known] = frozenset(
+                value
+                for value in values
+                if isinstance(value, float) and all(within(value, sign, bound) for sign, bound in test.bounds)
+            )
+        return self._compared[known]
 
     # searching
 
@@ -315,7 +399,7 @@ class _Search:
             mask = known
             if not mask or not changed.isdisjoint(entry.variables):
                 self.work -= 1
-                mask = entry.possible(box, self.domain)
+                mask = entry.possible(box)
             if mask != _NO:
                 left.append((entry, mask))
             if not mask & _NO:
@@ -523,46 +607,6 @@ def _named(value: object, rules: RuleSet) -> _Key:
         return ("has", str(value))
     words = None if group.words is None else group.words.pattern
     return ("mentions", str(value), words, tuple(pattern.pattern for pattern in group.patterns))
-
-
-def _atom(test: Test, rules: RuleSet, domain: Mapping[_Key, tuple[_Value, ...]]) -> _Atom:
-    if test.during is not None:
-        return _Atom(_hours(test, rules), {True: _YES, False: _NO})
-    variable: _Key = (test.field,)
-    truths: dict[_Value, int] = {None: _NO, UNKNOWN: _MAYBE}
-    kind = FIELDS[test.field].kind
-    if test.pattern is not None:
-        truths |= dict.fromkeys((v for v in domain[variable] if v not in truths), _FREE)
-        return _Atom(variable, truths, (("pattern", test.field, test.pattern.pattern),))
-    if kind == "set":
-        extras = tuple(_named(value, rules) for value in sorted(test.values, key=str))
-        return _Atom(variable, {**truths, _THERE: _FREE}, extras)
-    for value in domain[variable]:
-        if value in truths:
-            continue
-        if isinstance(value, frozenset):
-            yes = not value.isdisjoint(test.values)
-        elif test.bounds and isinstance(value, float):
-            yes = all(within(value, sign, bound) for sign, bound in test.bounds)
-        else:
-            yes = value in test.values
-        truths[value] = _YES if yes else _NO
-    return _Atom(variable, truths)
-
-
-def _shape(atom: _Atom) -> Hashable:
-    return (atom.variable, atom.extras, frozenset(atom.truths.items()))
-
-
-def _dates(entry: Rule | Copy, domain: Mapping[_Key, tuple[_Value, ...]]) -> _Group:
-    if entry.start is None and entry.until is None:
-        return ()
-    truths: dict[_Value, int] = {}
-    for day in domain[("day",)]:
-        assert isinstance(day, date)  # noqa: S101 - made in _domain
-        inside = (entry.start or day) <= day <= (entry.until or day)
-        truths[day] = _YES if inside else _NO
-    return (_Atom(("day",), truths),)
 
 
 # -- a notice out of a box
