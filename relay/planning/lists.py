@@ -27,7 +27,9 @@ def plan_daily(
     None when there is nothing to tell. The same day gives the same delivery: planned twice, sent once.
     """
     lines = [(view.thread.reference, view.thread.opened_at, standing(site, view, at)) for view in views]
-    lines += [(site.tokens.reference(thread_id(hold.envelope)), hold.since, hold.reason) for hold in holds]
+    for hold in holds:  # held within a known stay, it was told under that stay's reference
+        own = hold.reference or site.tokens.reference(thread_id(hold.envelope))
+        lines.append((own, hold.since, hold.reason))
     if not lines:
         return None
     day = at.astimezone(site.settings.zone).date()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Select, select
@@ -181,16 +182,18 @@ def hold(connection: Connection, vault: Vault, name: str) -> Hold:
 
 
 def holds_from(connection: Connection, vault: Vault, adapters: Sequence[str]) -> tuple[Hold, ...]:
-    """What came by these adapters and waits for a person, oldest first; 500 at most."""
+    """What came by these adapters and waits for a person, oldest first, with its reference; 500 at most."""
     table, envelope = tables.hold, tables.envelope
     query = (
-        select(table)
+        select(table, envelope.c.reference)
         .join(envelope, envelope.c.id == table.c.envelope)
         .where(table.c.ended_at.is_(None), envelope.c.adapter.in_(adapters))
         .order_by(table.c.since)
         .limit(500)
     )
-    return tuple(rows.hold_of(row, vault) for row in connection.execute(query))
+    return tuple(
+        replace(rows.hold_of(row, vault), reference=row.reference) for row in connection.execute(query)
+    )
 
 
 def incidents(connection: Connection, state: str | None, since: datetime | None, limit: int) -> list[Line]:
