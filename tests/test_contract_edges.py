@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+from email import message_from_bytes, policy
 
 from relay import planning
-from relay.model import Purpose
-from tests.letters import MARTIN
-from tests.test_planning import AT, LINKED, RULES, arrive, letter, make_site, one
-
-
-@pytest.fixture(autouse=True)
-def _secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RELAY_TEST_PASSWORD", "x")
-
+from relay.model import MailMessage, Purpose
+from tests import letters
+from tests.letters import DUPONT, MARTIN
+from tests.site import REFERENCE
+from tests.test_loops import SENDER, House, house, mails  # noqa: F401 - fixtures
+from tests.test_planning import AT, LINKED, RULES, _secret, arrive, letter, make_site, one  # noqa: F401
 
 SECOND = """
   gp_aussi: { who: registered_gp, via: [mss], carries: document }
@@ -39,3 +36,23 @@ def test_a_letter_is_not_kept_back_by_the_notice_another_target_sent_first() -> 
     plan = planning.plan_notice(site, arrive(site, letter()), LINKED, AT)
     carried = [each.recipe.original for each in plan.deliveries if each.purpose is Purpose.LETTER]  # type: ignore[union-attr]
     assert [bool(each) for each in carried] == [False, True]
+
+
+async def test_a_letter_held_in_a_known_stay_goes_by_one_reference_wherever_its_ward_reads_of_it(
+    house: House,  # noqa: F811
+) -> None:
+    await house.take(letter(), letters.text_mail(gp=DUPONT, sender=SENDER, subject="Complément"))
+    await house.leave()
+    await house.schedule.daily_lists()
+    await house.leave()
+    (thread,) = await house.store.threads()
+    (hold,) = await house.store.holds()
+    (row,) = [each for each in await house.store.envelopes() if each["id"] == hold["envelope"]]
+    assert row["reference"] == thread["reference"]
+    told = [
+        str(message_from_bytes(each.message.content, policy=policy.default).get_body().get_content())
+        for each in mails(house)
+        if each.to == "ward:cardiologie" and isinstance(each.message, MailMessage)
+    ]
+    assert len(told) == 2  # the hold's note and the day's list
+    assert {found for text in told for found in REFERENCE.findall(text)} == {thread["reference"]}
