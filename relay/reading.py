@@ -177,6 +177,7 @@ def safe_filename(name: str) -> str | None:
 _ADDRESS_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"?|[()<>,;:]|[^"()<>,;:]+', re.DOTALL)
 
 
+@functools.lru_cache(maxsize=64)  # the same wards write to the same mailboxes all day
 def parse_addresses(value: str) -> tuple[tuple[str, str], ...]:
     """(display name, address in lower case) of an address list as written; groups are opened, comments left out.
 
@@ -492,6 +493,8 @@ class _Walk:
                 return fields, min(place + 2, end)
             if raw.startswith(b"\n", place):
                 return fields, min(place + 1, end)
+            if raw.startswith(b"\r\r\n", place):  # gateways that turn CRLF into CRCRLF
+                return fields, min(place + 3, end)
             if place >= end:
                 return fields, end
             line = _LINE.match(raw, place, limit)

@@ -384,8 +384,7 @@ def _clean(value: str) -> str:
 
 
 def _is_capital(word: str) -> bool:
-    letters = [c for c in word if c.isalpha()]
-    return len(letters) > 1 and all(c.isupper() for c in letters)
+    return word.isupper() and sum(map(str.isalpha, word)) > 1
 
 
 def split_name(text: str, *, given_first: bool | None = None) -> tuple[str | None, tuple[str, ...], bool]:
@@ -1030,37 +1029,45 @@ def _same_name(one: Person | None, other: Person) -> bool:
 
 def _patient(found: _Found) -> Patient | None:
     """The labels' own names before those of a patient line; two lines that name two people say so."""
-    patient = replace(found.patient, local_ids=tuple(found.local_ids))
+    patient = replace(found.patient, local_ids=tuple(found.local_ids)) if found.local_ids else found.patient
+    sex, birth_date, given_names = patient.sex, patient.birth_date, patient.given_names
+    labelled = _name_words(patient)
     for line in found.names:
         if found.names[0] is not line and _other_person(found.names[0], line):
             found.two = True
-        labelled, named = _name_words(found.patient), _name_words(line)
+        named = _name_words(line)
         if (
             labelled and named and not labelled & named
         ):  # « Nom : A » and « Patient : B » share no name at all
             found.two = True
-        if line.birth_date and patient.birth_date and line.birth_date != patient.birth_date:
+        if line.birth_date and birth_date and line.birth_date != birth_date:
             found.two = True
-        patient = replace(
-            patient,
-            sex=patient.sex or line.sex,
-            birth_date=patient.birth_date or line.birth_date,
-            given_names=patient.given_names or line.given_names,
+        sex, birth_date, given_names = (
+            sex or line.sex,
+            birth_date or line.birth_date,
+            given_names or line.given_names,
         )
     if found.names:
         line = found.names[0]
-        if patient.birth_name is None:
-            patient = replace(
-                patient,
-                birth_name=line.birth_name,
-                used_name=patient.used_name or line.used_name,
-                name_kind=line.name_kind,
-                order_unsure=line.order_unsure and not found.patient.given_names,
-            )
-        elif patient.name_kind == "birth" and line.birth_name and patient.used_name is None:
-            stated, shown = fold(patient.birth_name), line.used_name or line.birth_name
-            if fold(shown) != stated:
-                patient = replace(patient, used_name=shown)
+        birth_name, used_name, name_kind = patient.birth_name, patient.used_name, patient.name_kind
+        order_unsure = patient.order_unsure
+        if birth_name is None:
+            birth_name, used_name, name_kind = line.birth_name, used_name or line.used_name, line.name_kind
+            order_unsure = line.order_unsure and not found.patient.given_names
+        elif name_kind == "birth" and line.birth_name and used_name is None:
+            shown = line.used_name or line.birth_name
+            if fold(shown) != fold(birth_name):
+                used_name = shown
+        patient = replace(
+            patient,
+            sex=sex,
+            birth_date=birth_date,
+            given_names=given_names,
+            birth_name=birth_name,
+            used_name=used_name,
+            name_kind=name_kind,
+            order_unsure=order_unsure,
+        )
     if patient.birth_name is None and patient.used_name:
         patient = replace(patient, name_kind="used")
     return patient if patient != Patient() else None
