@@ -32,6 +32,31 @@ def written(count: int, seed: int = 7) -> str:
     return HEAD + "".join(_rule(chance, number, max(12, count // 5)) for number in range(count))
 
 
+def by_ward(count: int, wards: int = 500) -> str:
+    """A rule file as a large site would write it: by ward, event and age; of each ward only the last rule matches.
+
+    The earlier ones turn out, once asked, to be for unsigned mail.
+    """
+    return (
+        "version: 1\ntimezone: Europe/Paris\n"
+        "targets:\n"
+        "  gp: { who: registered_gp, via: [mss], carries: document }\n"
+        "  sorties: { who: desk/sorties, via: [mss], carries: document }\n"
+        "rules:\n"
+        + "".join(
+            f"  - id: service-{number % wards}-{number // wards}\n"
+            f"    when:\n"
+            f"      event: discharge\n"
+            f"      ward: Service {number % wards}\n"
+            f"      age: {{ gte: {number % wards % 90} }}\n"
+            + ("      unless: { signed: yes }\n" if number < count - wards else "")
+            + "    send: [gp]\n    followup: none\n"
+            for number in range(count)
+        )
+        + "default: { hold: sorties, reason: Aucune }\n"
+    )
+
+
 def _rule(chance: random.Random, number: int, wards: int) -> str:
     parts = [_conditions(chance, chance.choice((2, 3, 3, 4)), wards)]
     if chance.random() < 0.2:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from dataclasses import replace
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -13,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rules import ruleset
 from rules.engine import decide, decide_plainly
 from rules.index import Index
 from rules.language import UNKNOWN, Facts, RuleSet, load
+from tests import rulesets
 from tests.campaign import many
 
 NOW = datetime(2026, 12, 4, 18, 45, tzinfo=ZoneInfo("Europe/Paris"))
@@ -195,31 +194,18 @@ def test_more_bounds_than_a_table_is_worth_are_asked_one_by_one_and_decided_alik
 # -- what it costs
 
 
-UNSIGNED = ruleset.Test("signed", 1, 1, "no", frozenset({False}))
-
-
-def a_site(number: int) -> RuleSet:
-    """As a large site would write them: by ward, event and age."""
-    few = rules_of(
-        [
-            {"when": {"ward": f"s{n}", "event": "discharge", "age": {"gte": n % 90, "lt": n % 90 + 1}},
-             "send": "gp", "followup": "none"}
-            for n in range(500)
-        ]
-    )  # fmt: skip
-    # More than a file may hold; only the last of each ward's matches.
-    early = tuple(replace(rule, when=replace(rule.when, unless=(UNSIGNED,))) for rule in few.rules)
-    return replace(few, rules=(*early * (number // 500 - 1), *few.rules))
-
-
 @pytest.mark.parametrize(("number", "within"), [(500, 30e-6), (10_000, 200e-6)])
-def test_a_decision_is_many_times_quicker_with_the_index_than_without_it(number, within):
-    rules = a_site(number)
+def test_a_decision_by_a_file_of_many_rules_is_many_times_quicker_with_the_index(tmp_path, number, within):
+    file = tmp_path / "routes.yaml"
+    file.write_text(rulesets.by_ward(number), encoding="utf-8")
+    rules, findings = load(file.read_bytes(), str(file))
+    assert rules is not None, [finding.text() for finding in findings]
+    assert len(rules.rules) == number
     facts: Facts = {
-        "event": "discharge", "identity": "qualified", "gp": "found", "ward": "S499", "age": 499 % 90,
-        "signed": False, "mailbox": "cardio", "sender": "a@chr.fr", "mentions": frozenset(),
+        "event": "discharge", "identity": "qualified", "gp": "found", "ward": "SERVICE 499", "age": 499 % 90,
+        "signed": True, "mailbox": "cardio", "sender": "a@chr.fr", "mentions": frozenset(),
     }  # fmt: skip
-    assert decide(rules, facts, NOW).action == "send"
+    assert decide(rules, facts, NOW).rule == f"service-499-{number // 500 - 1}"
 
     def median(ask, times: int) -> float:
         taken = []
