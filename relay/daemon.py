@@ -31,10 +31,11 @@ from relay.intake import Intake
 from relay.model import Why
 from relay.ports import Adapter, Clock, Directory, Inbox, Limits, Sender, Tools
 from relay.registers import BadLine, Duty
-from relay.ruling import Ruling, counted
+from relay.ruling import Ruling, counted, differing
 from relay.schedule import Schedule
 from relay.store import Store
 from relay.vault import FileKeyRing, Vault
+from relay.wording import Words
 from rules import language
 
 if TYPE_CHECKING:
@@ -392,7 +393,9 @@ class Daemon:
             channels=cast("Mapping[str, ASGIApp]", self._mounts),
             pages=self.pages,
             gauges=self._gauges,
+            warning=self._warning,
             name=self.settings.name,
+            language=self.settings.language,
         )
         configuration = uvicorn.Config(
             application, log_config=None, access_log=False, lifespan="off", server_header=False,
@@ -408,6 +411,13 @@ class Daemon:
             status = await self.store.status()
             metrics.standing(status["threads"], status["oldest_waiting_s"])
             metrics.rules(counted(self.site.rules, await self.store.rule_counts()))
+
+    async def _warning(self) -> str:
+        """What the console's page says above all: that the rule file is not what is in force."""
+        words = Words(self.settings.language, self.settings.timezone)
+        with contextlib.suppress(Unavailable):
+            return await differing(self.settings, self.store, words)
+        return ""
 
     port: int | None = None
     _opening = True  # there is no site yet

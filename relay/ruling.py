@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING
 from relay import log, metrics, planning
 from relay.errors import RelaisError, Stale, Unavailable
 from relay.store import RuleFile
+from relay.wording import RULE_FILE
 from rules import language
 
 if TYPE_CHECKING:
     from relay.config import Settings
     from relay.ports import Clock
     from relay.store import ActiveRules, Store, StoredDecision
+    from relay.wording import Words
     from rules.language import Finding, RuleSet
     from rules.replaying import Replay
     from rules.weakening import Compared
@@ -266,6 +268,22 @@ async def standing(settings: Settings, store: Store) -> dict[str, object]:
     if not matches and mark is not None and mark.digest == disk.digest:
         found |= {"file": mark.state, "file_since": mark.since}
     return found
+
+
+async def differing(settings: Settings, store: Store, words: Words) -> str:
+    """That the file on the disk is not what is in force, since when and why, in one line; "" where it is."""
+    found = await standing(settings, store)
+    if found["file_matches"]:
+        return ""
+    disk = await asyncio.to_thread(on_disk, settings.rules)
+    state = "missing" if disk.text is None else str(found.get("file", "unread"))
+    since, active = found.get("file_since"), found["active_since"]
+    return words.rules_differ(
+        settings.rules.name,
+        state if state in RULE_FILE else "unread",
+        since if isinstance(since, datetime) else None,
+        active if isinstance(active, datetime) else None,
+    )
 
 
 def counted(rules: RuleSet | None, counts: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:

@@ -212,6 +212,15 @@ STATES: Final[Mapping[ThreadState, str]] = {
     ThreadState.CLOSED: N_("close"),
 }
 
+RULE_FILE: Final[Mapping[str, str]] = {
+    "refused": N_("il contient une erreur"),
+    "waiting": N_("il attend votre accord (relay rules apply)"),
+    "passed_over": N_("d'autres règles lui ont été préférées"),
+    "missing": N_("il est introuvable ou illisible"),
+    "unread": N_("il n'a pas encore été lu"),
+}
+"""Why the rule file on the disk is not what is in force."""
+
 ROLES: Final[Mapping[str, str]] = {
     "pharmacist": N_("Le pharmacien"),
     "nurse": N_("L'infirmier ou l'infirmière"),
@@ -877,6 +886,30 @@ class Words:
                 ]
             ),
         )
+
+    def rules_differ(
+        self, file: str, state: str, since: datetime | None, in_force_since: datetime | None
+    ) -> str:
+        """The rule file on the disk is not what is in force; `state` of `RULE_FILE`. For pages and the terminal."""
+        why = self.say(RULE_FILE[state])
+        said = (
+            self.say(
+                "Depuis le {since}, le fichier de règles {file} n'est pas celui qui est en vigueur : {why}.",
+                since=self.on(since),
+                file=file,
+                why=why,
+            )
+            if since
+            else self.say(
+                "Le fichier de règles {file} n'est pas celui qui est en vigueur : {why}.", file=file, why=why
+            )
+        )
+        kept = (
+            self.say("Les règles en vigueur restent celles du {since}.", since=self.on(in_force_since))
+            if in_force_since
+            else self.say("Aucune règle n'est en vigueur : tout est retenu.")
+        )
+        return f"{said} {kept}"
 
     def rules_mended(self) -> Mail:
         """The rule file on disk is in force again."""

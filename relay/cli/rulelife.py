@@ -181,6 +181,7 @@ def history(
 ) -> int:
     """List the rules that were in force, with who put them there and why."""
     from relay import ruling
+    from relay.wording import Words
 
     site = shared.settings()
     page = Paper(lang != "en")
@@ -191,7 +192,8 @@ def history(
             if show is not None:
                 print(_meant(past, show, only=False).text, end="")
                 return 0
-            standing = await ruling.standing(site, store)
+            words = Words("fr" if page.french else "en", site.timezone)
+            differs = await ruling.differing(site, store, words)
             rows = _rows(past)
             if shared.chosen.json:
                 shared.emit(rows)
@@ -215,9 +217,9 @@ def history(
                 0,
                 {2: "dim"},
             )
-            if not standing["file_matches"]:
+            if differs:
                 page.line()
-                page.line(page.style(_differs(page, site, standing), "yellow"))
+                page.line(page.style(differs, "yellow"))
         return 0
 
     return shared.run(work())
@@ -624,26 +626,3 @@ def _about_file(page: Paper, site: Settings, rules: RuleSet, *, written: bool) -
             f"{site.rules.name} keeps its text; it counts once changed or applied. --write would have rewritten it.",
         )
     page.line(page.style(words, "dim"))
-
-
-def _differs(page: Paper, site: Settings, standing: dict[str, object]) -> str:
-    from relay import ruling
-
-    if ruling.on_disk(site.rules).text is None:
-        return page.say(
-            f"{site.rules.name} est introuvable ou illisible ; les règles en vigueur restent.",
-            f"{site.rules.name} is missing or cannot be read; the rules in force stay.",
-        )
-    state = {
-        "refused": page.say("il contient une erreur", "it has an error"),
-        "waiting": page.say("il attend votre accord", "it waits for your agreement"),
-        "passed_over": page.say("d'autres règles lui ont été préférées", "other rules were preferred"),
-    }.get(str(standing.get("file")), page.say("il n'a pas encore été lu", "it was not read yet"))
-    since = standing.get("file_since")
-    when = ""
-    if isinstance(since, datetime):
-        when = page.say(" depuis le ", " since ") + page.moment(since, site.zone)
-    return page.say(
-        f"{site.rules.name} n'est pas ce qui est en vigueur{when} : {state}.",
-        f"{site.rules.name} is not what is in force{when}: {state}.",
-    )

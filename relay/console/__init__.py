@@ -69,13 +69,17 @@ def app(
     channels: Mapping[str, ASGIApp] | None = None,
     pages: Sequence[BaseRoute] = (),
     gauges: Callable[[], Awaitable[None]] | None = None,
+    warning: Callable[[], Awaitable[str]] | None = None,
     name: str = "Relais",
+    language: str = "fr",
 ) -> Starlette:
     """Build the console's application.
 
     `channels` is looked up at each request, so that an adapter may mount itself later. `pages` come before
     the console's own and sign their visitors in themselves (the demo's tour). `gauges` is awaited before
     `/metrics` answers, to read from the store what only the store counts; when it fails the rest is shown.
+    `warning` is asked for each page what everybody who looks here must know: one line in the site's language
+    without a person in it, or "".
     """
     pages_of = templates()
     mounted = channels if channels is not None else {}
@@ -95,7 +99,10 @@ def app(
         return Response(metrics.exposition(), media_type=metrics.CONTENT_TYPE)
 
     async def sign_in(_: Request) -> Response:
-        page = pages_of.get_template("sign_in.html").render(name=name, version=__version__)
+        said = await warning() if warning is not None else ""
+        page = pages_of.get_template("sign_in.html").render(
+            name=name, version=__version__, warning=said, language=language
+        )
         return HTMLResponse(page, status_code=401)
 
     return Starlette(
