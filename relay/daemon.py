@@ -22,7 +22,7 @@ import uvicorn
 
 from relay import __version__, console, log, metrics, planning, registers
 from relay.clock import SystemClock
-from relay.config import CHAT_KINDS, DIRECTORY_KINDS, AdapterTable, Settings, first, translate
+from relay.config import CHAT_KINDS, DIRECTORY_KINDS, AdapterTable, Settings, complete, first, translate
 from relay.directory import Lookups
 from relay.dispatch import Dispatch
 from relay.errors import ConfigurationError, Deferred, RelaisError, Unavailable, Verdict
@@ -83,7 +83,9 @@ async def open_store(settings: Settings, clock: Clock | None = None) -> Store:
 def check_adapter(settings: Settings, table: AdapterTable) -> object:
     """The adapter's own Settings of one `[adapters.NAME]`. Raises ConfigurationError with file, line and key."""
     module = importlib.import_module(f"adapters.{table.kind}")
-    return _adapter_settings(settings, table, module.Settings)
+    checked = _adapter_settings(settings, table, module.Settings)
+    complete(settings, table)
+    return checked
 
 
 def _adapter_settings(settings: Settings, table: AdapterTable, model: type) -> object:
@@ -272,20 +274,21 @@ class Daemon:
         with contextlib.suppress(NotImplementedError, RuntimeError):
             loop.add_signal_handler(signal.SIGHUP, self._reload)
         server = await self._listen() if self.does("console") else None
-        tasks: set[asyncio.Task[None]] = set()
+        tasks = {asyncio.create_task(self._stopped(), name="stop")}
         try:
             tasks |= {asyncio.create_task(work, name=name) for name, work in self._work(server)}
             log.get().info("ready", version=__version__, mode=self.settings.mode, port=self.port)
             self.readiness.listeners = True
             self.ready.set()
-            stop = asyncio.create_task(self._stopping.wait(), name="stop")
-            done, _ = await asyncio.wait({*tasks, stop}, return_when=asyncio.FIRST_COMPLETED)
-            for task in done - {stop}:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
                 # None of the loops may end by itself: what ended it is a defect or a dead disk.
                 task.result()
-            stop.cancel()
         finally:
             await self._end(tasks, server)
+
+    async def _stopped(self) -> None:
+        await self._stopping.wait()
 
     def _work(self, server: uvicorn.Server | None) -> list[tuple[str, Coroutine[object, object, None]]]:
         work: list[tuple[str, Coroutine[object, object, None]]] = [
@@ -421,6 +424,7 @@ class Daemon:
 
     port: int | None = None
     _opening = True  # there is no site yet
+    _reloading: asyncio.Task[None] | None = None
 
     def _reload(self) -> None:
         """SIGHUP: rules and certificates again, between two messages."""
@@ -445,6 +449,9 @@ class Daemon:
     async def _end(self, tasks: set[asyncio.Task[None]], server: uvicorn.Server | None) -> None:
         """Let what is on the wire end, then cut."""
         log.get().info("stopping")
+        end = asyncio.get_running_loop().time() + DRAIN
+        if self._reloading is not None:
+            tasks = {*tasks, self._reloading}
         for task in tasks:
             if task.get_name() in ("intake", "schedule"):
                 task.cancel()
@@ -453,6 +460,10 @@ class Daemon:
         await self.dispatch.drain(DRAIN)
         pages = {task for task in tasks if task.get_name() == "console"}
         for task in tasks - pages:
+            task.cancel()
+        # Who waits for a silent server even now, for instance to acknowledge, is cancelled a second time.
+        _, late = await asyncio.wait(tasks - pages, timeout=max(1.0, end - asyncio.get_running_loop().time()))
+        for task in late:
             task.cancel()
         await asyncio.gather(*(tasks - pages), return_exceptions=True)
         await self.lookups.close()

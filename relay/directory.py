@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from relay import log
+from relay.clock import either
 from relay.errors import Deferred, RelaisError, Verdict
 from relay.identity import fold
 from relay.model import Why
@@ -61,16 +62,10 @@ class Lookups:
                 waiting |= self._start(name, [each for each in old if (name, each) not in self._under_way])
         if not waiting:
             return
-        out_of_patience = asyncio.ensure_future(self.clock.sleep(patience))
-        try:
-            answers = asyncio.ensure_future(asyncio.wait(waiting))
-            await asyncio.wait({answers, out_of_patience}, return_when=asyncio.FIRST_COMPLETED)
-            answers.cancel()
-            for name in {name for (name, _), task in self._under_way.items() if task in waiting}:
-                # Whoever is this slow is asked nothing more for a moment: each letter would wait anew.
-                self._rest[name] = max(self._rest.get(name, 0), self.clock.monotonic() + FIRST_PAUSE)
-        finally:
-            out_of_patience.cancel()
+        await either(asyncio.wait(waiting), self.clock.sleep(patience))
+        for name in {name for (name, _), task in self._under_way.items() if task in waiting}:
+            # Whoever is this slow is asked nothing more for a moment: each letter would wait anew.
+            self._rest[name] = max(self._rest.get(name, 0), self.clock.monotonic() + FIRST_PAUSE)
 
     async def ask(self, rpps: Sequence[str], names: Sequence[str] = ()) -> Sequence[Professional]:
         """Ask now, as a person wants it; the answers enter the copy. Raises Deferred or Rejected."""

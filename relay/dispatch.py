@@ -17,6 +17,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from relay import composing, crash, log, metrics, planning, wording
+from relay.clock import either
 from relay.errors import Deferred, Rejected, Stale, Uncertain, Verdict
 from relay.model import (
     Ask,
@@ -132,10 +133,13 @@ class Dispatch:
                     log.failure("plan_not_recorded", problem, delivery=delivery.id)
 
     async def drain(self, seconds: float) -> None:
-        """Claim nothing more, and wait at most `seconds` for what is on the wire."""
+        """Claim nothing more, and wait at most `seconds` for what is on the wire; then it is cut off."""
         self._draining = True
         if self._turns:
-            await asyncio.wait(self._turns, timeout=seconds)
+            _, late = await asyncio.wait(self._turns, timeout=seconds)
+            for turn in late:
+                turn.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     async def run(self, name: str) -> None:
         """Serve one sender for ever."""
@@ -163,13 +167,7 @@ class Dispatch:
         wait = 30.0 if due is None else max(0.0, min(30.0, (due - self.clock.now()).total_seconds()))
         if wait == 0.0:
             return
-        called = asyncio.ensure_future(self.store.called(seen))
-        asleep = asyncio.ensure_future(self.clock.sleep(wait))
-        try:
-            await asyncio.wait({called, asleep}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (called, asleep):
-                task.cancel()
+        await either(self.store.called(seen), self.clock.sleep(wait))
 
     async def turn(self, name: str, sender: Sender) -> float | None:
         """Claim a batch, send it a handful at a time, and finish each handful.

@@ -10,7 +10,7 @@ arrival sets that one aside, whole, for a person, and the next goes on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -147,6 +147,8 @@ class Intake:
             if following is not None:
                 following.cancel()
                 await asyncio.gather(following, return_exceptions=True)
+            if isinstance(arrivals, AsyncGenerator):
+                await arrivals.aclose()  # else its connection outlives us, until it is found as garbage
 
     async def _acknowledge(self, inbox: Inbox, envelopes: Sequence[Envelope], place: str) -> None:
         await inbox.acknowledge(envelopes)

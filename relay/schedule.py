@@ -14,6 +14,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.cron import CronTrigger
 
 from relay import crash, log, planning
+from relay.clock import either
 from relay.errors import Stale
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Schedule:
         self.store, self.site, self.clock = store, site, clock
         self._periodic: list[tuple[str, CronTrigger, Callable[[], Awaitable[None]]]] = []
         self._stuck = False  # what was due last could not be answered
+        self._at_work: set[asyncio.Task[object]] = set()  # periodic work that goes on at this moment
 
     def every(self, name: str, work: Callable[[], Awaitable[None]], **cron: int | str) -> None:
         """Run `work` by the site's wall clock: `every("daily_list", …, hour=18, minute=0)`."""
@@ -89,6 +91,9 @@ class Schedule:
                     await self.rest(seen)
         finally:
             scheduler.shutdown(wait=False)
+            await asyncio.gather(
+                *self._at_work, return_exceptions=True
+            )  # the library cancels, and waits for none
 
     async def rest(self, seen: int) -> None:
         """Wait for the next timer, or for a commit after call `seen`: it may have brought an earlier one."""
@@ -98,13 +103,7 @@ class Schedule:
             wait = min(wait, (due - self.clock.now()).total_seconds())
         if wait <= 0:
             return
-        called = asyncio.ensure_future(self.store.called(seen))
-        asleep = asyncio.ensure_future(self.clock.sleep(wait))
-        try:
-            await asyncio.wait({called, asleep}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (called, asleep):
-                task.cancel()
+        await either(self.store.called(seen), self.clock.sleep(wait))
 
     async def turn(self) -> bool:
         """Fire what is due. Answers whether anything was."""
@@ -135,6 +134,10 @@ class Schedule:
 
     async def _guarded(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         """Periodic work that fails is logged and comes round again."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - the scheduler runs it in one
+        self._at_work.add(task)
+        task.add_done_callback(self._at_work.discard)
         try:
             await work()
         except Exception as error:  # noqa: BLE001 - one job's failure must not end the others

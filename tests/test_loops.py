@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import date
 from email import message_from_bytes, policy
@@ -13,6 +15,7 @@ import pytest
 
 from adapters import memory
 from relay import dispatch, planning, tables
+from relay.clock import SystemClock
 from relay.dispatch import Dispatch, backoff
 from relay.errors import Deferred, Rejected, Uncertain
 from relay.identity import keys_of
@@ -562,3 +565,83 @@ async def test_a_copy_whose_recipe_cannot_be_read_fails_by_itself_and_the_ward_i
     told = [each.purpose for each in mails(house)]
     assert sorted(set(told)) == ["hold_note", "ward_note"]
     assert told.count("ward_note") == 2, "of the stranger's letter, and of the copy that failed"
+
+
+# ------------------------------------------------------------------------------------------------ stopping
+
+
+async def test_periodic_work_under_way_has_ended_when_the_schedule_has(house: House) -> None:
+    begun, tidied = asyncio.Event(), False
+
+    async def work() -> None:
+        nonlocal tidied
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(5):
+                await asyncio.sleep(0)
+            tidied = True
+
+    house.schedule.clock = SystemClock()
+    house.schedule.every("work", work, second="*")
+    going = asyncio.create_task(house.schedule.run())
+    await asyncio.wait_for(begun.wait(), 10)
+    going.cancel()
+    await asyncio.wait({going})
+    assert tidied
+
+
+async def test_what_stays_on_the_wire_longer_than_the_drain_is_cut_off(house: House) -> None:
+    on_the_wire = asyncio.Event()
+
+    class Dawdling:
+        name, limits = "mss", house.sender.limits
+
+        async def send_many(self, _: object) -> None:
+            on_the_wire.set()
+            await asyncio.Event().wait()
+
+    house.dispatch.senders = {"mss": Dawdling()}
+    await house.take(letter())
+    before = asyncio.all_tasks()
+    serving = asyncio.create_task(house.dispatch.run("mss"))
+    await on_the_wire.wait()
+    await house.dispatch.drain(0.01)
+    left = asyncio.all_tasks() - before - {serving}
+    serving.cancel()
+    await asyncio.wait({serving})
+    assert not left, left
+    (copy,) = await house.copies(purpose="letter")
+    assert copy["state"] == "in_flight"  # the next start finds out what became of it
+
+
+async def test_an_inbox_is_let_go_of_even_when_it_has_more_to_give(house: House) -> None:
+    told, goes_on = asyncio.Event(), asyncio.Event()
+
+    class Box:
+        account, closed = "box", False
+
+        async def watch(self, _: str | None) -> AsyncIterator[Batch]:
+            try:
+                for ref in ("1", "2", "3"):
+                    known = Envelope(envelope_id("box", ref), "box", "box", ref, house.clock.now(), letter())
+                    yield Batch("box", (known,), ref)
+            finally:
+                await asyncio.sleep(0)  # its connection ends
+                self.closed = True
+
+        async def acknowledge(self, _: object) -> None:
+            told.set()
+            await goes_on.wait()
+
+    box = Box()
+    house.intake.inboxes = {"box": box}
+    before = asyncio.all_tasks()
+    watching = asyncio.create_task(house.intake.watch("box"))
+    await told.wait()
+    watching.cancel()
+    goes_on.set()
+    await asyncio.wait({watching})
+    assert box.closed
+    assert asyncio.all_tasks() == before

@@ -122,4 +122,5 @@ async def _running(settings: Settings, office: PostOffice) -> AsyncIterator[Open
         daemon.stop()
         if following is not None:
             following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
         await asyncio.wait({running})

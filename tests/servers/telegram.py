@@ -332,8 +332,11 @@ class Telegram:
         while not self._updates and (left := end - time.monotonic()) > 0:
             self._arrived.clear()
             arrived = asyncio.ensure_future(self._arrived.wait())
-            await asyncio.wait({arrived, mine}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            arrived.cancel()
+            try:
+                await asyncio.wait({arrived, mine}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            finally:  # a connection that the test ends leaves nothing that waits for ever
+                arrived.cancel()
+                await asyncio.gather(arrived, return_exceptions=True)
             if mine.done():
                 mine.result()
         if not mine.done():

@@ -1,0 +1,92 @@
+"""The daemon's end: whatever ends it and whatever is under way, no task of its own outlives it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+
+import pytest
+
+from relay import config
+from relay.clock import SystemClock
+from relay.daemon import Daemon
+from relay.directory import Lookups
+from relay.model import Professional
+from relay.store import Store
+from tests.letters import MARTIN
+from tests.servers import until
+from tests.site import Site
+from tests.stores import Place
+
+MakeSite = Callable[..., Site]
+
+
+@contextlib.asynccontextmanager
+async def running(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Daemon, asyncio.Task[None]]]:
+    """The daemon in this process, ready; ended with the braces, and nothing of it left behind."""
+    for name, secret in site.env.items():
+        monkeypatch.setenv(name, secret)
+    before = asyncio.all_tasks()
+    relay = Daemon(config.read(site.file))
+    life = asyncio.create_task(relay.run())
+    left: set[asyncio.Task[object]] = set()
+    life.add_done_callback(lambda _: left.update(asyncio.all_tasks() - before - {life}))
+    await asyncio.wait_for(relay.ready.wait(), 30)
+    try:
+        yield relay, life
+    finally:
+        relay.stop()
+        await asyncio.wait({life})
+    assert not left, left
+
+
+async def test_a_stop_leaves_no_task_behind(make_site: MakeSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(make_site(), monkeypatch) as (relay, life):
+        assert await asyncio.to_thread(until, lambda: relay.readiness.ready, 20)
+        os.kill(os.getpid(), signal.SIGHUP)  # and the rules are being read again at this moment
+        relay.stop()
+        await life
+
+
+async def test_a_database_that_goes_away_ends_the_relay_whole(
+    make_site: MakeSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(make_site(), monkeypatch) as (relay, life):
+        await relay.store.close()
+        await asyncio.wait({life}, timeout=20)
+        assert life.exception() is not None
+
+
+async def test_a_letter_given_up_while_a_directory_dawdles_waits_for_it_no_more(
+    store: Store, place: Place
+) -> None:
+    asked = asyncio.Event()
+
+    class Slow:
+        name, kind, max_age = "slow", "annuaire", timedelta(hours=24)
+
+        async def find(self, rpps: object, names: object) -> tuple[Professional, ...]:
+            asked.set()
+            await asyncio.Event().wait()
+            return ()
+
+        async def probe(self) -> None: ...
+
+        async def close(self) -> None: ...
+
+    before = asyncio.all_tasks()
+    lookups = Lookups(store, {"slow": Slow()}, SystemClock(), lambda *_: asyncio.sleep(0))
+    letter = asyncio.create_task(lookups.freshen([MARTIN.rpps or ""]))
+    await asked.wait()
+    letter.cancel()
+    await asyncio.wait({letter})
+    left = asyncio.all_tasks() - before - set(lookups._under_way.values())
+    await lookups.close()
+    assert not left, left
+    assert asyncio.all_tasks() == before
