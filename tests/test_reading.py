@@ -147,6 +147,14 @@ def test_line_ends_of_another_age_are_lines_all_the_same():
     ]
 
 
+def test_a_gateway_that_doubles_the_carriage_return_hides_no_words():
+    body = b"--B\r\nContent-Type: text/plain\r\n\r\nPatient : VASSEUR Odile\r\n--B--\r\n"
+    head = b"From: a@example.fr\r\nTo: b@example.fr\r\nContent-Type: multipart/mixed; boundary=B\r\n\r\n"
+    document = read((head + body).replace(b"\r\n", b"\r\r\n"))
+    assert document.text.strip() == "Patient : VASSEUR Odile"
+    assert "header_not_closed" not in document.flaws
+
+
 def test_bounds_are_kept_and_named():
     deep = b"From: a@b\r\n"
     for level in range(60):
