@@ -378,7 +378,7 @@ def test_a_gp_may_stand_by_their_number_alone():
 @pytest.mark.parametrize(
     "reference",
     [{"reference": "Practitioner/elsewhere"}, {"reference": "https://annuaire.example/Practitioner/1"}, {"reference": "#x"},
-     {"reference": "urn:uuid:none", "display": "Dr Camille MARTIN"}, {"display": "Dr Camille MARTIN"},
+     {"reference": "urn:uuid:none", "display": "Dr Camille MARTIN"},
      {"reference": build.PATIENT}],
 )  # fmt: skip
 def test_a_reference_that_leads_to_no_doctor_makes_the_gp_unknown(reference: Json):
@@ -795,3 +795,41 @@ def test_a_document_is_read_fast():
     for _ in range(20):
         fhir.read(raw)
     assert (time.process_time() - started) / 20 < 0.02
+
+
+# ------------------------------------------------------------------------ what senders write instead of the profiles
+
+
+def test_a_gp_named_by_words_alone_is_a_name_without_a_number():
+    thing = build.document()
+    resource_of(thing, "Patient")["generalPractitioner"] = [{"display": "Dr Camille MARTIN"}]
+    notice = read(thing)
+    assert notice.registered_gp == Person(name="Camille MARTIN", family_name="MARTIN", given_name="Camille")
+    assert notice.unknown == ()
+
+
+@pytest.mark.parametrize("system", [None, "https://identifiant.esante.gouv.fr/NamingSystem/ins-nir"])
+def test_an_ins_without_its_oid_stands_there_unread(system: str | None):
+    thing = build.document()
+    said = {
+        "type": {"coding": [{"code": "INS-NIR"}]},
+        "value": ODETTE.ins,
+        **({"system": system} if system else {}),
+    }
+    resource_of(thing, "Patient")["identifier"] = [said]
+    notice = read(thing)
+    assert notice.patient is not None
+    assert notice.patient.ins is None
+    assert "patient.ins" in notice.unknown
+
+
+def test_a_name_in_words_alone_is_taken_apart():
+    thing = build.document()
+    resource_of(thing, "Patient")["name"] = [{"text": "Mme VALBRUNE née CORMERAIS Odette"}]
+    patient = read(thing).patient
+    assert patient is not None
+    assert (patient.birth_name, patient.used_name, patient.given_names) == (
+        "CORMERAIS",
+        "VALBRUNE",
+        ("Odette",),
+    )

@@ -355,3 +355,15 @@ def test_a_long_letter_is_read_fast():
     began = time.process_time()
     read(raw)
     assert time.process_time() - began < 0.05
+
+
+@pytest.mark.parametrize(
+    ("family", "birth", "used"),
+    [("VALBRUNE NEE CORMERAIS", "CORMERAIS", "VALBRUNE"), ("MME VALBRUNE", "VALBRUNE", None), ("LE NEE", "LE NEE", None)],
+)  # fmt: skip
+def test_a_civility_or_a_birth_name_on_the_second_line_is_told_apart(
+    family: str, birth: str, used: str | None
+):
+    patient = read(hprim(family=family)).patient
+    assert patient is not None
+    assert (patient.birth_name, patient.used_name, patient.given_names[:1]) == (birth, used, ("Odette",))

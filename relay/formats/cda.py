@@ -534,8 +534,9 @@ def _exit(value: etree._Element) -> str | None:
 def _named(patient: Patient, name: etree._Element) -> Patient:
     """Both models of names: BR and CL (2022), BR and SP with one `given` for each name (2020); or words alone."""
     if name.find(f"{V3}family") is None and name.find(f"{V3}given") is None:
-        whole, names, unsure = letters.split_name(_words(name) or "")
-        return replace(patient, birth_name=whole, given_names=names, order_unsure=unsure)
+        shown = letters.read(f"Patient : {_words(name) or ''}").notice.patient or Patient()
+        return replace(patient, birth_name=shown.birth_name, used_name=shown.used_name, given_names=shown.given_names,
+                       name_kind=shown.name_kind, order_unsure=shown.order_unsure)  # fmt: skip
     birth = used = plain = None
     for one in name.findall(f"{V3}family"):
         words, kind = _words(one), (one.get("qualifier") or "").split()

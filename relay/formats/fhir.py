@@ -710,11 +710,12 @@ class _Letter:
         said, unreadable = _rpps(logical)
         resource = self.resolve(reference, source)
         if resource is None:
-            if said is None and reference != {}:
+            shown = letters.person(_text(reference.get("display")) or "") or Person()
+            named = bool(shown.name) and not logical and not _text(reference.get("reference"))
+            if said is None and reference != {} and not named:
                 if field:
                     self.unknown.append(field)
                 return None
-            shown = letters.person(_text(reference.get("display")) or "") or Person()
             return Person(
                 name=shown.name, family_name=shown.family_name, given_name=shown.given_name, rpps=said
             )
@@ -1209,6 +1210,8 @@ def _identified(resource: Json, unknown: list[str], problems: list[Problem]) -> 
                 unknown.append("patient.ins")
             elif number not in found.setdefault(system, []):
                 found[system].append(number)
+        elif system != _OBSOLETE_INS_C and any(kind.startswith("INS-N") for kind in kinds):
+            unknown.append("patient.ins")  # the INS is a pair: a number without its OID is none
         elif system and system != _OBSOLETE_INS_C and (not kinds or kinds & _LOCAL_TYPES):
             local.append(LocalId(system, value[:100]))
     if any(len({number[:13] for number in numbers}) > 1 for numbers in found.values()):
@@ -1224,11 +1227,12 @@ def _named(patient: Patient, resource: Json, unknown: list[str]) -> Patient:
     """FR Core: `official` is the birth name, `usual` the used one; with a `maiden` name the official one is used."""
     families: dict[str, list[str]] = {}
     given: list[str] = []
-    every = ""
+    every = whole = ""
     for one in _all(resource.get("name")):
         use = _text(one.get("use")) or ""
         if use in _FORMER or _text(_one(one.get("period")).get("end")):
             continue
+        whole = whole or _text(one.get("text")) or ""
         if family := _text(one.get("family")):
             families.setdefault(use, []).append(family)
         names = _texts(one.get("given"))
@@ -1245,6 +1249,16 @@ def _named(patient: Patient, resource: Json, unknown: list[str]) -> Patient:
     plain = first.get("")
     if used and birth and formats.fold(used) == formats.fold(birth):
         used = None
+    if not families and whole:
+        shown = letters.read(f"Patient : {whole}").notice.patient or Patient()
+        return replace(
+            patient,
+            birth_name=shown.birth_name,
+            used_name=shown.used_name,
+            given_names=_given(given, every) or shown.given_names,
+            name_kind=shown.name_kind,
+            order_unsure=shown.order_unsure and not given,
+        )
     return replace(
         patient,
         birth_name=birth or plain,

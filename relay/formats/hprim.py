@@ -41,6 +41,7 @@ _STAYED = re.compile(
     rf"\b(?:hospitalis|sejour)[^.\n]{{0,120}}?\bdu\s+({_WHEN})\s+(?:au|jusqu'au)\s+({_WHEN})"
 )
 _LEFT = re.compile(rf"\bsort(?:i|ie|ante?)\s+(?:du service |de l'hopital |a domicile )?(?:le|ce)\s+({_WHEN})")
+_MAIDEN = re.compile(r"\S\s+(?:nee|ep\.?|epouse|veuve)\s+\S")  # « DUPONT NEE MARTIN » on line 2
 _HEADLINE = re.compile(
     r"\b(?:compte|lettre|courrier|objet|resultats?|bilan|consultation|concerne|chere?|service)\b"
 )
@@ -271,8 +272,16 @@ def _patient(head: Sequence[str], unknown: list[str]) -> Patient:
     if head[6] and born is None:
         unknown.append("patient.birth_date")
     title = _TITLES.get(formats.fold(code).strip(" ."))
+    used: str | None = None
+    kind: Literal["birth", "used", "unstated"] = "unstated"
+    if _MAIDEN.search(formats.fold(family)) or formats.fold(family).split(" ")[0].strip(".") in _TITLES:
+        shown = letters.read(f"Patient : {family} {given}").notice.patient or Patient()
+        title = title or (shown.sex if shown.sex != "U" else None)
+        family, used, kind = shown.birth_name or family, shown.used_name, shown.name_kind
     return Patient(
         birth_name=family or None,
+        used_name=used,
+        name_kind=kind,
         given_names=tuple(re.split(r"[\s,;]+", given)) if given else (),
         sex=title,
         birth_date=born,
