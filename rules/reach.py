@@ -609,7 +609,8 @@ class _Proof:
     def _cover(self, model: _Model, boxes: _Boxes, proofs: Sequence[Covered]) -> tuple[Rule, ...]:
         """Rules that together take all of the boxes, none of which can be spared."""
         used = {number for proof in proofs for number in bits(proof.owners)}
-        if not used:
+        # What no text can be, say a ward's name that lacks its own letters, needs no rule to take it.
+        if not used or self._take(model, boxes, ()):
             return ()
         first = model.space.covering(boxes[0], model.before[max(used) + 1])
         for alone in (*(() if first is None else (first,)), *sorted(used)):

@@ -147,6 +147,9 @@ def test_a_rule_that_earlier_ones_cover_together_is_dead_and_no_more_of_them_are
 )
 def test_a_condition_that_contradicts_itself_is_dead_without_any_other_rule(when):
     assert names(last(rules_of("event: birth", when))) == []
+    # Nor is one named that takes everything.
+    everything = f"any: [ {{ {EVERY_EVENT} }}, {{ urgency: [routine, soon, urgent] }} ]"
+    assert names(last(rules_of(everything, when))) == []
 
 
 def test_a_copy_is_dead_by_its_own_condition_only():
