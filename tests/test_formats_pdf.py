@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import socket
 import time
 from dataclasses import replace
@@ -127,12 +129,29 @@ def test_a_pdf_that_only_forbids_printing_is_read():
 
 
 def test_too_many_characters_are_too_long_to_read(monkeypatch: pytest.MonkeyPatch):
-    pdf._last.clear()
-    monkeypatch.setattr(pdf, "MAX_CHARACTERS", 500)
-    assert codes(read(printed.letter())) == ["no_text"]
-    monkeypatch.undo()
+    monkeypatch.setattr(pdf, "_last", ())
+    with monkeypatch.context() as few:
+        few.setattr(pdf, "MAX_CHARACTERS", 500)
+        assert codes(read(printed.letter())) == ["no_text"]
     monkeypatch.setattr(pdf, "MAX_SECONDS", -1.0)
     assert codes(read(printed.letter())) == ["no_text"]
+
+
+def test_a_process_that_answers_no_more_is_ended_and_the_next_letter_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(pdf, "_last", ())
+    monkeypatch.setattr(pdf, "_KEPT_BYTES", 0)
+    letter = printed.letter()
+    assert read(letter).patient is not None
+    running = pdf._CHILD._running
+    assert running is not None
+    os.kill(running.pid, signal.SIGSTOP)
+    monkeypatch.setattr(pdf, "MAX_SECONDS", 0.0)
+    assert codes(read(letter)) == ["no_text"]
+    assert running.wait() == -signal.SIGKILL
+    monkeypatch.undo()
+    assert read(letter).patient is not None
 
 
 @pytest.mark.parametrize(

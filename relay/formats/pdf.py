@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import hashlib
 import json
 import math
+import os
+import select
 import subprocess
 import sys
 import threading
@@ -74,24 +75,22 @@ def text(content: bytes) -> str | None:
     return found if isinstance(found, str) else None
 
 
-_last: dict[bytes, str] = {}
-_LAST_LOCK = threading.Lock()
-_KEPT = 2  # the PDF of a package hangs on its mail once more
+_last: tuple[tuple[bytes, str], ...] = ()
+_KEPT, _KEPT_BYTES = 2, 4 * 2**20  # the PDF of a package hangs on its mail once more
 
 
 @never_raises(no_text("le PDF ne peut pas être lu"))
 def _text(content: bytes) -> str | Problem:
+    global _last  # noqa: PLW0603 - replaced whole, so that threads see the old ones or the new ones
     if len(content) > MAX_PDF:
         return no_text("le PDF est trop grand")
-    digest = hashlib.sha256(content).digest()
-    if (known := _last.get(digest)) is not None:
-        return known
+    for known, words in _last:
+        if known == content:
+            return words
     found = _words(content)
-    if isinstance(found, str):  # what could not be read this time, on a busy machine, may be the next
-        with _LAST_LOCK:
-            _last[digest] = found
-            while len(_last) > _KEPT:
-                del _last[next(iter(_last))]
+    # What could not be read this time, on a busy machine, may be the next.
+    if isinstance(found, str) and len(content) <= _KEPT_BYTES:
+        _last = ((content, found), *_last[: _KEPT - 1])
     return found
 
 
@@ -126,14 +125,10 @@ class _Child:
                 if child is None or fresh:
                     self.end()
                     child = self._started()
-                clock = threading.Timer(max(0.0, MAX_SECONDS) + 1.0, child.kill)
-                clock.start()
                 try:
                     answer = self._exchange(child, content)
                 except OSError:
                     answer = None
-                finally:
-                    clock.cancel()
                 if answer is not None:
                     return _cells(json.loads(answer))
                 self.end()
@@ -152,21 +147,40 @@ class _Child:
             cwd="/",
             start_new_session=True,
         )
+        assert self._running.stdin is not None  # noqa: S101 - a pipe by construction
+        os.set_blocking(self._running.stdin.fileno(), False)
         return self._running
 
     @staticmethod
     def _exchange(child: subprocess.Popen[bytes], content: bytes) -> bytes | None:
-        """The answer; None when the child ended in the middle of it."""
+        """The answer; None when the child ended in the middle of it, or took too long. Raises OSError."""
         assert child.stdin is not None and child.stdout is not None  # noqa: S101, PT018 - pipes by construction
-        child.stdin.write(pdf_child.HEAD.pack(len(content), MAX_PAGES, MAX_CHARACTERS, MAX_SECONDS))
-        child.stdin.write(content)
-        child.stdin.flush()
-        head = child.stdout.read(pdf_child.LENGTH.size)
-        if len(head) < pdf_child.LENGTH.size:
-            return None
-        (size,) = pdf_child.LENGTH.unpack(head)
-        answer = child.stdout.read(size)
-        return answer if len(answer) == size else None
+        asking, answering = child.stdin.fileno(), child.stdout.fileno()
+        end = time.monotonic() + max(0.0, MAX_SECONDS) + 1.0
+        request = memoryview(
+            pdf_child.HEAD.pack(len(content), MAX_PAGES, MAX_CHARACTERS, MAX_SECONDS) + content
+        )
+        answer, size = bytearray(), pdf_child.LENGTH.size
+        doors = select.poll()
+        doors.register(asking, select.POLLOUT)
+        doors.register(answering, select.POLLIN)
+        while len(answer) < size:
+            ready = doors.poll(max(0.0, end - time.monotonic()) * 1000)
+            if not ready:
+                return None
+            for door, _ in ready:
+                if door == answering:
+                    piece = os.read(door, 2**20)
+                    if not piece:
+                        return None
+                    answer += piece
+                    if len(answer) >= pdf_child.LENGTH.size:
+                        size = pdf_child.LENGTH.size + pdf_child.LENGTH.unpack_from(answer)[0]
+                else:
+                    request = request[os.write(door, request) :]
+                    if not request:
+                        doors.unregister(door)
+        return bytes(answer[pdf_child.LENGTH.size :])
 
     def end(self) -> None:
         """Stop the process, if there is one."""
