@@ -26,6 +26,12 @@ SECRET_KEYS = frozenset({"password", "token", "secret", "access_token", "key_pas
 PATH_KEYS = frozenset({"ca", "cert", "key", "client_cert", "client_key", "path"})
 ROUTING_KEYS = frozenset({"ward", "role", "senders", "receipts", "mode", "from", "reply", "authserv_id"})
 """Keys of an adapter's table that the relay reads itself; the adapter need not know them."""
+_INBOXES = ("imap", "mllp", "folder")
+_CONCERNS = {
+    "ward": _INBOXES, "receipts": _INBOXES, "mode": _INBOXES, "role": ("imap",), "senders": ("imap",),
+    "from": ("smtp",), "reply": ("smtp",), "authserv_id": ("smtp", "imap"),
+}  # fmt: skip
+"""Where each of these says something: a key that nobody reads is a mistake that nobody sees."""
 
 MISSING = "is missing"
 UNKNOWN = "unknown key"
@@ -116,6 +122,37 @@ def _slug(text: str) -> str:
     return text
 
 
+def _mail(text: str) -> str:
+    """Nothing would reach an address that is none, and nobody would hear of it."""
+    if not re.fullmatch(r"[^\s@<>(),;:\"\[\]{}]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", text):
+        raise ValueError(f"« {text} » is no mail address")
+    return text
+
+
+def _reply(text: str) -> str:
+    """An address, in whose local part `{token}` may stand."""
+    try:
+        _mail(text.replace("{token}", "x", 1))
+    except ValueError:
+        raise ValueError(f"« {text} » is no address such as relais+{{token}}@relais45.mssante.fr") from None
+    if "{token}" in text.rpartition("@")[2]:
+        raise ValueError("{token} stands before the @")
+    return text
+
+
+def _sender(text: str) -> str:
+    if not {"@", "*"} & set(text):
+        raise ValueError(f"« {text} » is nobody's address; write *@{text} or one address")
+    return text
+
+
+def _domain(text: str) -> str:
+    if "@" in text or not text.strip() or " " in text.strip():
+        raise ValueError(f"« {text} » is no domain; write mssante.fr or *.mssante.fr")
+    return text
+
+
+_Mail = Annotated[str, AfterValidator(_mail)]
 _Duration = Annotated[str, AfterValidator(_duration)]
 _Listen = Annotated[str, AfterValidator(_listen)]
 
@@ -131,9 +168,9 @@ class _Relay(_Table):
     mode: Literal["live", "observe"] = "live"
     state: str = "state"
     rules: str = "rules/sets/standard.yaml"
-    domains: list[str] | dict[str, str] = Field(default_factory=list)
-    admins: list[str] = Field(default_factory=list)
-    dpo: str | None = None
+    domains: list[Annotated[str, AfterValidator(_domain)]] | dict[str, str] = Field(default_factory=list)
+    admins: list[_Mail] = Field(default_factory=list)
+    dpo: _Mail | None = None
 
 
 class _Database(_Table):
@@ -186,7 +223,7 @@ class _Retention(_Table):
 
 
 class _Desk(_Table):
-    mail: str
+    mail: _Mail
     phone: str | None = None
     facility: str = ""
     sees: Literal["document", "reference"] = "document"
@@ -201,7 +238,7 @@ class _Ward(_Table):
     slug: Annotated[str, AfterValidator(_slug)]
     unit: str | None = None
     facility: str = ""
-    reply_to: str
+    reply_to: _Mail
     phone: str | None = None
 
 
@@ -212,11 +249,11 @@ class _Common(BaseModel):
     kind: str
     ward: _Ward | None = None
     role: Literal["replies"] | None = None
-    senders: list[str] | None = None
+    senders: list[Annotated[str, AfterValidator(_sender)]] | None = None
     receipts: Literal["each", "problems", "daily"] = "problems"
     mode: Literal["live", "observe"] | None = None
-    sender: str | None = Field(default=None, alias="from")
-    reply: str | None = None
+    sender: _Mail | None = Field(default=None, alias="from")
+    reply: Annotated[str, AfterValidator(_reply)] | None = None
     authserv_id: str | None = None
     max_bytes: int = 10_485_760
     confidential: bool = False
@@ -529,6 +566,11 @@ class _Reader:
         kind = table["kind"]
         if kind not in known_kinds():
             raise self.error((*path, "kind"), f"unknown kind « {kind} »{_nearest(str(kind), known_kinds())}")
+        for key in table:
+            if kind not in (concerned := _CONCERNS.get(key, (kind,))):
+                raise self.error(
+                    (*path, key), f"unknown key « {key} »: it concerns kind {_either(concerned)}"
+                )
         common = self.check(_Common, {k: v for k, v in table.items() if k in _COMMON_KEYS}, path)
         if kind == "imap" and (common.ward is None) == (common.role is None):
             raise self.error(path, 'an imap adapter has either `ward` or `role = "replies"`')
@@ -579,6 +621,14 @@ class _Reader:
                 )
 
 
+def complete(settings: Settings, table: AdapterTable) -> None:
+    """What a table must say beside what its adapter asks for. Raises ConfigurationError."""
+    if table.kind == "smtp" and not table.sender:
+        raise settings.error(("adapters", table.name, "from"), f"{MISSING}: whom mail leaves from")
+    if table.kind in ("mllp", "folder") and table.ward is None:
+        raise settings.error(("adapters", table.name, "ward"), f"{MISSING}: whose letters come this way")
+
+
 _COMMON_KEYS = {field.alias or name for name, field in _Common.model_fields.items()}
 
 
@@ -597,6 +647,11 @@ def known_kinds() -> tuple[str, ...]:
 def _address(listen: str) -> tuple[str, int]:
     host, _, port = listen.rpartition(":")
     return host.strip("[]"), int(port)
+
+
+def _either(kinds: Sequence[str]) -> str:
+    """`imap, mllp or folder`."""
+    return " or ".join(filter(None, (", ".join(kinds[:-1]), kinds[-1])))
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:

@@ -669,7 +669,9 @@ def test_a_mistake_in_the_file_is_named_with_its_line_and_paths_count_from_the_f
     with pytest.raises(ConfigurationError, match=r"config\.toml:1: adapters\.his: anybody in the network"):
         daemon.check_adapter(settings, settings.adapters["his"])
     settings = config.parse(
-        text + 'security = "tls"\ncert = "his.pem"\nkey = "his.key"\n', tmp_path / "config.toml"
+        text + 'security = "tls"\ncert = "his.pem"\nkey = "his.key"\n'
+        'ward = { name = "Tous", slug = "his", reply_to = "dim@chr-exemple.mssante.fr" }\n',
+        tmp_path / "config.toml",
     )
     checked = daemon.check_adapter(settings, settings.adapters["his"])
     assert isinstance(checked, mllp.Settings)
