@@ -2,7 +2,9 @@
 
 Whatever stands in the way — a test of the rule itself, an earlier rule that takes the notice, a floor — one of
 the facts it hangs on must change: the search changes those alone, one more each round, so the first answer is
-the smallest. The engine has the last word on each.
+the smallest. Where a pattern asks for a text, one is made up that it matches. What this search does not find, the
+proof over all facts (`rules.reach`) does: of its facts as many as possible become those that were there again.
+The engine has the last word on each.
 """
 
 from __future__ import annotations
@@ -10,10 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, time
+from itertools import islice
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
+from rules import patterns, reach
 from rules.engine import Decision, decide, matches
 from rules.facts import FIELDS, UNKNOWN, WHEN_ABSENT, Facts, FactValue, facts_as_json
+from rules.patterns import Unsupported
 from rules.ruleset import Copy, Rule
 
 if TYPE_CHECKING:
@@ -22,6 +27,10 @@ if TYPE_CHECKING:
 MOST_CHANGES: Final = 6
 MOST_TRIES: Final = 60_000
 """Decisions tried before the search gives up: some two seconds."""
+
+_AVOIDED: Final = 30
+"""Patterns of other rules that a made-up text keeps clear of, if it can."""
+_WARDS: Final = 5
 
 Obstacle: TypeAlias = Literal["off", "observe"]
 _AT: Final = "at"
@@ -110,14 +119,33 @@ class _Search:
             self.seen.clear()
             found = self._deepen(dict(self.facts), self.at, frozenset(), most)
             if found is not None:
-                facts, at = found
-                changes = self._changes(facts, at)
-                return WhyNot(self.id, decides=False, changes=changes, decision=decide(self.rules, facts, at))
+                return self._found(*found)
             if self.left <= 0:
                 break
-        return WhyNot(
-            self.id, decides=False, changes=None, complete=self.left > 0 and not _any_pattern(self.rules)
-        )
+        proof = reach.answer(self.rules, self.entry)
+        # A rule that only ever sends what a floor forbids is reached all the same.
+        if isinstance(proof, reach.Witness) and self._acts(decide(self.rules, proof.facts, proof.at)):
+            return self._found(*self._nearest(proof))
+        searched = self.left > 0 and not _any_pattern(self.rules)
+        complete = searched or isinstance(proof, reach.Dead)
+        return WhyNot(self.id, decides=False, changes=None, complete=complete)
+
+    def _found(self, facts: dict[str, FactValue], at: datetime) -> WhyNot:
+        changes = self._changes(facts, at)
+        return WhyNot(self.id, decides=False, changes=changes, decision=decide(self.rules, facts, at))
+
+    def _nearest(self, proof: reach.Witness) -> tuple[dict[str, FactValue], datetime]:
+        """The facts of a proof with as many of those that were there as it stays one with."""
+        facts, at = dict(proof.facts), proof.at
+        if self._acts(decide(self.rules, facts, self.at)):
+            at = self.at
+        for name in FIELDS:
+            trial = {key: value for key, value in facts.items() if key != name}
+            if name in self.facts:
+                trial[name] = self.facts[name]
+            if self._acts(decide(self.rules, trial, at)):
+                facts = trial
+        return facts, at
 
     def _acts(self, decision: Decision) -> bool:
         if isinstance(self.entry, Copy):
@@ -137,7 +165,7 @@ class _Search:
         for name in self._suspects(facts, at, decision):
             if name in changed:
                 continue
-            for value in self._choices(name, at):
+            for value in self._choices(name, facts, at):
                 if name == _AT:
                     assert isinstance(value, datetime)  # noqa: S101 - made by _choices
                     trial, then = facts, value
@@ -180,8 +208,14 @@ class _Search:
             return ["identity", "consent", "gp"]
         return _fields([*blocker.when.every_test()], dated=blocker.start or blocker.until)
 
-    def _choices(self, name: str, at: datetime) -> Iterator[FactValue | datetime | None]:
+    def _choices(self, name: str, facts: Facts, at: datetime) -> Iterator[FactValue | datetime | None]:
         if name != _AT:
+            said = facts.get(name)
+            if FIELDS[name].kind == "set" and isinstance(said, frozenset):
+                # A letter that mentions one thing more, or less.
+                several = [each for each in self.values.get(name, ()) if isinstance(each, frozenset)]
+                yield from (said | each for each in several)
+                yield from (said - each for each in several)
             yield from self.values.get(name, ())
             return
         moments: list[datetime] = []
@@ -216,8 +250,8 @@ class _Search:
 
 
 def _any_pattern(rules: RuleSet) -> bool:
-    """Whether a text that a pattern would like may have been missed: none is invented here."""
-    return any(t.pattern is not None for entry in rules.every() for t in entry.when.every_test())
+    """Whether a text that some pattern would like may have been missed."""
+    return any(test.pattern is not None for entry in rules.every() for test in entry.when.every_test())
 
 
 def _unmet(rules: RuleSet, entry: Rule | Copy, facts: Facts, at: datetime) -> list[str]:
@@ -267,27 +301,56 @@ def _values(rules: RuleSet, entry: Rule | Copy | None) -> dict[str, tuple[FactVa
 
     Never `unknown`: nobody wants a letter to be illegible.
     """
-    own: dict[str, list[FactValue | None]] = {}
-    other: dict[str, list[FactValue | None]] = {}
+    own: dict[str, list[Test]] = {}
+    other: dict[str, list[Test]] = {}
     for each in ([entry] if entry is not None else []) + [e for e in rules.every() if e is not entry]:
-        where = own if each is entry else other
         for test in each.when.every_test():
             if test.during is None:
-                where.setdefault(test.field, []).extend(_telling(test))
+                (own if each is entry else other).setdefault(test.field, []).append(test)
     found: dict[str, tuple[FactValue | None, ...]] = {}
     for name, kind in FIELDS.items():
-        values = [*own.get(name, ())]
+        mine, others = own.get(name, []), other.get(name, [])
+        values: list[FactValue | None] = [value for test in mine for value in _telling(test)]
+        if kind.kind == "text" and any(test.pattern is not None for test in (*mine, *others)):
+            values += _matching(rules, name, mine, others)
+        if kind.kind == "set" and len(values) > 1:
+            values.append(frozenset[str]().union(*(each for each in values if isinstance(each, frozenset))))
         if kind.kind == "enum":
             values += [value for value in kind.values if value not in values]
         elif kind.kind == "yesno":
             values += [True, False]
-        values += other.get(name, ())
+        values += [value for test in others for value in _telling(test)]
         if name not in WHEN_ABSENT:
             values.append(None)
         if kind.kind == "text" and name != "ward":
             values.append("autre")
         found[name] = tuple(dict.fromkeys(value for value in values if value is not UNKNOWN))
     return found
+
+
+def _matching(rules: RuleSet, name: str, mine: Sequence[Test], others: Sequence[Test]) -> Iterator[FactValue]:
+    """Texts that a rule's patterns match: wards that there are, then the shortest, clear of other rules if it can be."""
+    asked = list(dict.fromkeys(test.pattern.pattern for test in mine if test.pattern is not None))
+    avoided = dict.fromkeys(test.pattern.pattern for test in others if test.pattern is not None)
+    clear = [pattern for pattern in avoided if pattern not in asked][:_AVOIDED]
+    refused = frozenset(str(value).casefold() for test in others for value in test.values)
+    for test in mine if name == "ward" else ():
+        if test.pattern is not None:
+            known = (ward for ward in rules.wards if any(map(test.pattern.search, ward)))
+            yield from islice(known, _WARDS)
+    tries = [[(each, True)] for each in asked]
+    if len(asked) > 1:
+        tries.insert(0, [(each, True) for each in asked])
+        tries += [[(each, True), *((no, False) for no in asked if no != each)] for each in asked]
+    for wanted in tries:
+        for more in ([(pattern, False) for pattern in clear], []):
+            try:
+                text = patterns.text([(patterns.machine(p), truth) for p, truth in (*wanted, *more)], refused)
+            except Unsupported:
+                continue
+            if text is not None:
+                yield frozenset({text}) if name == "ward" else text
+                break
 
 
 def _telling(test: Test) -> list[FactValue | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import combinations, product
 from zoneinfo import ZoneInfo
@@ -12,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rules.engine import Decision, decide
-from rules.facts import FIELDS, UNKNOWN, FactValue, facts_as_json
+from rules.facts import FIELDS, UNKNOWN, Facts, FactValue, facts_as_json, facts_from_json
 from rules.language import RuleSet, load
 from rules.merging import Overlap, promoted, take_back
 from rules.outcome import copies_of, loss, missing, of_decision
 from rules.replaying import Replay
 from rules.weakening import compare
-from rules.whynot import why_not
+from rules.whynot import WhyNot, why_not
 from tests.campaign import many
 
 PARIS = ZoneInfo("Europe/Paris")
@@ -475,6 +476,87 @@ def test_why_not_of_a_copy_and_of_the_default():
     assert change.field == "event"
     with pytest.raises(KeyError):
         why_not(rules, "nobody", CLEAN, NOW)
+
+
+def with_changes(found: WhyNot, facts: Mapping[str, FactValue], at: datetime) -> tuple[Facts, datetime]:
+    """The facts and the instant after what was proposed."""
+    said = {change.field: change.wanted for change in found.changes or ()}
+    then = datetime.fromisoformat(str(said.pop("at"))) if "at" in said else at
+    changed = {**facts_as_json(facts), **said}
+    return facts_from_json({key: value for key, value in changed.items() if value is not None}), then
+
+
+@pytest.mark.parametrize(
+    ("rules", "facts", "changed"),
+    [
+        ("{ sender: { matches: '@ch-3[.]fr$' } }", {}, ["sender"]),
+        ("{ sender: { matches: '@ch-3[.]fr$' } }", {"sender": "a@ch-4.fr"}, ["sender"]),
+        ("{ code: { matches: '^11[0-9]{3}-' }, age: 70 }", {"age": 3}, ["code", "age"]),
+        ("{ ward: { matches: 'riatrie' } }", {"ward": frozenset({"Cardiologie"})}, ["ward"]),
+        ("{ all: [{ sender: { matches: '^a' } }, { sender: { matches: 'z$' } }] }", {}, ["sender"]),
+        ("{ sender: { matches: '^a' }, unless: { sender: { matches: '^ab?c?$' } } }", {}, ["sender"]),
+        ("{ any: [{ sender: { matches: 'x' } }, { code: { matches: '^9' } }] }", {"code": "1"}, ["code"]),
+        ("{ mentions: chute }", {"mentions": frozenset()}, ["mentions"]),
+        ("{ all: [{ mentions: chute }, { mentions: fugue }] }", {"mentions": frozenset({"x"})}, ["mentions"]),
+        ("{ mentions: chute, unless: { mentions: fugue } }", {"mentions": frozenset({"fugue"})}, ["mentions"]),
+    ],
+)  # fmt: skip
+def test_why_not_makes_up_a_text_that_a_pattern_matches(rules, facts, changed):
+    asked = rules_of(f"  - {{ id: n, when: {rules}, hold: autre, reason: x }}\n" + SORTIE)
+    given = {**CLEAN, **facts}
+    found = why_not(asked, "n", given, NOW)
+    assert [change.field for change in found.changes or ()] == changed
+    assert found.decision == decide(asked, *with_changes(found, given, NOW))
+    assert found.decision.rule == "n"
+
+
+def test_why_not_makes_up_a_text_that_no_earlier_rule_takes():
+    rules = rules_of(
+        "  - { id: a, when: { sender: { matches: '^[a-y]' } }, hold: autre, reason: x }\n"
+        "  - { id: b, when: { sender: [z, zz] }, hold: autre, reason: x }\n"
+        "  - { id: n, when: { sender: { matches: '^[a-z]*$' } }, hold: autre, reason: x }\n"
+    )
+    found = why_not(rules, "n", {**CLEAN, "sender": "a"}, NOW)
+    (change,) = found.changes or ()
+    assert (change.field, change.wanted) == ("sender", "za")
+
+
+def test_why_not_names_a_ward_of_the_site_rather_than_one_that_there_is_not():
+    ward = frozenset({"Gériatrie aiguë", "ger-a"})
+    rules = replace(
+        rules_of("  - { id: n, when: { ward: { matches: '^ger' } }, hold: autre, reason: x }\n"),
+        wards=(frozenset({"Cardiologie", "cardio"}), ward),
+    )
+    (change,) = why_not(rules, "n", CLEAN, NOW).changes or ()
+    assert change.wanted == sorted(ward)
+
+
+FAR = "event: death, document: addendum, format: pdf, exit_mode: death, signed: no, age: 3, stay_days: 4, gp: left"
+
+
+def test_why_not_finds_what_is_further_than_a_search_goes_and_changes_nothing_in_vain():
+    rules = rules_of(f"  - {{ id: n, when: {{ {FAR} }}, hold: autre, reason: x }}\n" + SORTIE)
+    given = {**CLEAN, "age": 3, "sender": "a", "urgency": "soon"}
+    found = why_not(rules, "n", given, NOW)
+    assert sorted(change.field for change in found.changes or ()) == sorted(
+        {part.split(":")[0] for part in FAR.split(", ")} - {"age"}
+    )
+    assert found.decision == decide(rules, *with_changes(found, given, NOW))
+    assert found.decision.rule == "n"
+
+
+@pytest.mark.parametrize(
+    ("patterns", "complete"),
+    [
+        (["a", "ba"], True),
+        (["\\p{Greek}"], False),
+    ],
+)  # fmt: skip
+def test_why_not_says_whether_there_is_no_way_or_none_was_found(patterns, complete):
+    rule = "  - {{ id: n{}, when: {{ sender: {{ matches: '{}' }} }}, hold: autre, reason: x }}\n"
+    rules = rules_of("".join(rule.format(n, each) for n, each in enumerate(patterns)))
+    found = why_not(rules, rules.rules[-1].id, {**CLEAN, "sender": "x"}, NOW)
+    assert (found.changes, found.complete) == (None, complete)
 
 
 _SMALL: Mapping[str, tuple[FactValue | None, ...]] = {
