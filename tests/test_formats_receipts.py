@@ -343,10 +343,13 @@ def test_no_mutation_raises_or_tells_of_a_delivery_that_was_not_told(raw: bytes,
     ],
 )  # fmt: skip
 def test_a_read_receipt_in_words_alone_is_no_question_to_the_ward(subject: str, words: str, status: str):
-    raw = letters.mail(words, sender=GP, subject=subject, headers={"In-Reply-To": OURS})
+    raw = letters.mail(words, sender=GP, to="x@y.fr", subject=subject, headers={"In-Reply-To": OURS})
     assert receipt(raw) == ReceiptNews("mdn", status, None, GP, OURS)  # type: ignore[arg-type]
 
 
 def test_a_person_who_writes_that_a_letter_was_read_is_no_machine():
     for subject in ("Lu : Lettre de liaison", "Re: Lettre de liaison"):
-        assert receipt(letters.mail("Bien lu, mais quel traitement ?", sender=GP, subject=subject)) is None
+        assert (
+            receipt(letters.mail("Bien lu, mais quel traitement ?", sender=GP, to="x@y.fr", subject=subject))
+            is None
+        )

@@ -45,7 +45,7 @@ _AUTOMATIC_SUBJECT = re.compile(
 # What Outlook writes about a read mail where its server makes no report of it: « Lu : … », « Votre message … a été lu le … ».
 _READ_SUBJECT = re.compile(r"^\s*(?:(non |not )?(?:lu|read|gelesen)|(un)read)\s*:")
 _READ_BODY = re.compile(
-    r"\b(?:a ete lu|was read|wurde gelesen|a ete supprime sans (?:avoir ete )?lu|was deleted without being read)\b"
+    r"\b(?:a ete lu|was read|wurde gelesen|(a ete supprime sans (?:avoir ete )?lu|was deleted without being read))\b"
 )
 
 
@@ -79,12 +79,14 @@ def read_receipt(document: Document) -> ReceiptNews | None:
 
 def _plain_mdn(document: Document, subject: str) -> ReceiptNews | None:
     """A read receipt in words only; None for any other mail."""
-    found = _READ_SUBJECT.match(subject)
-    if found is None or not _READ_BODY.search(fold(document.text[:2000])):
+    about = _READ_SUBJECT.match(subject)
+    told = _READ_BODY.search(fold(document.text[:2000])) if about else None
+    if about is None or told is None:
         return None
+    unread = about[1] or about[2] or told[1]
     return ReceiptNews(
         kind="mdn",
-        status="delivered" if found[1] or found[2] or "sans" in fold(document.text[:2000]) else "read",
+        status="delivered" if unread else "read",
         recipient=document.from_,
         original_message_id=_answered(document),
     )
