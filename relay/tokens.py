@@ -9,11 +9,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from base64 import b32encode
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from relay.model import CROCKFORD
+from relay.model import CROCKFORD, base32
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,7 +54,7 @@ class Address:
 
 def participant_mark(key: str) -> str:
     """A short name of a participant's key: tells apart the few people of one thread, says nothing about them."""
-    return _b32(hashlib.sha256(b"participant\x1f" + key.encode()).digest())[:_PARTICIPANT]
+    return base32(hashlib.sha256(b"participant\x1f" + key.encode()).digest())[:_PARTICIPANT]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +141,7 @@ class Tokens:
         return hmac.digest(key, "\x1f".join(parts).encode(), "sha256")
 
     def _mac(self, key: bytes, *parts: str) -> str:
-        return _b32(self._digest(key, *parts)[:16])
+        return base32(self._digest(key, *parts)[:16])
 
     def _verifies(self, mac: str, keys: tuple[bytes, ...], *parts: str) -> bool:
         """In constant time for each key."""
@@ -162,7 +161,3 @@ def references_in(text: str) -> tuple[str, ...]:
             if all(letter in CROCKFORD for letter in plain):
                 found[f"{plain[:4]}-{plain[4:]}"] = None
     return tuple(found)
-
-
-def _b32(raw: bytes) -> str:
-    return b32encode(raw).decode().rstrip("=").lower()

@@ -14,7 +14,7 @@ import os
 import re
 import threading
 import zlib
-from base64 import b32encode, b64decode, b64encode
+from base64 import b64decode, b64encode
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -25,6 +25,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from relay.errors import ConfigurationError, NotFound, Unavailable
+from relay.model import base32
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -260,7 +261,7 @@ class Vault:
 
     def index(self, purpose: str, text: str) -> str:
         """A name for `text` that nobody can make or reverse without the ring: 26 characters (128 bits of HMAC)."""
-        return b32encode(self.mac("index", f"{purpose}\x1f{text}")[:16]).decode().rstrip("=").lower()
+        return base32(self.mac("index", f"{purpose}\x1f{text}")[:16])
 
     def mac(self, purpose: str, text: str) -> bytes:
         """HMAC-SHA256 under a long-lived key: 32 bytes."""

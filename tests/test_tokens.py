@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from base64 import b32encode
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.model import derived_id, is_reference
+from relay.model import base32, derived_id, is_reference
 from relay.tokens import TOKEN_LENGTH, Tokens, participant_mark, references_in
 
 TOKENS = Tokens(b"k" * 32, "relais45.mssante.fr")
@@ -98,3 +100,8 @@ def test_reading_any_text_finds_nothing_and_never_fails(text: str):
     assert TOKENS.read_tokens(text) == ()
     assert TOKENS.read_message_ids(text) == ()
     references_in(text)
+
+
+@given(st.binary(max_size=40))
+def test_base32_is_that_of_the_standard_library_in_lower_case_without_padding(raw: bytes):
+    assert base32(raw) == b32encode(raw).decode().rstrip("=").lower()
