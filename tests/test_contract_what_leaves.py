@@ -367,7 +367,11 @@ def test_pause_survives_processes_and_new_rules_come_with_a_hangup(
         site.until(lambda: site.json("status")["rules"]["digest"] != digest)
         dovecot.deliver(WARD, letters.text_mail(patient=PAUL, gp=DUPONT, stay="S-2"), sender=SENDER)
         site.row("envelopes", rule="sortie-ordinaire")
-        assert site.json("resume") == {"resumed": list(site.json("status")["adapters"])}
+        site.relay("pause", "cardiologie", code=2)  # nothing leaves by a watched mailbox
+        assert site.json("pause") == {"paused": ["mss", "telegram"]}
+        states = {name: each["state"] for name, each in site.json("status")["adapters"].items()}
+        assert states == {"cardiologie": "up", "retours": "up", "mss": "paused", "telegram": "paused"}
+        assert site.json("resume") == {"resumed": ["mss", "telegram"]}
         dovecot.wait_messages(GP)
         dovecot.wait_messages(OTHER_GP)
 

@@ -283,7 +283,7 @@ def resume(adapter: str | None = typer.Argument(None, help="One adapter; all whe
 
 def _pause(adapter: str | None, *, stop: bool) -> int:
     site = shared.settings()
-    names = _adapters(site, adapter)
+    names = _outward(site, adapter)
 
     async def work() -> None:
         async with shared.opened(site) as store:
@@ -300,11 +300,21 @@ def _pause(adapter: str | None, *, stop: bool) -> int:
     return 0
 
 
-def _adapters(site: Settings, named: str | None) -> list[str]:
+def _outward(site: Settings, named: str | None) -> list[str]:
+    """The adapters by which something leaves. One that only listens goes on, and its own state stays to be seen."""
+    from relay.config import CHAT_KINDS
+
+    outward = [
+        name for name, table in site.adapters.items() if table.kind == "smtp" or table.kind in CHAT_KINDS
+    ]
     if named is None:
-        if not site.adapters:
-            raise UsageError("no adapter is configured: nothing can leave")
-        return list(site.adapters)
+        if not outward:
+            raise UsageError("no adapter that sends is configured: nothing can leave")
+        return outward
     if named not in site.adapters:
-        raise UsageError(f"no adapter « {named} »; known are {', '.join(site.adapters) or 'none'}")
+        raise UsageError(f"no adapter « {named} »; known are {', '.join(outward) or 'none'}")
+    if named not in outward:
+        raise UsageError(
+            f"nothing leaves by « {named} »; what can be paused is {', '.join(outward) or 'none'}"
+        )
     return [named]
