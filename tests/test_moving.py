@@ -430,8 +430,11 @@ def test_the_command_shows_first_and_moves_with_a_reason(
 def test_the_command_ends_with_one_where_a_follow_up_has_no_successor(
     relay: Callable[..., subprocess.CompletedProcess[str]], settings: Settings
 ) -> None:
+    settings.rules.write_text(SHORTER.replace("Rien ne va", "Rien"), encoding="utf-8")
+    hint = "Les suivis ouverts gardent leurs délais ; relay threads migrate"
+    assert hint not in relay("rules", "apply", "--accept", "--reason", "autres mots").stdout
     settings.rules.write_text(RENAMED, encoding="utf-8")
-    relay("rules", "apply", "--accept", "--reason", "nouveau nom")
+    assert hint in relay("rules", "apply", "--accept", "--reason", "nouveau nom").stdout
     seen = json.loads(relay("threads", "migrate", "--json", code=1).stdout)
     assert (seen["ok"], seen["moved"]) == (False, 0)
     assert {(row["problem"], row["to"]) for row in seen["threads"]} == {("no_followup", None)}

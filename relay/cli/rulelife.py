@@ -330,6 +330,7 @@ async def _put(
 ) -> int:
     """Weigh a rule set and put it in force, or say why it waits. `written` replaces the configured file then."""
     from relay import ruling
+    from relay.planning import followups_changed
 
     page = Paper(lang != "en")
     active, before = await ruling.in_force(site, store)
@@ -395,6 +396,12 @@ async def _put(
                 "dim",
             )
         )
+    if before is not None and followups_changed(before, rules):
+        words = page.say(
+            "Les suivis ouverts gardent leurs délais ; relay threads migrate montre ce que ceux-ci y changeraient.",
+            "Open follow-ups keep their times; relay threads migrate shows what these would change.",
+        )
+        page.line(page.style(words, "dim"))
     return 0
 
 

@@ -32,7 +32,7 @@ from relay.planning.events import (
 )
 from relay.planning.holding import plan_corrupt, plan_hold, plan_ignore, plan_still_held
 from relay.planning.lists import plan_daily
-from relay.planning.moving import Move, followup_for, plan_move, plan_moved
+from relay.planning.moving import Move, followup_for, followups_changed, plan_move, plan_moved
 from relay.planning.notices import plan_notice, plan_reject, plan_release
 from relay.planning.replies import ask_of_mail, authentic, plan_reply
 from relay.planning.site import Arrival, Correction, Site, SiteSource, patient_ins, people_meant
@@ -49,6 +49,7 @@ __all__ = [
     "ask_of_notice",
     "authentic",
     "followup_for",
+    "followups_changed",
     "no_longer",
     "patient_ins",
     "people_meant",

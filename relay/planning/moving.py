@@ -45,6 +45,14 @@ def followup_for(rules: RuleSet, thread: Thread, to: str | None = None) -> Pinne
     return pinned(rules, name) if name in rules.followups or name == "none" else None
 
 
+def followups_changed(before: RuleSet, after: RuleSet) -> bool:
+    """Whether an open thread may be on a follow-up that `after` has no more, or in another form."""
+    return any(
+        name not in after.followups or not threads.same_followup(pinned(before, name), pinned(after, name))
+        for name in before.followups
+    )
+
+
 def plan_move(view: ThreadView, followup: Pinned, by: str, at: datetime) -> Move | None:
     """Move one thread; None when nothing would change. `by` stands in the trail."""
     thread = view.thread
