@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from email import message_from_bytes, policy
 
+import pytest
+
 from relay import planning
-from relay.model import MailMessage, Purpose
+from relay.config import Desk
+from relay.errors import Refused
+from relay.model import MailMessage, Purpose, Verb
 from tests import letters
 from tests.letters import DUPONT, MARTIN
 from tests.site import REFERENCE
 from tests.test_loops import SENDER, House, house, mails  # noqa: F401 - fixtures
-from tests.test_planning import AT, LINKED, RULES, _secret, arrive, letter, make_site, one  # noqa: F401
+from tests.test_planning import AT, LATER, LINKED, RULES, _secret, arrive, letter, make_site, one, opened  # noqa: F401
 
 SECOND = """
   gp_aussi: { who: registered_gp, via: [mss], carries: document }
@@ -56,3 +61,27 @@ async def test_a_letter_held_in_a_known_stay_goes_by_one_reference_wherever_its_
     ]
     assert len(told) == 2  # the hold's note and the day's list
     assert {found for text in told for found in REFERENCE.findall(text)} == {thread["reference"]}
+
+
+def test_a_desk_of_another_hospital_does_nothing_to_a_follow_up_and_is_handed_none() -> None:
+    site = make_site()
+    desks = {
+        "sorties": replace(site.settings.desks["sorties"], facility="450000088"),
+        "ej": Desk("ej", "ej@chr-exemple.mssante.fr", facility="450000013"),
+        "ailleurs": Desk("ailleurs", "ailleurs@ch.mssante.fr", facility="750000018"),
+        "cpts": Desk("cpts", "cpts@cpts.mssante.fr"),
+    }
+    names = {"450000088": "CHR d'Exemple", "450000013": "CHR d'Exemple", "750000018": "CH d'Ailleurs"}
+    site = replace(site, settings=replace(site.settings, desks=desks, facilities=names))
+    _, view = opened(site)
+    for verb, by, to in (
+        (Verb.ACK, "desk:ailleurs", None),
+        (Verb.RECALL, "desk:ailleurs", None),
+        (Verb.HAND_OVER, "desk:sorties", "desk:ailleurs"),
+    ):
+        with pytest.raises(Refused, match="another facility than desk:ailleurs"):
+            planning.plan_verb(site, view, verb, by, to, LATER)
+    for desk in ("sorties", "ej", "cpts"):
+        taken = planning.plan_verb(site, view, Verb.ACK, f"desk:{desk}", None, LATER)
+        assert taken.thread is not None
+        assert taken.thread.owner == f"desk:{desk}"

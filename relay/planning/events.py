@@ -548,6 +548,9 @@ def plan_verb(site: Site, view: ThreadView, verb: Verb, by: str, text: str | Non
     thread, words = view.thread, site.words
     draft = Draft(site, at, f"{thread.id}/{thread.version}/{verb.value}", view, actor=by)
     event = _command(site, thread, verb, by, text or "", at)
+    for who in (by, event.to) if verb is Verb.HAND_OVER else (by,):
+        if _of_another_facility(site, thread, who):
+            raise Refused(f"{thread.reference} is of another facility than {who}")
     step = threads.advance(thread, event, at, view.timers)
     if step.refused is not None or not step.changed:
         why = step.refused or Why.PRESS_USED
@@ -564,6 +567,15 @@ def plan_verb(site: Site, view: ThreadView, verb: Verb, by: str, text: str | Non
             raise Refused("an answer needs its words: --text")
         answer(draft, thread.gp, text or "")
     return draft.plan()
+
+
+def _of_another_facility(site: Site, thread: Thread, who: str) -> bool:
+    """Whether a desk serves another hospital than the thread's; one that serves none serves all."""
+    desk = site.settings.desks.get(who.removeprefix("desk:")) if who.startswith("desk:") else None
+    if desk is None or thread.desk == desk.name or not desk.facility or not thread.facility:
+        return False
+    names = site.settings.facilities  # two numbers of one name (legal and geographic) are one establishment
+    return names.get(desk.facility, desk.facility) != names.get(thread.facility, thread.facility)
 
 
 def _command(site: Site, thread: Thread, verb: Verb, by: str, text: str, at: datetime) -> Event:
