@@ -203,11 +203,17 @@ def _actor(settings: Settings, by: str, *, admins: bool = True) -> str:
     raise UsageError(f"--by « {by} » is no RPPS, ward:SLUG or desk:NAME")
 
 
+def _owner(thread: Thread) -> str | None:
+    """Who answers for it: a person, or the desk it lies with; as `threads list` says."""
+    return thread.owner or (f"desk:{thread.desk}" if thread.desk else None)
+
+
 async def show_thread(settings: Settings, store: Store, ref: str) -> dict[str, object]:
     """One follow-up, its copies and its timers."""
     view = await store.thread(ref)
     row = asdict(view.thread)
     row.pop("followup")
+    row["owner"] = _owner(view.thread)
     row["participants"] = [each.key for each in view.thread.participants]
     row["followup"] = view.thread.followup.name if view.thread.followup else None
     row["deliveries"] = await store.deliveries(ids=[each.id for each in view.deliveries])
@@ -248,7 +254,7 @@ async def _on_thread(store: Store, view: ThreadView, plan: Callable[[ThreadView]
             return {
                 "reference": thread.reference,
                 "state": thread.state,
-                "owner": thread.owner or (f"desk:{thread.desk}" if thread.desk else None),
+                "owner": _owner(thread),
                 "closed_reason": thread.closed_reason,
             }
         if not isinstance(problem, Stale):

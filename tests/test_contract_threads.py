@@ -58,11 +58,16 @@ def test_every_verb_of_a_follow_up_from_the_command_line(make_site: MakeSite, do
         closed = verb("close", *BY_DESK, "--text", "by_phone")
         assert (closed["state"], closed["closed_reason"]) == ("closed", "by_phone")
         assert verb("reopen", *BY_WARD)["state"] != "closed"
-        handed = verb("hand-over", *BY_WARD, "--text", "desk:sorties")
+        handed = verb("hand_over", *BY_WARD, "--text", "desk:sorties")
         assert (handed["state"], handed["owner"]) == ("with_desk", "desk:sorties")
         dovecot.wait_messages(DESK)
+        assert (
+            site.json("threads", "show", ours)["owner"] == site.rows("threads")[0]["owner"] == "desk:sorties"
+        )
         assert verb("refuse", *BY_GP)["state"] == "with_desk"
         assert site.rows("incidents")[0]["kind"] == "wrong_recipient"
+        recalled = verb("recall", *BY_DESK)
+        assert (recalled["state"], recalled["closed_reason"]) == ("closed", "recalled")
         for refused in (("ack", "--by", "moi"), ("dance", *BY_GP)):
             site.relay("threads", refused[0], ours, *refused[1:], code=2)
         status = site.json("status")

@@ -198,6 +198,8 @@ def _verb(name: str, words: str) -> None:
 
     command.__doc__ = words
     threads.command(name)(command)
+    if "-" in name:  # as lists and logs write it
+        threads.command(name.replace("-", "_"), hidden=True)(command)
 
 
 for _name, _words in (
@@ -207,6 +209,7 @@ for _name, _words in (
     ("snooze", "Put reminders off (--text 1h, tomorrow or monday)."),
     ("hand-over", "Hand over to somebody else (--text desk:NAME)."),
     ("refuse", "« Pas mon patient »: stop, tell the ward, a person decides."),
+    ("recall", "Take the letter back: those who got it are asked to delete it unread."),
     ("close", "Close, with the reason as --text."),
     ("reopen", "Open again."),
     ("undo", "Take back the last act within 60 seconds."),
