@@ -10,13 +10,14 @@ import re
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from unicodedata import normalize
 
 import yaml
 
-from rules.words import DID_YOU_MEAN, OPENED, PARSER, REPLACE, WORDS
+from rules.words import CLOSED, DID_YOU_MEAN, OPENED, PARSER, REPLACE, WORDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 Severity: TypeAlias = Literal["error", "warning"]
 
@@ -36,8 +37,11 @@ _HIDDEN: Final = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028\u2029\u202a-\u202e\u2060-\u2069"
     "\ud800-\udfff\ufeff\ufffe\uffff]"
 )
+_WITHIN: Final = re.compile(rf"(?<!:){_HIDDEN.pattern}(?=[\w\"'])")
 # No-break spaces come with text pasted from a word processor; YAML takes them for letters.
 _TAB: Final = re.compile(r"(?:\A|(?<=[\r\n]))[ ]*([\t\xa0\u202f])(?=[^\r\n]*[^\s])")
+_FOR_A_GAP: Final = re.compile(r"[ ]*(?:-|[\w-]+:)([\xa0\u202f])")
+_APOSTROPHE: Final = re.compile(r"'\w")
 # After a syntax error only what stands on its own is told of the part before it: a name or a key that is
 # missing there may stand behind the error.
 _SURE: Final = frozenset({"E101", "E102", "E104", "E107", "E113", "E120", "E130", "E131"})
@@ -145,6 +149,8 @@ class Report:
         """Whether the text must not even be parsed."""
         self.cut: int | None = None
         """The line from which on the file could not be read as YAML."""
+        self.quoted = 0, 0
+        """The first and last line of the last text in quotes that has several."""
         self.french = lang != "en"
         self.lines = _BREAK.split(text)
         self._findings: dict[Finding, None] = {}
@@ -294,7 +300,8 @@ def compose(text: str, report: Report) -> Node | None:
     if report.unread:
         return None
     if report.failed:
-        text = _HIDDEN.sub(" ", _TAB.sub(lambda found: " " * len(found[0]), text))
+        # Every place stays. What nobody sees within a word is no part of it, so that the name is known all the same.
+        text = _HIDDEN.sub(" ", _WITHIN.sub("\ufffd", _TAB.sub(lambda found: " " * len(found[0]), text)))
     stack: list[_Open] = []
     try:
         return _compose(text, report, stack)
@@ -320,13 +327,33 @@ def _unreadable(error: yaml.MarkedYAMLError, report: Report) -> None:
     french, english = PARSER.get(error.problem or "", PARSER[""])
     begun = error.context_mark.line + 1 if error.context_mark else line
     opened = OPENED.get(error.context or "")
+    if line == report.quoted[1]:
+        # A quote that is missing is found only where the next one, of another text, ends the first.
+        begun, opened = report.quoted[0], OPENED["while scanning a quoted scalar"]
     if opened and begun != line:
         french += opened[0].format(line=begun)
         english += opened[1].format(line=begun)
+    if _APOSTROPHE.match(report.lines[line - 1], max(column - 2, 0)):
+        french, english = french + CLOSED[0], english + CLOSED[1]
+    gap = _gap(report.lines, sorted({begun, line - 1, line}), (line, column))
     # Beside a tab or an unseen character it is but their consequence.
-    if not report.failed:
+    if not report.failed and gap is not None:
+        report.tell(*gap)
+    elif not report.failed:
         report.tell("syntax", (line, column), problem=(french, english))
-    report.cut = min(line, begun if opened else line)
+    report.cut = min(line, begun if opened else line, gap[1][0] if gap is not None else line)
+
+
+def _gap(
+    lines: Sequence[str], near: Iterable[int], place: tuple[int, int]
+) -> tuple[str, tuple[int, int]] | None:
+    """A tab or a no-break space that stands where YAML wants an ordinary space, near a syntax error."""
+    for line in near:
+        found = _FOR_A_GAP.match(lines[line - 1]) if 0 < line <= len(lines) else None
+        if found is not None:
+            return "no_break_space", (line, found.start(1) + 1)
+    line, column = place
+    return ("tab", place) if lines[line - 1][column - 1 : column] == "\t" else None
 
 
 class _Open:
@@ -346,13 +373,16 @@ def _compose(text: str, report: Report, stack: list[_Open]) -> Node | None:
     # Events and not `yaml.compose`: its nodes no longer tell an anchor, and it recurses.
     root: Node | None = None
     whole, nodes = True, 0
+    mended = report.failed
     for event in yaml.parse(text, Loader=yaml.CSafeLoader):
         mark = event.start_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         node: Node | None = None
-        refused = _refused(event, again=root is not None)
+        refused = _refused(event)
         if refused is not None:
             report.tell("refused", (line, column), what=refused)
+        if isinstance(event, yaml.DocumentStartEvent) and (root is not None or event.version or event.tags):
+            report.tell("second_document", (line, column))
         if report.full or (isinstance(event, yaml.DocumentStartEvent) and root is not None):
             return None
         nodes += isinstance(event, yaml.NodeEvent)
@@ -363,7 +393,12 @@ def _compose(text: str, report: Report, stack: list[_Open]) -> Node | None:
             # Nobody knows what would stand here: the rest is looked through for more of them only.
             node, whole = Scalar(line, column, ""), False
         elif isinstance(event, yaml.ScalarEvent):
-            node = Scalar(line, column, event.value, plain=not event.style)
+            value = event.value.replace("\ufffd", "") if mended else event.value
+            # « é » may be one character or two, and looks the same (UAX #15).
+            node = Scalar(line, column, normalize("NFC", value), plain=not event.style)
+            ends = event.end_mark.line + 1 if event.end_mark else line
+            if ends > line and event.style in ("'", '"'):
+                report.quoted = line, ends
             if event.style and (unseen := _HIDDEN.search(event.value)):
                 report.tell("hidden_character", node, name=f"U+{ord(unseen[0]):04X}")
         elif isinstance(event, yaml.CollectionStartEvent):
@@ -384,10 +419,8 @@ def _compose(text: str, report: Report, stack: list[_Open]) -> Node | None:
     return root if whole else None
 
 
-def _refused(event: yaml.Event, *, again: bool) -> tuple[str, str] | None:
+def _refused(event: yaml.Event) -> tuple[str, str] | None:
     """What, in this event, no rule file may use; in both languages."""
-    if isinstance(event, yaml.DocumentStartEvent) and (again or event.version or event.tags):
-        return "un second document ou une directive", "a second document or a directive"
     if not isinstance(event, yaml.NodeEvent):
         return None
     name = shown(event.anchor or "")

@@ -68,6 +68,10 @@ OPENED: Final[Mapping[str, tuple[str, str]]] = {
     "while scanning a quoted scalar": (" ; guillemet ouvert l.{line}", "; quote opened on line {line}"),
     "while scanning a simple key": (" ; clé l.{line}", "; key on line {line}"),
 }
+CLOSED: Final = (
+    " ; l'apostrophe ferme le texte : prendre des guillemets doubles",
+    "; the apostrophe ends the text: use double quotes",
+)
 # What RE2 says, up to the colon.
 RE2_SAYS: Final[Mapping[str, str]] = {
     "missing )": "une parenthèse fermante manque",
@@ -140,15 +144,15 @@ WORDS: Final[Mapping[str, tuple[str, str, str, str, str]]] = {
     ),
     "tab": (
         "E105",
-        "tabulation en début de ligne.",
-        "a tab at the start of a line.",
+        "tabulation là où il faut des espaces.",
+        "a tab where spaces are needed.",
         "La remplacer par des espaces.",
         "Replace it with spaces.",
     ),
     "no_break_space": (
         "E105",
-        "espace insécable en début de ligne.",
-        "a no-break space at the start of a line.",
+        "espace insécable à la place d'une espace ordinaire.",
+        "a no-break space in place of an ordinary one.",
         "La remplacer par une espace ordinaire.",
         "Replace it with an ordinary space.",
     ),
@@ -170,8 +174,8 @@ WORDS: Final[Mapping[str, tuple[str, str, str, str, str]]] = {
         "E105",
         "fichier vide.",
         "empty file.",
-        "Commencer par `version: 1`.",
-        "Start with `version: 1`.",
+        "Commencer par `version: 1` (règles) ou `tests:` (tests).",
+        "Start with `version: 1` (rules) or `tests:` (tests).",
     ),
     "refused": (
         "E106",
@@ -179,6 +183,13 @@ WORDS: Final[Mapping[str, tuple[str, str, str, str, str]]] = {
         "{what} can't stand in a rule file.",
         "Écrire la valeur en toutes lettres.",
         "Write it out in full.",
+    ),
+    "second_document": (
+        "E106",
+        "un second document ou une directive ne va pas dans un fichier de règles.",
+        "a second document or a directive can't stand in a rule file.",
+        "Supprimer cette ligne ; un fichier n'a qu'un document.",
+        "Delete this line; a file has one document.",
     ),
     "key_no_word": (
         "E104",

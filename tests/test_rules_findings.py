@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 from hypothesis import given, settings
@@ -82,6 +83,10 @@ PLACES = [
     ("unseen, escaped", '"Patient de test"', '§"Patient \\e[31m"', "E105", "hidden_character"),
     ("bracket", "send: [gp, gp_ping]\n    followup:", "send: [gp, gp_ping\n    followup§:", "E105", "syntax"),
     ("deep", "send: [gp, gp_ping]", "send: " + "[" * 13 + "§" + "[" * 9, "E105", "too_deep"),
+    ("no-break space after a colon", "    followup: standard", "    followup:§\xa0standard", "E105", "no_break_space"),
+    ("no-break space after a dash", "  - id: copie", "  -§\u202fid: copie", "E105", "no_break_space"),
+    ("second document", "\ndefault:", "\n§---\ndefault:", "E106", "second_document"),
+    ("directive", "version: 1", "§%YAML 1.1\n---\nversion: 1", "E106", "second_document"),
     ("anchor", "gp: { who", "gp: §&ici { who", "E106", "refused"),
     ("tag", "version: 1", "version: §!!int 1", "E106", "refused"),
     ("twice", "  garde:", "  §gp:", "E107", "key_twice"),
@@ -309,6 +314,46 @@ def test_beside_tabs_and_unseen_characters_the_other_mistakes_are_told_as_well()
         .replace('    file: "Gardé', '  §\xa0 file: "Gardé§\x00')
     )
     assert [(f.line, f.column) for f in findings_of(text)] == expected
+
+
+@pytest.mark.parametrize(
+    "new", ["copy: phar§\u200bma", "copy: §\ufeffpharma", "copy: pharma§\xad", 'copy§\u200b: "pharma§\u200b"', "copy:§\u200bpharma"]
+)  # fmt: skip
+def test_a_character_that_nobody_sees_makes_no_other_name_of_a_name(new):
+    text, expected = places(WHOLE.replace("copy: pharma", new))
+    assert [(f.line, f.column, f.code) for f in findings_of(text)] == [(*at, "E105") for at in expected]
+
+
+def test_a_line_of_nothing_but_a_tab_is_told_as_one():
+    text, expected = places(WHOLE.replace("\nrules:\n", "\n§\t\nrules:\n"))
+    (finding,) = findings_of(text)
+    assert [(finding.line, finding.column)] == expected
+    assert "tabulation" in finding.message
+
+
+def test_a_quote_that_is_missing_is_looked_for_where_the_text_began():
+    text, expected = places(
+        WHOLE.replace('"Patient de test"', '"Patient de test').replace('"Gardé', '"§Gardé')
+    )
+    (finding,) = findings_of(text)
+    assert [(finding.line, finding.column)] == expected
+    opened = text[: text.index('"Patient')].count("\n") + 1
+    assert f"guillemet ouvert l.{opened})" in finding.message
+    assert f"quote opened on line {opened})" in findings_of(text, lang="en")[0].message
+    (other,) = findings_of(WHOLE.replace('"Gardé avec le séjour"', "'Gardé avec l'avis'"))
+    assert "apostrophe" in other.message
+    assert "apostrophe" in findings_of(other.source_line, lang="en")[0].message
+
+
+def test_an_accent_counts_as_the_same_however_it_was_typed():
+    one, two = (normalize(form, "sortie-éclair") for form in ("NFC", "NFD"))
+    assert len(one) < len(two)
+    text, (expected,) = places(
+        WHOLE.replace("id: autres", f"id: {one}").replace("- id: copie", f"- §id: {two}")
+    )
+    (finding,) = findings_of(text)
+    assert (finding.line, finding.column, finding.code) == (*expected, "E203")
+    good(WHOLE.replace("sorties", "départs").replace("hold: départs", "hold: de\u0301parts"))
 
 
 def test_what_stands_before_a_syntax_error_is_checked_and_nothing_is_made_up_about_the_rest():
