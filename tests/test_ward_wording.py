@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from datetime import date
+from datetime import UTC, date, datetime
 
 import pytest
 
@@ -71,6 +71,7 @@ def test_two_people_in_one_line_or_beside_the_labels_are_two(said: str):
         "M. GARNEREAU Basile, né le 12/03/1950, a été hospitalisé.",
         "Son épouse Mme GARNEREAU Odile née le 02/07/1944 est prévenue.",
         "Personne de confiance : Mme VASSEUR Odile née le 02/07/1944.",
+        "Représentant légal : Mme VASSEUR Odile née le 02/07/1944",
         "Il est suivi par le Dr Martin depuis le 02/07/1994.",
     ],
 )
@@ -234,3 +235,67 @@ def test_a_column_that_says_nothing_of_the_patient_hides_none_of_the_others():
 def test_the_first_lines_may_say_that_a_letter_replaces_another():
     assert read(f"Annule et remplace le courrier du 30/11.\n\n{HEAD}").notice.document == "replacement"
     assert read(HEAD, subject="Lettre de liaison envoyée par erreur").notice.document == "retraction"
+
+
+@pytest.mark.parametrize(
+    ("line", "rpps"),
+    [
+        ("Médecin traitant / RPPS : Dr Camille MARTIN / {}", GP),
+        ("Médecin traitant actuel : Dr Camille MARTIN\nN° RPPS MT : {}", GP),
+        ("Médecin traitant : Dr Camille MARTIN\nRPPS : {0:.2}.{0:.0}{1}", GP),
+        ("Médecin traitant : Dr Camille MARTIN, {} 4 rue du Parc", GP),
+    ],
+)
+def test_the_gps_number_is_found_however_it_is_set(line: str, rpps: str):
+    said = line.format(GP, f"{GP[2:5]}.{GP[5:8]}.{GP[8:]}") if "{0" in line else line.format(GP)
+    gp = read(f"Patient : GARNEREAU Basile\nSortie le : 01/12/2026\n{said}\n").notice.registered_gp
+    assert gp is not None
+    assert (gp.family_name, gp.rpps) == ("MARTIN", rpps)
+
+
+def test_the_gps_secure_address_may_have_a_label_of_its_own():
+    found = read(
+        f"{HEAD}\n\nAdresse MSSanté du médecin traitant : camille.martin@medecin.mssante.fr\n"
+    ).notice.registered_gp
+    assert found is not None
+    assert found.mss_address == "camille.martin@medecin.mssante.fr"
+
+
+@pytest.mark.parametrize(
+    "line", ["Séjour : 20/11/2026 - 01/12/2026", "Entrée / sortie : 20/11/2026 → 01/12/2026"]
+)
+def test_two_days_with_a_dash_are_the_stay(line: str):
+    stay = read(f"Patient : GARNEREAU Basile\n{line}\n").notice.stay
+    assert stay is not None
+    assert stay.admitted == datetime(2026, 11, 19, 23, tzinfo=UTC)
+    assert stay.discharged == datetime(2026, 11, 30, 23, tzinfo=UTC)
+
+
+def test_a_stay_that_ends_before_it_begins_is_unknown():
+    found = read("Patient : GARNEREAU Basile\nSéjour : 01/12/2026 - 20/11/2026\n").notice
+    assert (found.stay, "stay.discharged" in found.unknown) == (None, True)
+
+
+def test_an_ins_that_is_said_to_be_for_tests_or_not_qualified_is_no_ones_for_certain():
+    for said, oid, unknown in (
+        ("(INS de test)", "1.2.250.1.213.1.4.10", False),
+        ("- non qualifiée", None, True),
+        ("(identité provisoire)", None, True),
+        ("", None, False),
+    ):
+        found = read(f"INS : {letters.ODETTE.ins} {said}\n{HEAD}").notice
+        assert found.patient is not None
+        assert (found.patient.ins, found.patient.ins_oid) == (letters.ODETTE.ins, oid), said
+        assert ("patient.ins" in found.unknown) is unknown, said
+
+
+def test_a_subject_that_begins_with_urgent_says_so_and_a_label_goes_before_it():
+    assert read(HEAD, subject="URGENT - Lettre de liaison").notice.urgency == "urgent"
+    assert read(f"{HEAD}Urgence : non\n", subject="Urgent : lettre").notice.urgency == "routine"
+    assert read(HEAD, subject="Lettre de liaison (urgences)").notice.urgency is None
+
+
+def test_the_emergency_departments_letter_is_told_by_its_title():
+    body = f"COMPTE RENDU DE PASSAGE AUX URGENCES\n\n{HEAD}"
+    assert read(body).notice.event == "er_visit"
+    assert read(f"{HEAD}\nAprès un passage aux urgences, il a été hospitalisé.\n").notice.event == "discharge"

@@ -28,7 +28,7 @@ _LABELS: dict[str, str] = {
     label: name
     for name, labels in {
         "patient": "patient|patiente|nom du patient|nom de la patiente|patient name|usager|resident|concerne"
-        "|identite|identite du patient|patient concerne",
+        "|identite|identite du patient|identite patient|patient concerne|patient·e|nom et prenom du patient|nom et prenom de la patiente",
         "family_first": "nom/prenom|nom / prenom|nom - prenom|nom & prenom|nom/prenoms|nom / prenoms|nom et prenom|nom et prenoms|nom prenom|nom prenoms|nom prenom du patient|nom, prenom",
         "given_first": "prenom nom|prenom et nom|full name",
         "name": "nom|nom de famille|family name|last name|surname",
@@ -36,13 +36,13 @@ _LABELS: dict[str, str] = {
         "|nom de naissance du patient",
         "used_name": "nom d'usage|nom usage|nom usuel|nom marital|nom d'epouse|nom utilise|used name|married name",
         "given": "prenom|prenoms|prenom usuel|prenom de naissance|premier prenom|prenom du patient"
-        "|prenoms de naissance|liste des prenoms|first name|first names|given name|given names|forename",
+        "|prenoms de naissance|premier prenom de naissance|1er prenom|prenoms d'etat civil|liste des prenoms|first name|first names|given name|given names|forename",
         "born": "ne|nee|ne le|nee le|ne/nee le|date de naissance|naissance|ddn|date of birth|birth date|birthdate"
-        "|dob|born|born on|date naissance|date de naissance du patient",
+        "|dob|born|born on|date naissance|date naiss|date de naissance du patient",
         "civility": "civilite|civilite du patient|salutation",
         "admitted_hour": "heure d'entree|heure d'admission|admission time",
         "discharged_hour": "heure de sortie|discharge time|time of discharge",
-        "sex": "sexe|sex|gender|genre|sexe du patient",
+        "sex": "sexe|sexe a la naissance|sex|gender|genre|sexe du patient",
         "ins": "ins|matricule ins|ins-nir|ins nir|nir|n ins|numero ins|identite nationale de sante"
         "|identifiant national de sante|ins du patient|national health identifier|national patient identifier",
         "nia": "ins-nia|ins nia|nia",
@@ -55,8 +55,12 @@ _LABELS: dict[str, str] = {
         "gp": "medecin traitant|mt|medecin traitant declare|votre medecin traitant|medecin traitant du patient"
         "|registered gp|gp|general practitioner|registered general practitioner|primary care physician"
         "|primary care provider|pcp|family doctor|family physician|docteur traitant|nom du medecin traitant"
-        "|med traitant|dr traitant|medecin de famille|nouveau medecin traitant",
-        "gp_rpps": "rpps du medecin traitant|rpps medecin traitant|rpps mt|n rpps du medecin traitant|rpps du mt"
+        "|med traitant|dr traitant|medecin de famille|nouveau medecin traitant|medecin traitant designe|medecin traitant actuel"
+        "|medecin traitant / rpps|medecin traitant/rpps|medecin traitant et rpps|medecin traitant - rpps",
+        "gp_mss": "mssante du medecin traitant|adresse mssante du medecin traitant|mss du medecin traitant|mss medecin traitant|mssante medecin traitant"
+        "|messagerie securisee du medecin traitant",
+        "home": "adresse du patient|adresse patient|adresse de la patiente|domicile|domicile du patient",
+        "gp_rpps": "n rpps mt|n rpps du mt|rpps du medecin traitant|rpps medecin traitant|rpps mt|n rpps du medecin traitant|rpps du mt"
         "|gp rpps|rpps of the gp|n rpps medecin traitant|numero rpps du medecin traitant",
         "rpps": "rpps|n rpps|numero rpps|rpps n|identifiant rpps|rpps number|rpps id",
         "doctor": "medecin hospitalier|medecin responsable|medecin referent|redacteur|redactrice|auteur|signataire"
@@ -85,20 +89,20 @@ _LABELS: dict[str, str] = {
         "discharged": "date de sortie|date sortie|sortie|sortie le|sorti le|date et heure de sortie"
         "|discharge date|date of discharge|discharged|discharged on|discharge|fin d'hospitalisation|fin de sejour"
         "|date de fin de sejour|sortie du service le|date/heure de sortie|date de sortie d'hospitalisation"
-        "|discharge date and time",
-        "period": "sejour|hospitalisation|hospitalise|hospitalisee|periode d'hospitalisation|dates de sejour"
+        "|discharge date and time|date de sortie effective|date de sortie reelle|date effective de sortie",
+        "period": "entree/sortie|entree / sortie|entree - sortie|dates d'entree et de sortie|dates entree/sortie|dates d'entree/sortie|sejour|hospitalisation|hospitalise|hospitalisee|periode d'hospitalisation|dates de sejour"
         "|dates du sejour|dates d'hospitalisation|periode|hospital stay|hospitalise du|hospitalisee du",
         "stay": "n de sejour|n sejour|no de sejour|no sejour|numero de sejour|numero du sejour|num sejour|ref sejour"
         "|reference sejour|reference de sejour|reference du sejour|ref de sejour|ref du sejour|stay number|stay"
         "|stay no|stay id|stay ref|stay reference|visit number|encounter|encounter number|nda|n nda|iep|n iep"
         "|n d'hospitalisation|numero d'hospitalisation|n de dossier administratif|admission number"
-        "|numero de venue|n de venue|identifiant du sejour|identifiant sejour|case number",
+        "|n d'admission|n episode|numero de venue|n de venue|identifiant du sejour|identifiant sejour|case number",
         "exit_mode": "mode de sortie|destination|destination de sortie|sortie vers|mode sortie|discharge to|discharged to"
-        "|discharge destination|discharge disposition|devenir|devenir a la sortie|retour",
+        "|discharge destination|discharge disposition|devenir|devenir a la sortie|devenir du patient|destination a la sortie|orientation a la sortie|retour",
         "entry_mode": "mode d'entree|mode entree|provenance|entry mode|admission mode|admitted from|admission source",
         "urgency": "urgence|degre d'urgence|niveau d'urgence|priorite|urgency|priority|caractere d'urgence|urgent",
         "opposition": "opposition|opposition du patient|opposition a la transmission|opposition a l'envoi"
-        "|opposition du patient a la transmission|opposition au partage|objection|patient objection|refus du patient",
+        "|opposition du patient a la transmission|opposition au partage|opposition transmission|refus de transmission|objection|patient objection|refus du patient",
         "consent": "consentement|consentement du patient|consent|patient consent|consentement a la transmission"
         "|accord du patient|non-opposition|non opposition|non-opposition du patient|consentement a l'envoi",
         "masked": "masquage|masque|masque aux professionnels|masque_ps",
@@ -106,7 +110,7 @@ _LABELS: dict[str, str] = {
         "|type|titre|title|object|subject|intitule",
         "awaited": "resultats attendus|resultats en attente|examens en attente|resultat attendu|pending results"
         "|awaited results|bilans en attente",
-        "follow_up": "rendez-vous|rdv|suites a donner|suite a donner|consultation de controle|prochain rendez-vous"
+        "follow_up": "rendez-vous|rdv|suites a donner|suite a donner|consultation de controle|prochain rendez-vous|prochain rdv|consultation de suivi"
         "|follow-up|follow up|appointment|suivi prevu|rendez-vous de suivi",
         "died": "date de deces|date du deces|deces|deces le|decede|decedee|decede le|decedee le|date of death|died|died on",
         "status": "statut|statut du document|status",
@@ -162,6 +166,9 @@ _ENTRY = re.compile(
 )
 _EMERGENCY = re.compile(
     r"passage aux urgences|retour des urgences|fiche des urgences|emergency (?:visit|department) (?:report|summary)"
+)
+_EMERGENCY_TITLE = re.compile(
+    r"(?m)^\W*(?:compte[ -]rendu|cr|fiche|lettre|courrier)\b.{0,20}\b(?:passage aux urgences|retour des urgences)"
 )
 _DEATH = re.compile(r"avis de deces|certificat de deces|death notice|patiente? (?:est )?decedee?")
 _ADDENDUM = re.compile(r"\b(?:addendum|additif|complement|resultats? complementaires?)\b")
@@ -444,7 +451,7 @@ _ANOTHER = re.compile(
     r"[MP](?<!\w[MP])(?:(?<=M)(?:r|me|lle|onsieur|adame|ademoiselle|ME|R)?|(?<=P)atiente?)\b\.?\s+(?:[^\W\d_][^\s,;:.]*[\s,]+){1,6}?[Nn](?:é|ée|e|ee|ÉE|EE)(?:\(e\))?\s+[Ll]e\s+"
     r"(\d{1,2}\s?[./-]\s?\d{1,2}\s?[./-]\s?\d{4}|\d{1,2}(?:er)?\s+\w{3,9}\s+\d{4})"
 )
-_OF_KIN = re.compile(r"\b(?:m[èe]re|p[èe]re|maman|papa|[ée]pouse|[ée]poux|conjointe?|fille|fils|enfant|b[ée]b[ée]|s[oœ]e?ur|fr[èe]re|tut(?:eur|rice)|compagne|compagnon|personne de confiance|accouch\w*|naissance)\b",
+_OF_KIN = re.compile(r"\b(?:m[èe]re|p[èe]re|maman|papa|[ée]pouse|[ée]poux|conjointe?|fille|fils|enfant|b[ée]b[ée]|s[oœ]e?ur|fr[èe]re|tut(?:eur|rice)|curat(?:eur|rice)|mandataire|repr[ée]sentante?|responsable|aidante?|voisine?|accompagn\w*|contact|pr[ée]venir|assur[ée]e?|compagne|compagnon|personne de confiance|accouch\w*|naissance)\b",
                      re.IGNORECASE)  # fmt: skip
 
 
@@ -526,7 +533,7 @@ _NOT_A_NAME = re.compile(
     r"(?:oui|yes|prevenue?|informee?|avertie?|contactee?|a prevenir|cf\b|voir\b|idem\b|le meme\b|la meme\b|hors (?:departement|secteur))\b.*"
 )
 _EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
-_RPPS = re.compile(r"(?<!\d)(8?1\d(?:\s?\d){9})(?!\d)")
+_RPPS = re.compile(r"(?<!\d)(8?1[\s.]?\d(?:[\s.]?\d){9})(?!\d)")
 
 
 def plain_name(value: str) -> str:
@@ -692,6 +699,12 @@ def _take(found: _Found, name: str, value: str, owner: str | None, zone: ZoneInf
                 found.referring = replace(found.referring, rpps=formats.bare_rpps(value))
             elif owner in ("recipient", "copy") and found.recipients and found.recipients[-1].rpps is None:
                 found.recipients[-1] = replace(found.recipients[-1], rpps=formats.bare_rpps(value))
+        case "gp_mss":
+            if found.gps and (address := _EMAIL.search(value)) and found.gps[-1].mss_address is None:
+                found.gps[-1] = replace(found.gps[-1], mss_address=address[0].lower())
+        case "home":
+            if code := re.search(r"(?<!\d)\d{5}(?!\d)", value):
+                found.patient = replace(patient, postcode=patient.postcode or code[0])
         case "mss" | "address":
             address = _EMAIL.search(value)
             if owner == "gp" and found.gps and address and found.gps[-1].mss_address is None:
@@ -739,9 +752,16 @@ def _take_ins(found: _Found, name: str, value: str) -> None:
     if patient.ins and patient.ins[:13] != number[:13]:
         found.two = True
         return
-    kind = (
-        oid[0] if oid else "1.2.250.1.213.1.4.9" if name == "nia" or "nia" in fold(bare) else patient.ins_oid
-    )
+    said = fold(bare)
+    if re.search(r"\bnon[ -]qualifiee?|\bprovisoire|\bnon verifiee?|\bdouteu", said):
+        found.unknown.append("patient.ins")  # only a checked identity carries an INS (référentiel INS)
+    kind: str | None
+    if oid:
+        kind = oid[0]
+    elif re.search(r"\b(?:tests?|demo|fictif)\b", said):
+        kind = "1.2.250.1.213.1.4.10"
+    else:
+        kind = "1.2.250.1.213.1.4.9" if name == "nia" or "nia" in said else patient.ins_oid
     found.patient = replace(patient, ins=number, ins_oid=kind)
 
 
@@ -799,10 +819,14 @@ _SEVERAL_GPS = re.compile(
 )
 
 _DIED = re.compile(r"\bdeces\b|\bdecedee?\b|\bdied\b|\bdeceased\b")
+_TWO_DAYS = re.compile(
+    r"(\d{1,2}[/.]\d{1,2}[/.](?:\d{4}|\d{2}))\s*(?:[-–—/→]|->)\s*(\d{1,2}[/.]\d{1,2}[/.](?:\d{4}|\d{2}))"
+)
 _PLANNED = re.compile(
     r"\b(?:prevue?|envisagee?|previsionnelle|programmee?|estimee?|planned|expected|estimated|sous reserve)\b"
 )
 
+_URGENT = re.compile(r"\W*(?:tres )?urgente?\b")
 _YES = re.compile(r"(?:oui|yes|o|y|vrai|true|1|x|recueillie?|donnee?|obtenue?|accordee?|favorable)\b.*")
 _NO = re.compile(r"(?:non|no|n|faux|false|0|refusee?|refus|retiree?)\b.*")
 
@@ -838,6 +862,15 @@ def _take_stay(found: _Found, name: str, value: str, folded: str, zone: ZoneInfo
                     stay = replace(stay, discharged=high[0], discharged_exact=high[1])
                     found.labelled.add("discharged")
                 found.stay = stay
+            elif edges := _TWO_DAYS.fullmatch(value):
+                low, high = formats.find_moment(edges[1], zone), formats.find_moment(edges[2], zone)
+                if low and high and low[0] <= high[0]:
+                    found.labelled.add("discharged")
+                    found.stay = replace(
+                        stay, admitted=stay.admitted or low[0], discharged=stay.discharged or high[0]
+                    )
+                else:
+                    found.unknown.append("stay.discharged")
             elif re.fullmatch(r"(?:n°\s*)?[\w/-]*\d[\w/-]*", value):
                 found.stay = replace(stay, number=stay.number or value.removeprefix("n°").strip())
         case "stay":
@@ -918,7 +951,7 @@ def _letter(found: _Found, text: str, subject: str, titles: Iterable[str], zone:
     document = "letter"
     if _DEATH.search(head) or stay.exit_mode == "death" or (patient is not None and patient.deceased):
         event = "death"
-    elif _EMERGENCY.search(named):
+    elif _EMERGENCY.search(named) or _EMERGENCY_TITLE.search(head):
         event = "er_visit"
     elif _ENTRY.search(named):
         event = "admission"
@@ -978,7 +1011,7 @@ def _letter(found: _Found, text: str, subject: str, titles: Iterable[str], zone:
         follow_up=tuple(found.follow_up),
         awaited_results=tuple(found.awaited),
         consent=consent,
-        urgency=found.urgency,
+        urgency=found.urgency or ("urgent" if _URGENT.match(folded_subject) else None),
         unknown=tuple(dict.fromkeys(found.unknown)),
         problems=tuple(dict.fromkeys(problems)),
     )
