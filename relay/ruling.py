@@ -20,6 +20,7 @@ from relay.errors import RelaisError, Stale, Unavailable
 from relay.store import RuleFile
 from relay.wording import RULE_FILE
 from rules import language
+from rules.facts import composed
 
 if TYPE_CHECKING:
     from relay.config import Settings
@@ -44,7 +45,7 @@ GATE_MOST = 10_000
 
 def rules_site(settings: Settings) -> language.Site:
     """What a rule file may refer to."""
-    spellings = tuple(frozenset((ward.name, ward.slug)) for ward in settings.wards.values())
+    spellings = tuple(frozenset((composed(ward.name), ward.slug)) for ward in settings.wards.values())
     return language.Site(
         adapters={name: table.kind for name, table in settings.adapters.items()},
         desks={name: desk.sees for name, desk in settings.desks.items()},

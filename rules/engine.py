@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Generic, Literal, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
 from relay.calendar import Duration, Hours, add
-from rules.facts import FIELDS, UNKNOWN, WHEN_ABSENT, Facts, FactValue, facts_as_json
+from rules.facts import FIELDS, UNKNOWN, WHEN_ABSENT, Facts, FactValue, composed, facts_as_json
 from rules.index import Index, within
 from rules.ruleset import Action, Copy, Rule, RuleSet, Step, Target, Test, When
 
@@ -238,10 +238,11 @@ def _readable(facts: Mapping[str, object]) -> dict[str, object]:
         if isinstance(value, str) and kind == "enum":
             values[name] = value if value in _VALUES[name] else UNKNOWN
         elif isinstance(value, str) and kind == "text":
+            value = composed(value)
             values[name] = frozenset((value.casefold(),)) if name == "ward" else value.casefold()
             values["~" + name] = (value,)
         elif isinstance(value, AbstractSet | tuple | list) and (name == "ward" or kind == "set"):
-            spellings = tuple(each for each in value if isinstance(each, str))
+            spellings = tuple(composed(each) for each in value if isinstance(each, str))
             values[name] = frozenset(each.casefold() if name == "ward" else each for each in spellings)
             values["~" + name] = spellings
         elif _is_one(kind, value):

@@ -9,6 +9,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal, TypeAlias
+from unicodedata import normalize
 
 from rules.meant import nearest
 from rules.source import shown
@@ -148,6 +149,11 @@ def facts_as_json(facts: Facts) -> dict[str, str | bool | int | float | list[str
         else:
             written[name] = sorted(value)
     return written
+
+
+def composed(text: str) -> str:
+    """« é » as one character, however it was typed (UAX #15): rule files are read so, and texts compared with them."""
+    return text if text.isascii() else normalize("NFC", text)
 
 
 _NUMBER: Final = re.compile(r"-?\d{1,9}(\.\d{1,6})?", re.ASCII)

@@ -352,10 +352,20 @@ def test_facts_typed_by_hand_are_refused_with_the_field_named(facts):
 
 
 def test_a_fact_of_another_type_is_refused_with_what_it_takes():
-    with pytest.raises(ValueError, match='^signed takes true or false, not "yes"$'):
+    with pytest.raises(ValueError, match=r'^signed takes true or false, not "yes"$'):
         facts_from_json({"signed": "yes"})
-    with pytest.raises(ValueError, match="^age takes a number, not true$"):
+    with pytest.raises(ValueError, match=r"^age takes a number, not true$"):
         facts_from_json({"age": True})
+
+
+@pytest.mark.parametrize(
+    "when", ["ward: Pédiatrie", "ward: { matches: '^Pé' }", "ward: [x, PE\u0301DIATRIE]"]
+)
+@pytest.mark.parametrize("spelled", ["Pédiatrie", "Pe\u0301diatrie"])
+def test_an_accent_in_a_fact_is_the_same_however_it_was_typed(when, spelled):
+    rules = rules_of(f"  - {{ id: a, when: {{ {when} }}, hold: sorties, reason: x }}")
+    assert decide(rules, {"ward": spelled}, NOW).rule == "a"
+    assert decide(rules, {"ward": frozenset({spelled, "ped"})}, NOW).rule == "a"
 
 
 def test_facts_survive_json():

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -694,6 +695,14 @@ def test_a_rule_is_promoted_out_of_observation(folder: Path, relay: Any) -> None
     assert relay("status", "--json").json["rules"]["file_matches"] is True
     again = relay("rules", "promote", "naissance", "--reason", "encore", code=1)
     assert "naissance" in again.err
+
+
+def test_a_ward_with_an_accent_is_known_however_the_configuration_was_typed(folder: Path, relay: Any) -> None:
+    ward = '[adapters.ped]\nkind = "folder"\npath = "depot"\nward = {{ name = "{}", slug = "ped", facility = "1", reply_to = "p@x.fr" }}\n'
+    (folder / "config.toml").write_text(CONFIG + ward.format(normalize("NFD", "Pédiatrie")), encoding="utf-8")
+    named = RULES.replace("event: discharge }", "event: discharge, ward: Pédiatrie }")
+    (folder / "routes.yaml").write_text(named, encoding="utf-8")
+    assert relay("rules", "check", "--json").json["ok"] is True
 
 
 def test_a_rewritten_file_keeps_its_link_its_rights_and_its_owner(folder: Path, relay: Any) -> None:
