@@ -304,8 +304,10 @@ async def migrate(
         raise UsageError("--to needs --from FOLLOWUP, or the references it is meant for")
     actor = _actor(settings, by)
     active, rules = await ruling.in_force(settings, store)
-    if active is None or rules is None:
+    if active is None:
         raise Refused("no rules are in force: there is no follow-up to move to")
+    if rules is None:
+        raise Refused("the configuration lacks what the rules in force name (relay rules check)")
     if to and to not in rules.followups:
         raise UsageError(f"no follow-up « {to} »; these rules have {', '.join(rules.followups)}")
     done = Migration(active, applied=apply)

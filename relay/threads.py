@@ -593,11 +593,12 @@ def _asks(pinned: Pinned, rung: LadderStep, state: ThreadState) -> tuple[object,
     """What a rung does, whatever its target is called: in the later waits a reminder goes to who owes the answer."""
     if rung.hand_to:
         return ("hand_to", desk_of(pinned, rung.hand_to))
-    known = pinned.targets.get(rung.remind or "", {})
     if state is ThreadState.AWAITING_WARD:
         return ("remind",)
+    known = pinned.targets.get(rung.remind or "", {})
     via = known.get("via")
-    return ("remind", known.get("who"), tuple(via) if isinstance(via, list | tuple) else ())
+    who = known.get("who") if state is ThreadState.AWAITING_ACK else "registered_gp"
+    return ("remind", who, tuple(via) if isinstance(via, list | tuple) else ())
 
 
 @dataclass(frozen=True, slots=True)

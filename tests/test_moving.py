@@ -284,6 +284,10 @@ async def test_only_open_threads_that_there_are_can_be_named(
 async def test_without_rules_in_force_nothing_moves(settings: Settings, store: Store) -> None:
     with pytest.raises(Refused, match="no rules"):
         await operations.migrate(settings, store)
+    await in_force(settings, store, RULES)
+    lost = config.parse(CONFIG[: CONFIG.index("[desks.cpts]")], settings.file)
+    with pytest.raises(Refused, match="lacks what the rules in force name"):
+        await operations.migrate(lost, store)
 
 
 # ---------------------------------------------------------------------------------------- others act at the same time

@@ -664,6 +664,9 @@ def test_a_change_is_previewed_accepted_listed_and_undone_by_commands(folder: Pa
     assert file.read_text(encoding="utf-8") == LESS
     standing = relay("status", "--json").json["rules"]
     assert (standing["digest"], standing["file_matches"], standing["file"]) == (first, False, "passed_over")
+    assert "vigueur : d'autres règles lui ont été préférées." in relay("rules", "history").out
+    assert "is missing or cannot be read" not in relay("rules", "history", "--lang", "en").out
+    assert "other rules were preferred to it." in relay("rules", "history", "--lang", "en").out
     relay("rules", "apply", "--reason", "encore", "--accept")
     relay("rules", "rollback", "--write")
     assert file.read_text(encoding="utf-8") == RULES
