@@ -1,5 +1,6 @@
 """Odd but legal sites: what the outside contract says of them, where a plain site would never show it."""
 
+# ruff: noqa: F401, F811 - fixtures
 from __future__ import annotations
 
 from dataclasses import replace
@@ -14,8 +15,21 @@ from relay.model import MailMessage, Purpose, Verb
 from tests import letters
 from tests.letters import DUPONT, MARTIN
 from tests.site import REFERENCE
-from tests.test_loops import SENDER, House, house, mails  # noqa: F401 - fixtures
-from tests.test_planning import AT, LATER, LINKED, RULES, _secret, arrive, letter, make_site, one, opened  # noqa: F401
+from tests.test_loops import SENDER, House, house, mails
+from tests.test_planning import (
+    AT,
+    LATER,
+    LINKED,
+    RULES,
+    _secret,
+    after,
+    arrive,
+    headers,
+    letter,
+    make_site,
+    one,
+    opened,
+)
 
 SECOND = """
   gp_aussi: { who: registered_gp, via: [mss], carries: document }
@@ -44,7 +58,7 @@ def test_a_letter_is_not_kept_back_by_the_notice_another_target_sent_first() -> 
 
 
 async def test_a_letter_held_in_a_known_stay_goes_by_one_reference_wherever_its_ward_reads_of_it(
-    house: House,  # noqa: F811
+    house: House,
 ) -> None:
     await house.take(letter(), letters.text_mail(gp=DUPONT, sender=SENDER, subject="Complément"))
     await house.leave()
@@ -85,3 +99,17 @@ def test_a_desk_of_another_hospital_does_nothing_to_a_follow_up_and_is_handed_no
         taken = planning.plan_verb(site, view, Verb.ACK, f"desk:{desk}", None, LATER)
         assert taken.thread is not None
         assert taken.thread.owner == f"desk:{desk}"
+
+
+def test_each_mail_that_tells_a_gp_something_asks_whether_it_was_read_and_no_other_does() -> None:
+    site = make_site(receipts="each")
+    plan, view = opened(site)
+    letter_, receipt = one(plan, Purpose.LETTER), one(plan, Purpose.RECEIPT)
+    asked = planning.plan_verb(site, view, Verb.ASK, f"rpps:{MARTIN.rpps}", "Et le bisoprolol ?", LATER)
+    answered = planning.plan_verb(site, after(view, asked), Verb.ANSWER, "ward:cardiologie", "Oui.", LATER)
+    recalled = planning.plan_verb(site, view, Verb.RECALL, "ward:cardiologie", None, LATER)
+    words = [each for each in answered.deliveries if each.purpose is Purpose.ANSWER and each.adapter == "mss"]
+    for mail in (letter_, *words, one(recalled, Purpose.RECALL)):
+        assert headers(mail)["Disposition-Notification-To"] == headers(mail)["Reply-To"], mail.purpose
+    for mail in (receipt, one(asked, Purpose.QUESTION)):
+        assert "Disposition-Notification-To" not in headers(mail), mail.purpose

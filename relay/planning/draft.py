@@ -152,6 +152,8 @@ class Draft:
             references=earlier(self.view, part.key, part.address),
             original=thread.letter if with_letter else None,
             carries="documents" if with_letter else "none",
+            # Whether the ward's words, or the plea to delete a letter, were read is worth as much as of the letter.
+            receipts=purpose in (Purpose.ANSWER, Purpose.RECALL) and not threads.is_hospital(part.key),
             not_before=not_before,
         )
         if made is not None:
