@@ -83,6 +83,14 @@ def as_file(document: Json) -> str:
     return json.dumps(document, ensure_ascii=False, indent=1) + "\n"
 
 
+def files(site: Site | None = None, names: Names | None = None) -> dict[str, str]:
+    """Both schemas by the names of the files in which editors look for them, beside the rule file."""
+    return {
+        FILE_NAME: as_file(schema(site, names)),
+        TESTS_FILE_NAME: as_file(schema_of_tests(site, names)),
+    }
+
+
 def schema(site: Site | None = None, names: Names | None = None) -> Json:
     """The schema of a rule file, as JSON.
 

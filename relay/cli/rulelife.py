@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from relay.config import Settings
-    from relay.ruling import Checked, Weighed
+    from relay.ruling import Checked, OnDisk, Weighed
     from relay.store import ActiveRules, Store
     from rules.language import Finding, RuleSet
     from rules.replaying import Flow
@@ -114,8 +114,7 @@ def rollback(
         from rules import language
 
         async with shared.opened(site) as store:
-            past = await store.rules_history(1_000)
-            meant = _meant(past, revision, only=only)
+            meant, past = await _meant(store, revision, only=only)
             text = _without(past, meant, page) if only else meant.text
             rules, findings = language.load(text, site.rules.name, ruling.rules_site(site), lang)
             if rules is None:
@@ -149,11 +148,9 @@ def promote(
 
     site = shared.settings()
     _say_why(reason)
-    disk = ruling.on_disk(site.rules)
-    if disk.text is None:
-        raise ConfigurationError("cannot be read", file=str(site.rules))
+    disk, before = _read(site.rules)
     try:
-        text = promoted(disk.text.decode("utf-8"), rule)
+        text = promoted(before.decode("utf-8"), rule)
     except (KeyError, UnicodeDecodeError):
         raise NotFound(f"no rule « {rule} » in mode: observe stands in {site.rules.name}") from None
     changed = ruling.OnDisk(text.encode(), disk.tests)
@@ -188,10 +185,11 @@ def history(
 
     async def work() -> int:
         async with shared.opened(site) as store:
-            past = await store.rules_history(limit if show is None else 1_000)
             if show is not None:
-                print(_meant(past, show, only=False).text, end="")
+                meant, _ = await _meant(store, show, only=False)
+                print(meant.text, end="")
                 return 0
+            past = await store.rules_history(limit)
             words = Words("fr" if page.french else "en", site.timezone)
             differs = await ruling.differing(site, store, words)
             rows = _rows(past)
@@ -287,10 +285,17 @@ def _say_why(reason: str) -> None:
 def _checked(site: Settings, file: Path, lang: str) -> Checked:
     from relay import ruling
 
+    return ruling.check(file, _read(file)[0], ruling.rules_site(site), lang)
+
+
+def _read(file: Path) -> tuple[OnDisk, bytes]:
+    """A rule file with the tests beside it, and its text. Raises ConfigurationError where there is none."""
+    from relay import ruling
+
     disk = ruling.on_disk(file)
     if disk.text is None:
         raise ConfigurationError("cannot be read", file=str(file))
-    return ruling.check(file, disk, ruling.rules_site(site), lang)
+    return disk, disk.text
 
 
 def _refused(findings: tuple[Finding, ...], lang: str) -> int:
@@ -337,9 +342,11 @@ async def _put(
     if active is not None and active.digest == rules.digest:
         if written is not None:
             shared.write_whole(site.rules, written)
+        unwritten = _schemas_again(site)
         if shared.chosen.json:
             shared.emit({"ok": True, "revision": active.revision, "digest": active.digest, "changed": False})
         else:
+            _say_old(page, unwritten)
             page.line(
                 page.say(
                     f"Ces règles sont déjà en vigueur (révision {active.revision}).",
@@ -371,6 +378,7 @@ async def _put(
         raise Refused(
             "other rules were put in force at this moment; look again (relay rules history)"
         ) from None
+    unwritten = _schemas_again(site)
     if shared.chosen.json:
         shared.emit(
             {
@@ -402,11 +410,56 @@ async def _put(
             "Open follow-ups keep their times; relay threads migrate shows what these would change.",
         )
         page.line(page.style(words, "dim"))
+    _say_old(page, unwritten)
     return 0
 
 
-def _meant(past: tuple[ActiveRules, ...], name: str | None, *, only: bool) -> ActiveRules:
-    """The revision that is meant. Raises NotFound, and UsageError where there is none to go back to."""
+def _schemas_again(site: Settings) -> list[Path]:
+    """Write the schemas beside the rule file anew where `rules schema --write` put them; those that could not be.
+
+    Else editors would go on checking with the names of the file as it was.
+    """
+    from relay import ruling
+    from rules import schema
+
+    disk = ruling.on_disk(site.rules)
+    if disk.text is None:
+        return []
+    shipped = schema.files()
+    unwritten: list[Path] = []
+    for name, text in schema.files(ruling.rules_site(site), schema.names_in(disk.text)).items():
+        beside = site.rules.parent / name
+        try:
+            stands = beside.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            continue
+        if stands in (text, shipped[name]):
+            continue
+        try:
+            shared.write_whole(beside, text)
+        except ConfigurationError:
+            unwritten.append(beside)
+    return unwritten
+
+
+def _say_old(page: Paper, schemas: list[Path]) -> None:
+    for file in schemas:
+        words = page.say(
+            f"{file.name} n'a pas pu être réécrit : les éditeurs vérifient avec d'anciens noms.",
+            f"{file.name} could not be rewritten: editors check with old names.",
+        )
+        page.line(page.style(words, "yellow"))
+
+
+async def _meant(
+    store: Store, name: str | None, *, only: bool
+) -> tuple[ActiveRules, tuple[ActiveRules, ...]]:
+    """The revision that is meant, and all there are. Raises NotFound, and UsageError where none can be told."""
+    past = await store.rules_history(1_000)
+    return _among(past, name, only=only), past
+
+
+def _among(past: tuple[ActiveRules, ...], name: str | None, *, only: bool) -> ActiveRules:
     if not past:
         raise NotFound("no rules were ever in force")
     if name is None:

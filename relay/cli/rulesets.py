@@ -213,18 +213,14 @@ def schema(
 
         known = ruling.rules_site(site)
     names = schemas.names_in(_text(place)) if place else None
-    documents = {
-        schemas.FILE_NAME: schemas.schema(known, names),
-        schemas.TESTS_FILE_NAME: schemas.schema_of_tests(known, names),
-    }
-    shown = documents[schemas.TESTS_FILE_NAME if tests else schemas.FILE_NAME]
+    shown = (schemas.schema_of_tests if tests else schemas.schema)(known, names)
     if write:
         if place is None:
             raise UsageError("no configuration here: name a rule file, or give --config")
-        for name, document in documents.items():
+        for name, text in schemas.files(known, names).items():
             beside = place.parent / name
             try:
-                beside.write_text(schemas.as_file(document), encoding="utf-8")
+                beside.write_text(text, encoding="utf-8")
             except OSError as error:
                 raise UsageError(f"{beside} cannot be written ({type(error).__name__})") from None
             if not shared.chosen.json:
