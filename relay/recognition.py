@@ -169,7 +169,7 @@ def _recognised(document: Document, is_ours: Callable[[str], bool], zone: ZoneIn
         if shown is not None:
             recognised = _held(shown, Why.UNCLEAR)
     if recognised.outcome is Outcome.NOTICE:
-        recognised = _alone(document, source, own, recognised, zone)
+        recognised = _alone(document, source, own, recognised, letter, zone)
     if answers:
         return _held(recognised.notice, Why.FORWARDED_REPLY)
     if forward and recognised.notice != Notice():
@@ -253,7 +253,12 @@ def _shown_only(source: Document, *, forward: bool, zone: ZoneInfo) -> Notice | 
 
 
 def _alone(
-    document: Document, source: Document, own: str, recognised: Recognised, zone: ZoneInfo
+    document: Document,
+    source: Document,
+    own: str,
+    recognised: Recognised,
+    letter: letters.Letter,
+    zone: ZoneInfo,
 ) -> Recognised:
     """The notice, unless something else that would leave with it speaks of another patient.
 
@@ -262,7 +267,7 @@ def _alone(
     patient is no matter.
     """
     notice = recognised.notice
-    others = list(islice(_besides(document, source, own, zone), _MAX_BESIDE + 1))
+    others = [*_told(letter), *islice(_besides(document, source, own, zone), _MAX_BESIDE + 1)]
     if len(others) > _MAX_BESIDE:
         return _held(notice, Why.UNCLEAR)
     for other in others:
@@ -284,26 +289,33 @@ def _besides(document: Document, source: Document, own: str, zone: ZoneInfo) -> 
     if not document.is_mail:
         return
     if (words := _unquoted(source.text)) != own:
-        yield _named(words, zone)
+        yield from _named(words, zone)
     if source is not document:
-        yield _named(_unquoted(document.text), zone)
+        yield from _named(_unquoted(document.text), zone)
     yield from _hanging(document, zone)
 
 
-def _hanging(document: Document, zone: ZoneInfo) -> Iterator[Notice]:
-    """The same of HTML beside plain words, of text files, and of the messages attached, with what hangs on them."""
+def _hanging(document: Document, zone: ZoneInfo, *, packed: bool = False) -> Iterator[Notice]:
+    """The same of HTML beside plain words, of files and archives, and of the messages attached, with what hangs on them.
+
+    `packed`: it lies in an archive itself, and no second one is opened.
+    """
     plain = any(part.is_text and part.media_type == "text/plain" for part in document.parts)
     for part in document.parts:
         if part.media_type == "text/html" and (plain or not part.is_text):
-            yield _named(_unquoted(html_text(part.text())), zone)
+            yield from _named(_unquoted(html_text(part.text())), zone)
         elif part.media_type == "text/plain" and not part.is_text:
-            yield _named(part.text(), zone)
+            yield from _named(part.text(), zone)
         elif part.is_message:
             inner = read(part.content())
-            yield _named(_unquoted(inner.text), zone)
+            yield from _named(_unquoted(inner.text), zone)
             yield from (notice for _, notice in _documents(inner))
             yield from _wrapped(inner, zone)
-            yield from _hanging(inner, zone)
+            yield from _hanging(inner, zone, packed=packed)
+        elif pdf.looks_like_pdf(head := part.content(1024)):
+            yield from _told(letters.read(pdf.text(part.content()) or "", zone=zone))
+        elif xdm.looks_like_zip(head) and not packed:
+            yield from _packed(part.content(), zone)
 
 
 def _wrapped(document: Document, zone: ZoneInfo) -> Iterator[Notice]:
@@ -323,25 +335,47 @@ def _inside(content: bytes, zone: ZoneInfo, deeper: int = 3) -> Iterator[Notice]
         inside = hl7v2.documents(content) or ()
     else:
         inside = fhir.documents(content) or ()
-        yield _named(_unquoted(fhir.words(content)), zone)
+        yield from _named(_unquoted(fhir.words(content)), zone)
     for one in inside:
         if one.content == content or one.media_type in _READ_WITH_IT:
             continue
         wide = one.content[:2] in (b"\xff\xfe", b"\xfe\xff")
         words = one.content.decode("utf-16", "replace") if wide else decode(one.content)
-        yield _named(_unquoted(html_text(words) if one.media_type == "text/html" else words), zone)
+        yield from _named(_unquoted(html_text(words) if one.media_type == "text/html" else words), zone)
         inner = read_file(one.name, one.content)
         yield from (notice for _, notice in _documents(inner))
         if inner.is_mail:
-            yield _named(_unquoted(inner.text), zone)
+            yield from _named(_unquoted(inner.text), zone)
             yield from _hanging(inner, zone)
         if deeper and _wraps(one.content[:4096]):
             yield from _inside(one.content, zone, deeper - 1)
 
 
-def _named(text: str, zone: ZoneInfo) -> Notice:
+def _packed(content: bytes, zone: ZoneInfo) -> Iterator[Notice]:
+    """What lies in an archive that is no XDM: of that, its own reader looks at every document."""
+    if b"metadata.xml" in content[-64 * 1024 :].lower():
+        return
+    for name, inside in (xdm.members(content) or {}).items():
+        inner = read_file(name, inside)
+        yield from (notice for _, notice in _documents(inner))
+        if inner.is_mail:
+            yield from _named(_unquoted(inner.text), zone)
+            yield from _hanging(inner, zone, packed=True)
+        elif pdf.looks_like_pdf(inside):
+            yield from _named(pdf.text(inside) or "", zone)
+        elif inner.parts[0].media_type == "text/plain":
+            yield from _named(inner.parts[0].text(), zone)
+
+
+def _named(text: str, zone: ZoneInfo) -> Iterator[Notice]:
     letter = letters.read(text, zone=zone)
-    return letter.notice if letter.has_patient or letter.notice.problems else Notice()
+    yield letter.notice if letter.has_patient or letter.notice.problems else Notice()
+    yield from _told(letter)
+
+
+def _told(letter: letters.Letter) -> Iterator[Notice]:
+    """« Mme VASSEUR Odile née le 02/07/1944 » in prose: it names nobody for certain, and may be somebody else."""
+    yield from (Notice(patient=Patient(birth_date=day)) for day in sorted(letter.born)[:3])
 
 
 def _unquoted(text: str) -> str:

@@ -20,7 +20,7 @@ from relay.reading import read, read_file
 from relay.recognition import SEALED, has_attachment, opened, recognise, to_json
 from tests import letters
 from tests.campaign import many
-from tests.letters import DURAND, MARTIN, ODETTE, WARD
+from tests.letters import DURAND, MARTIN, ODETTE, WARD, printed
 
 SAMPLES = Path(__file__).parents[2] / "shared" / "samples"
 OURS = "<v1.thread.abcde.delivery.mac@relais45.mssante.fr>"
@@ -526,3 +526,46 @@ def test_recognising_is_fast_enough_for_the_daemon():
             judge(raw)
             times.append(time.process_time() - began)
         assert min(times) < limit, hashlib.sha256(raw).hexdigest()
+
+
+PROSE = "Cher confrère,\nVotre patiente {} a été hospitalisée du 20/11/2026 au 01/12/2026.\n"
+STRANGER = "Mme VASSEUR Odile, née le 02/07/1944,"
+HERSELF = f"Mme {ODETTE.used_name} Odette, née le {ODETTE.birth_date:%d/%m/%Y},"
+_PDF = printed.pages(printed.lines(PROSE.format(STRANGER)))
+_OWN_PDF = printed.pages(printed.lines(PROSE.format(HERSELF)))
+
+
+def _with(name: str, content: bytes, media_type: str, body: str | None = None) -> bytes:
+    lines = letters.labelled_lines(ODETTE, MARTIN) if body is None else body
+    return letters.text_mail(body=lines, attachments=[(name, content, media_type)])
+
+
+@pytest.mark.parametrize(
+    ("stranger", "herself"),
+    [
+        (_with("courrier.pdf", _PDF, "application/pdf"), _with("courrier.pdf", _OWN_PDF, "application/pdf")),
+        (_with("courrier.txt", PROSE.format(STRANGER).encode(), "text/plain"), _with("courrier.txt", PROSE.format(HERSELF).encode(), "text/plain")),
+        (_with("lettre.xml", letters.cda(), "text/xml", PROSE.format(STRANGER)), _with("lettre.xml", letters.cda(), "text/xml", PROSE.format(HERSELF))),
+        (_with("courriers.zip", letters.zipped([("a.pdf", _PDF)]), "application/zip"), _with("courriers.zip", letters.zipped([("a.pdf", _OWN_PDF)]), "application/zip")),
+        (_with("courriers.zip", letters.zipped([("a.eml", _with("b.pdf", _PDF, "application/pdf"))]), "application/zip"),
+         _with("courriers.zip", letters.zipped([("a.eml", _with("b.pdf", _OWN_PDF, "application/pdf"))]), "application/zip")),
+        (_with("courriers.zip", letters.zipped([("a.txt", b"Patient : VASSEUR Odile\nSexe : F\nNee le : 02/07/1944\n")]), "application/zip"),
+         _with("courriers.zip", letters.zipped([("a.txt", letters.labelled_lines(ODETTE, MARTIN).encode())]), "application/zip")),
+    ],
+    ids=["a PDF in prose", "a text file in prose", "prose over a CDA", "an archive of PDFs", "a mail in an archive", "text in an archive"],
+)  # fmt: skip
+def test_somebody_else_in_prose_or_in_an_archive_beside_a_letter_is_two_patients(
+    stranger: bytes, herself: bytes
+):
+    found, same = judge(stranger), judge(herself)
+    assert (found.outcome, found.why) == (Outcome.UNCLEAR, Why.TWO_PATIENTS)
+    assert same.outcome is Outcome.NOTICE
+
+
+def test_an_archive_of_archives_is_not_opened_for_ever():
+    inside = _with("a.zip", letters.zipped([("x.txt", b"x" * 40)]), "application/zip")
+    for number in range(30):
+        inside = _with("a.zip", letters.zipped([(f"{number}.eml", inside)]), "application/zip")
+    began = time.process_time()
+    assert judge(inside).outcome is not Outcome.OTHER
+    assert time.process_time() - began < 1

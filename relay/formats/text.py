@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import date
 from typing import Final, Literal
 from zoneinfo import ZoneInfo
 
@@ -255,6 +256,7 @@ class Letter:
     is_discharge: bool
     labels: frozenset[str]
     tells: bool = False  # its prose tells of somebody's discharge
+    born: frozenset[date] = frozenset()  # the days that its prose gives people by name, kin aside
 
 
 def label_of(text: str) -> str | None:
@@ -971,9 +973,9 @@ def _letter(found: _Found, text: str, subject: str, titles: Iterable[str], zone:
     if _DO_NOT.search(folded):
         found.unknown.append("consent")
     problems = list(found.problems)
+    days = frozenset(day[0] for each in found.others if (day := formats.find_day(fold(each))))
     if patient is not None and patient.birth_date:
-        days = {formats.find_day(fold(each)) for each in found.others}
-        found.two |= any(day is not None and day[0] != patient.birth_date for day in days)
+        found.two |= bool(days - {patient.birth_date})
     if found.two:
         problems.append(formats.TWO_PATIENTS)
     gp = found.gps[0] if found.gps and "registered_gp" not in found.unknown else None
@@ -1019,7 +1021,7 @@ def _letter(found: _Found, text: str, subject: str, titles: Iterable[str], zone:
     if tells:
         told = f"{folded_subject}\n{body}"
         tells = bool(_LEAVES.search(told) and _SOMEBODY.search(told))
-    return Letter(notice, has_patient, event is not None, frozenset(found.labelled), tells)
+    return Letter(notice, has_patient, event is not None, frozenset(found.labelled), tells, days)
 
 
 def _hints(folded: str) -> bool:
