@@ -11,6 +11,7 @@ from rules import reach
 from rules.difference import because, difference, relevant
 from rules.engine import Decision, ack_due, decide, leaves_at
 from rules.facts import FIELDS, UNKNOWN, FactValue, Field, facts_as_json, typed
+from rules.meant import instant_meant
 from rules.nodes import FOLLOWUPS, KEYWORDS, RULES, TARGETS, Reader, whole
 from rules.reach import Witness
 from rules.ruleset import RuleSet
@@ -203,7 +204,9 @@ def _judge(rules: RuleSet, case: _Case, decision: Decision, report: Report) -> C
     # It takes a search each; of hundreds of cases that fail alike nobody reads why.
     why = ""
     if report.count < _EXPLAINED:
-        why = because(rules, case.given, case.at, decision, wanted, french=report.french)
+        why = because(
+            rules, case.given, case.at, decision, wanted, due="ack_due" in wrong, french=report.french
+        )
 
     def words(values: Mapping[str, object]) -> str:
         return ", ".join(f"{key}={as_yaml(values[key])}" for key in wrong)
@@ -232,11 +235,8 @@ def _got(rules: RuleSet, case: _Case, decision: Decision, key: str) -> object:
     if key == "hold":
         return decision.hold or "none"
     if key == "file":
-        return (
-            decision.reason
-            if decision.action == "file" and case.expected[key] is not True
-            else (decision.action == "file")
-        )
+        filed = decision.action == "file"
+        return decision.reason if filed and not isinstance(case.expected[key], bool) else filed
     if key == "copy":
         return sorted(target for _, target in decision.copies)
     if key == "observed":
@@ -330,7 +330,7 @@ class _Cases(Reader):
         except ValueError:
             at = None
         if at is None or not 2000 <= at.year < 2100:
-            self.tell("instant", scalar, word=shown(scalar.text), of=of)
+            self.tell("instant", scalar, instant_meant(scalar.text[:60]), word=shown(scalar.text), of=of)
             return None
         return at
 
@@ -393,8 +393,10 @@ class _Cases(Reader):
                 self._undefined(name, one)
             elif name in ("action", "why"):
                 self.one_of(value, name, ("send", "hold", "file") if name == "action" else WHYS)
-            elif name == "file" and one.text in ("yes", "true"):
-                expected[name] = True
+            elif name == "file":
+                expected[name] = {"yes": True, "true": True, "no": False, "false": False}.get(
+                    one.text, one.text
+                )
             elif name == "ack_due" and one.text != "none":
                 at = self._instant(one, name)
                 if at is not None and at.tzinfo is not None:

@@ -76,9 +76,19 @@ def relevant(rules: RuleSet, facts: Facts, decision: Decision, expected: object)
 
 
 def because(
-    rules: RuleSet, facts: Facts, at: datetime, decision: Decision, expected: object, *, french: bool
+    rules: RuleSet,
+    facts: Facts,
+    at: datetime,
+    decision: Decision,
+    expected: object,
+    *,
+    due: bool,
+    french: bool,
 ) -> str:
-    """Why the expected rule did not decide, what held the notice, or from when its answer is due; "" for none."""
+    """Why the expected rule did not decide, what held the notice, or, with `due`, from when its answer is due.
+
+    "" where there is nothing to say.
+    """
 
     def say(fr: str, en: str) -> str:
         return fr if french else en
@@ -95,7 +105,7 @@ def because(
             f"“{decision.rule}” (line {decision.line}) would send, but no rule overrides this: {decision.reason}",
         )
     if expected is None or expected == decision.rule:
-        if decision.followup is None:
+        if decision.followup is None or not due:
             return ""
         followup = rules.followups[decision.followup]
         sent = leaves_at(rules, decision, facts, at).astimezone(rules.zone)

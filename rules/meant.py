@@ -6,7 +6,7 @@ import difflib
 import re
 import unicodedata
 from collections.abc import Mapping
-from datetime import date
+from datetime import date, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 NAMES_SEARCHED: Final = 1_000
 _SPAN: Final = re.compile(r"(\d{1,6})\s*([a-z]+)")
 _CLOCKS: Final = re.compile(r"(\d{1,2})\s*[h:]\s*(\d\d)?\s*(?:-|–|à|a)\s*(\d{1,2})\s*[h:]\s*(\d\d)?")
+_MOMENT: Final = re.compile(r"(\S+?),?\s+(?:a\s+)?(\d{1,2})\s*[h:]\s*(\d\d)?")
+_QUOTES: Final = "“”«»‘’'\" \xa0\u202f"
 _DAY: Final = re.compile(r"(\d{1,2})[/. -](\d{1,2})[/. -](20\d\d)")
 _UNITS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("s", "sec", "seconde", "secondes", "second", "seconds"), "s"),
@@ -243,7 +245,7 @@ def duration_meant(word: str) -> str | None:
 
 def window_meant(word: str) -> str | None:
     """`8h-12h30`, `20h à 8h` as the language has it."""
-    found = _CLOCKS.fullmatch(_plain(word))
+    found = _CLOCKS.fullmatch(_plain(word).strip(_QUOTES))
     if not found:
         return None
     guess = f"{int(found[1]):02d}:{found[2] or '00'}-{int(found[3]):02d}:{found[4] or '00'}"
@@ -259,5 +261,15 @@ def day_meant(word: str) -> str | None:
     found = _DAY.fullmatch(word.strip())
     try:
         return date(int(found[3]), int(found[2]), int(found[1])).isoformat() if found else None
+    except ValueError:
+        return None
+
+
+def instant_meant(word: str) -> str | None:
+    """`04/12/2026 18:45`, `04/12/2026 à 18h45` as the language has it."""
+    found = _MOMENT.fullmatch(_plain(word))
+    guess = f"{day_meant(found[1]) or found[1]}T{int(found[2]):02d}:{found[3] or '00'}" if found else ""
+    try:
+        return datetime.fromisoformat(guess).isoformat(timespec="minutes")
     except ValueError:
         return None

@@ -218,7 +218,7 @@ def _expected(names: Names, ids: Sequence[str]) -> Json:
                 ),
                 "send": some("Les cibles à qui l'on envoie, toutes.", names.targets),
                 "hold": one("Le bureau qui retient, ou none.", names.targets, "none"),
-                "file": _text("yes, ou les mots mêmes de la règle."),
+                "file": _text("yes, no, ou les mots mêmes de la règle."),
                 "followup": one("La suite, ou none.", names.followups, "none"),
                 "why": _one_of("Pourquoi ; floor_… : un plancher qu'aucune règle ne passe.", WHYS),
                 "undecided_at": one("La règle qui ne peut trancher, ou none.", names.rules, "none"),

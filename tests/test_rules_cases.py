@@ -115,6 +115,12 @@ def test_a_case_that_says_anything_else_fails(expect):
     assert result.finding.code == "T001"
 
 
+def test_a_case_may_say_that_nothing_is_filed():
+    assert one(CLEAN, "file: no").ok
+    filed = one("event: admission", "file: no")
+    assert (filed.ok, filed.got["file"]) == (False, True)
+
+
 def test_a_failed_case_says_expected_got_and_the_facts_at_its_place():
     outcome = run(
         case(name="premier"), case(CLEAN + ", urgency: urgent", "send: [gp], rule: sortie", name="second")
@@ -181,6 +187,8 @@ def test_a_case_happens_at_its_own_instant_in_the_rules_time_zone():
         (case(expect="ack_due: demain"), "E104", "instant"),
         (case(more="at: demain"), "E104", "instant"),
         (case(more='at: "9999-12-31T00:00"'), "E104", "instant"),
+        (case(more="at: 04/12/2026 18:45"), "E104", "« 2026-12-04T18:45 »"),
+        (case(expect="ack_due: 8/12/2026 à 19h"), "E104", "« 2026-12-08T19:00 »"),
         (case(more="skip: yes"), "E101", "skip"),
         ("", "E103", "tests"),
         ("  - { name: &a x, given: { event: birth }, expect: { rule: default } }\n", "E106", "ancre"),

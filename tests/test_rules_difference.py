@@ -72,6 +72,11 @@ def test_a_reason_is_never_taken_for_an_instant(reason):
     assert finding.details[1].split("  ") == ["file", "Mouvement Tardif", reason]
 
 
+def test_a_deadline_that_nobody_asked_about_explains_nothing():
+    shown_lines = shown(f"event: discharge, {CLEAN}", "followup: none")
+    assert [line.split()[0] for line in shown_lines] == ["attendu", "followup"]
+
+
 @pytest.mark.parametrize(
     ("given", "expect", "why"),
     [

@@ -15,7 +15,7 @@ from rules import cases, language
 from rules.conditions import NESTED
 from rules.facts import FIELDS
 from rules.language import Finding, load, observed_long
-from rules.meant import FRENCH, day_meant, duration_meant, window_meant
+from rules.meant import FRENCH, day_meant, duration_meant, instant_meant, window_meant
 from rules.reading import (
     COPY_KEYS,
     FOLLOWUP_KEYS,
@@ -631,6 +631,8 @@ RULES = good(WHOLE)
         ("after: 1d", "after: 1 heure", "1h"),
         ('"13:30-19:00"', "13h30-19h", "13:30-19:00"),
         ('"20:00-08:00"', "20h à 8h", "20:00-08:00"),
+        ('"20:00-08:00"', "“20:00-08:00”", "20:00-08:00"),
+        ('"20:00-08:00"', "«20h-8h»", "20:00-08:00"),
         ("    followup: standard", "    followup: standard\n    from: 01/03/2026", "2026-03-01"),
         ("subdiv: Moselle", "subdiv: Reunion", "La Réunion"),
         ("subdiv: Moselle", "subdiv: guadeloupe", "Guadeloupe"),
@@ -656,6 +658,9 @@ def test_nothing_is_guessed_that_would_be_refused_as_well(word):
     assert day_meant(word) is None
     assert duration_meant(word) is None
     assert window_meant(word) is None
+    assert instant_meant(word) is None
+    assert instant_meant(f"{word} 18:45") is None
+    assert instant_meant(f"04/12/2026 {word}") is None
 
 
 def test_each_french_word_stands_for_words_of_the_language():
