@@ -94,6 +94,7 @@ def watched(settings: Settings) -> Iterator[Found]:
     people = [(f"ward {ward.slug}", ward.reply_to) for ward in settings.wards.values()]
     people += [(f"desk {desk.name}", desk.mail) for desk in settings.desks.values()]
     people += [("admins", address) for address in settings.admins]
+    people += [("dpo", settings.dpo)] if settings.dpo else []
     for who, address in people:
         # Nothing would ever reach them, and a held letter would wait unseen.
         if not any(fnmatchcase(address.rpartition("@")[2].lower(), glob) for glob in settings.domains):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 from zoneinfo import ZoneInfo
 
 from relay.model import (
@@ -929,6 +929,35 @@ class Words:
                         adapter=adapter,
                         why=self.why(why),
                     )
+                ]
+            ),
+        )
+
+    def incident(
+        self, reference: str, kind: Literal["recall", "wrong_recipient"], opened: datetime, due: datetime
+    ) -> Mail:
+        """To the data protection officer: what may have to be notified, and until when (GDPR art. 33)."""
+        what = (
+            self.say("Une lettre déjà partie a été retirée par l'hôpital.")
+            if kind == "recall"
+            else self.say("Un destinataire signale qu'une lettre reçue n'était pas pour lui.")
+        )
+        return Mail(
+            self.say("Relais : incident à examiner – Réf. {reference}", reference=reference),
+            self._body(
+                [
+                    self.say("Réf. {reference}", reference=reference),
+                    what,
+                    self.say("La suppression a été demandée à ceux qui l'ont reçue."),
+                    self.say(
+                        "Incident ouvert le {opened} ; s'il doit être notifié, c'est avant le {due} (RGPD, article 33).",
+                        opened=self.on(opened),
+                        due=self.on(due),
+                    ),
+                    self.say(
+                        "Pour le voir : relay incidents list, relay threads show {reference}.",
+                        reference=reference,
+                    ),
                 ]
             ),
         )

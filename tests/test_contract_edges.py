@@ -5,22 +5,25 @@ from __future__ import annotations
 
 from dataclasses import replace
 from email import message_from_bytes, policy
+from typing import Literal
 
 import pytest
 
 from relay import planning
 from relay.config import Desk
 from relay.errors import Refused
-from relay.model import MailMessage, Purpose, Verb
+from relay.model import MailMessage, Purpose, Verb, Why
 from tests import letters
 from tests.letters import DUPONT, MARTIN
 from tests.site import REFERENCE
 from tests.test_loops import SENDER, House, house, mails
 from tests.test_planning import (
     AT,
+    GP,
     LATER,
     LINKED,
     RULES,
+    WARD,
     _secret,
     after,
     arrive,
@@ -29,6 +32,7 @@ from tests.test_planning import (
     make_site,
     one,
     opened,
+    text,
 )
 
 SECOND = """
@@ -113,3 +117,28 @@ def test_each_mail_that_tells_a_gp_something_asks_whether_it_was_read_and_no_oth
         assert headers(mail)["Disposition-Notification-To"] == headers(mail)["Reply-To"], mail.purpose
     for mail in (receipt, one(asked, Purpose.QUESTION)):
         assert "Disposition-Notification-To" not in headers(mail), mail.purpose
+
+
+@pytest.mark.parametrize("language", ["fr", "en"])
+def test_the_dpo_is_told_of_an_incident_at_once_without_a_word_about_the_patient(
+    language: Literal["fr", "en"],
+) -> None:
+    site = make_site()
+    site = replace(site, settings=replace(site.settings, dpo="dpo@chr-exemple.mssante.fr", language=language))
+    _, view = opened(site)
+    for verb, by in ((Verb.REFUSE, f"rpps:{MARTIN.rpps}"), (Verb.RECALL, "ward:cardiologie")):
+        plan = planning.plan_verb(site, view, verb, by, None, LATER)
+        assert plan.incident is not None
+        note = one(plan, Purpose.ADMIN, "dpo")
+        assert (note.address, note.reference) == ("dpo@chr-exemple.mssante.fr", view.thread.reference)
+        said = headers(note)["Subject"] + text(note)
+        assert view.thread.reference in said
+        assert ("4/12" if language == "fr" else "4 Dec") in said  # 72 hours later
+        for hidden in ("CORMERAIS", "Odette", "Martin", "Cardiologie", GP, WARD):
+            assert hidden not in said
+    observed = replace(site, settings=replace(site.settings, mode="observe"))
+    silent = planning.plan_verb(observed, view, Verb.RECALL, "ward:cardiologie", None, LATER)
+    assert one(silent, Purpose.ADMIN, "dpo").why is Why.OBSERVE
+    alone = replace(site, settings=replace(site.settings, dpo=None))
+    unheard = planning.plan_verb(alone, view, Verb.RECALL, "ward:cardiologie", None, LATER)
+    assert not [each for each in unheard.deliveries if each.purpose is Purpose.ADMIN]

@@ -335,6 +335,20 @@ class Draft:
             self.at + NOTIFY_WITHIN,
             thread.reference,
         )
+        if (dpo := self.site.settings.dpo) is None:
+            return
+        made = mail(
+            self.site,
+            To("dpo", dpo),
+            Purpose.ADMIN,
+            self.site.words.incident(thread.reference, kind, self.at, self.incident.due),
+            self.at,
+            seed=self.seed,
+            thread=thread.id,
+            reference=thread.reference,
+        )
+        if made is not None:
+            self.deliveries.append(made)
 
     def tell_ward_why(self, step: threads.Step, who: str) -> None:
         """The ward's note about what became of its letter."""
