@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Connection, Select, or_, select, text
+from sqlalchemy import ColumnElement, Connection, Select, Table, bindparam, or_, select, text
 
 from relay import identity, tables
 from relay.errors import NotFound
@@ -34,39 +35,62 @@ if TYPE_CHECKING:
 
     from relay.vault import Vault
 
-_thread, _delivery, _timer = tables.thread, tables.delivery, tables.timer
+_envelope, _thread, _delivery, _timer = tables.envelope, tables.thread, tables.delivery, tables.timer
 
 
 def among(
-    connection: Connection, query: Select[Any], column: ColumnElement[Any], texts: Iterable[str]
+    connection: Connection,
+    query: Select[Any],
+    column: ColumnElement[Any],
+    texts: Iterable[str],
+    **given: object,
 ) -> list[Any]:
-    """The rows whose column is one of the texts."""
+    """The rows whose column is one of the texts. `given`: the values of the query's own parameters.
+
+    A query that is asked for every letter is made once, beside its function: making one and finding what
+    SQLAlchemy compiled for it costs more than SQLite's answer.
+    """
     found: list[Any] = []
     for some in chunks(dict.fromkeys(texts)):
-        found += connection.execute(query.where(column.in_(some))).all()
+        found += connection.execute(_among(query, column), {"among": some, **given}).all()
     return found
+
+
+@functools.lru_cache(maxsize=256)
+def _among(query: Select[Any], column: ColumnElement[Any]) -> Select[Any]:
+    return query.where(column.in_(bindparam("among", expanding=True)))
 
 
 # ------------------------------------------------------------------------------------------------------- views
 
+_THREADS = select(_thread)
+_COPIES = select(_delivery).where(_delivery.c.thread.is_not(None)).order_by(_delivery.c.seq)
+_WAITING = select(_timer).where(_timer.c.done_at.is_(None))
+_HABITS = select(tables.habit)
+_LINKS = select(tables.link).where(tables.link.c.unlinked_at.is_(None)).order_by(tables.link.c.linked_at)
+_ABSENCES = (
+    select(tables.absence)
+    .where(tables.absence.c.until >= bindparam("today"))
+    .order_by(tables.absence.c.since)
+)
+
 
 def views(connection: Connection, vault: Vault, ids: Iterable[str], today: str) -> dict[str, ThreadView]:
     """Threads by id, each with its copies, waiting timers and the links and absences of who takes part."""
-    found = among(connection, select(_thread), _thread.c.id, ids)
+    found = among(connection, _THREADS, _thread.c.id, ids)
     threads = {row.id: rows.thread_of(row, vault) for row in found}
     if not threads:
         return {}
     copies: defaultdict[str, list[Delivery]] = defaultdict(list)
     boxes: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
-    query = select(_delivery).where(_delivery.c.thread.is_not(None)).order_by(_delivery.c.seq)
-    for row in among(connection, query, _delivery.c.thread, threads):
+    for row in among(connection, _COPIES, _delivery.c.thread, threads):
         copy = rows.delivery_of(row, vault, recipe=False)
         copies[row.thread].append(copy)
         if row.box:
             boxes[row.thread].add((row.box, copy.address))
     habits = _habits(connection, {box for group in boxes.values() for box, _ in group})
     timers: defaultdict[str, list[Timer]] = defaultdict(list)
-    for row in among(connection, select(_timer).where(_timer.c.done_at.is_(None)), _timer.c.thread, threads):
+    for row in among(connection, _WAITING, _timer.c.thread, threads):
         timers[row.thread].append(rows.timer_of(row))
     people = {name: _rpps_of(thread) for name, thread in threads.items()}
     wanted = {rpps for group in people.values() for rpps in group}
@@ -86,8 +110,7 @@ def views(connection: Connection, vault: Vault, ids: Iterable[str], today: str) 
 
 
 def _habits(connection: Connection, boxes: Iterable[str]) -> set[tuple[str, str]]:
-    habit = tables.habit
-    return {(row.box, row.kind) for row in among(connection, select(habit), habit.c.box, boxes)}
+    return {(row.box, row.kind) for row in among(connection, _HABITS, tables.habit.c.box, boxes)}
 
 
 def _rpps_of(thread: Thread) -> list[str]:
@@ -99,18 +122,16 @@ def _rpps_of(thread: Thread) -> list[str]:
 
 def links_of(connection: Connection, people: Iterable[str]) -> dict[str, list[Link]]:
     """The running links of each professional."""
-    query = select(tables.link).where(tables.link.c.unlinked_at.is_(None)).order_by(tables.link.c.linked_at)
     found: dict[str, list[Link]] = {}
-    for row in among(connection, query, tables.link.c.rpps, people):
+    for row in among(connection, _LINKS, tables.link.c.rpps, people):
         found.setdefault(row.rpps, []).append(rows.link_of(row))
     return found
 
 
 def absences_of(connection: Connection, people: Iterable[str], today: str) -> dict[str, list[Absence]]:
     """The absences of each professional that run or are to come. `today` as ISO text."""
-    query = select(tables.absence).where(tables.absence.c.until >= today).order_by(tables.absence.c.since)
     found: dict[str, list[Absence]] = {}
-    for row in among(connection, query, tables.absence.c.rpps, people):
+    for row in among(connection, _ABSENCES, tables.absence.c.rpps, people, today=today):
         found.setdefault(row.rpps, []).append(rows.absence_of(row))
     return found
 
@@ -184,71 +205,83 @@ def next_timer(connection: Connection) -> datetime | None:
 
 # ---------------------------------------------------------------------------------------------------- contexts
 
+_ORIGINALS = (
+    select(_envelope.c.fingerprint, _envelope.c.id)
+    .where(
+        _envelope.c.fingerprint.is_not(None),
+        or_(_envelope.c.why.is_(None), _envelope.c.why != Why.DUPLICATE.value),
+    )
+    .order_by(_envelope.c.seq)
+)
+_CARRIED = select(_delivery.c.envelope, _delivery.c.thread).where(
+    _delivery.c.purpose == Purpose.LETTER.value,
+    _delivery.c.state != DeliveryState.CANCELLED.value,
+    _delivery.c.thread.is_not(None),
+)
+REFERENCES = select(_thread.c.id, _thread.c.reference)
+_MESSAGES = select(_delivery).where(_delivery.c.message_id.is_not(None)).order_by(_delivery.c.seq)
+_DELIVERIES = select(_delivery)
+_GRANTS = select(tables.grant)
+_OWNERS = select(tables.mailbox.c.address, tables.mailbox.c.rpps)
+_OWED = (
+    select(_thread.c.gp, _thread.c.id)
+    .where(_thread.c.gp != "", text(tables.OPEN_THREAD))
+    .order_by(_thread.c.opened_at.desc())
+    .limit(20)
+)
+_OPEN_HOLDS = select(tables.hold).where(tables.hold.c.ended_at.is_(None))
+_KEPT = (
+    select(tables.hold, _envelope.c.reference)
+    .join(_envelope, tables.hold.c.envelope == _envelope.c.id)
+    .where(tables.hold.c.ended_at.is_(None))
+)
+_PATIENTS = select(_thread.c.id, _thread.c.patient)
+
 
 def contexts(connection: Connection, vault: Vault, asks: Sequence[Ask], now: datetime) -> list[Context]:
     """The answer to each question, all seen at one instant."""
     today = now.date().isoformat()
-    envelope, hold = tables.envelope, tables.hold
-
     originals: dict[str, str] = {}
     prints = [ask.fingerprint for ask in asks if ask.fingerprint]
-    if prints:
-        query = (
-            select(envelope.c.fingerprint, envelope.c.id)
-            .where(
-                envelope.c.fingerprint.is_not(None),
-                or_(envelope.c.why.is_(None), envelope.c.why != Why.DUPLICATE.value),
-            )
-            .order_by(envelope.c.seq)
-        )
-        for fingerprint, name in among(connection, query, envelope.c.fingerprint, prints):
-            originals.setdefault(fingerprint, name)
+    for fingerprint, name in among(connection, _ORIGINALS, _envelope.c.fingerprint, prints):
+        originals.setdefault(fingerprint, name)
     documents = _pairs(connection, tables.document_key, "envelope", (ask.document_keys for ask in asks))
-    query = select(_delivery.c.envelope, _delivery.c.thread).where(
-        _delivery.c.purpose == Purpose.LETTER.value,
-        _delivery.c.state != DeliveryState.CANCELLED.value,
-        _delivery.c.thread.is_not(None),
-    )
     carried = {
-        row.envelope: row.thread for row in among(connection, query, _delivery.c.envelope, documents.values())
+        row.envelope: row.thread
+        for row in among(connection, _CARRIED, _delivery.c.envelope, documents.values())
     }
     stays = _pairs(connection, tables.stay_key, "thread", (ask.stays for ask in asks))
     references: dict[str, str] = {
         row.reference: row.id
         for row in among(
             connection,
-            select(_thread.c.id, _thread.c.reference),
+            REFERENCES,
             _thread.c.reference,
             (reference for ask in asks for reference in ask.references),
         )
     }
     by_message: defaultdict[str, list[Delivery]] = defaultdict(list)
     by_id: dict[str, Delivery] = {}
-    query = select(_delivery).where(_delivery.c.message_id.is_not(None)).order_by(_delivery.c.seq)
-    for row in among(connection, query, _delivery.c.message_id, (m for ask in asks for m in ask.message_ids)):
+    named = (name for ask in asks for name in ask.message_ids)
+    for row in among(connection, _MESSAGES, _delivery.c.message_id, named):
         by_message[row.message_id].append(rows.delivery_of(row, vault, recipe=False))
-    for row in among(
-        connection, select(_delivery), _delivery.c.id, (d for ask in asks for d in ask.deliveries)
-    ):
+    for row in among(connection, _DELIVERIES, _delivery.c.id, (d for ask in asks for d in ask.deliveries)):
         by_id[row.id] = rows.delivery_of(row, vault, recipe=False)
     grants = {
         row.nonce: rows.grant_of(row)
-        for row in among(
-            connection, select(tables.grant), tables.grant.c.nonce, (ask.nonce for ask in asks if ask.nonce)
-        )
+        for row in among(connection, _GRANTS, tables.grant.c.nonce, (ask.nonce for ask in asks if ask.nonce))
     }
     accounts: defaultdict[tuple[str, str], list[Link]] = defaultdict(list)
     for row in among(
         connection,
-        select(tables.link).where(tables.link.c.unlinked_at.is_(None)),
+        _LINKS,
         tables.link.c.account,
         (ask.account[1] for ask in asks if ask.account),
     ):
         accounts[row.adapter_kind, row.account].append(rows.link_of(row))
     owners: defaultdict[str, set[str]] = defaultdict(set)
-    box = tables.mailbox
     addresses = {address: address.lower() for ask in asks for address in ask.addresses}
-    for row in among(connection, select(box.c.address, box.c.rpps), box.c.address, addresses.values()):
+    for row in among(connection, _OWNERS, tables.mailbox.c.address, addresses.values()):
         owners[row.address].add(row.rpps)
     people = {rpps for ask in asks for rpps in ask.people}
     people |= {link.rpps for group in accounts.values() for link in group}
@@ -262,10 +295,7 @@ def contexts(connection: Connection, vault: Vault, asks: Sequence[Ask], now: dat
         for link in accounts.get(ask.account, ())
     }
     owed: defaultdict[str, list[str]] = defaultdict(list)
-    query = select(_thread.c.gp, _thread.c.id).where(_thread.c.gp != "", text(tables.OPEN_THREAD))
-    for gp, name in among(
-        connection, query.order_by(_thread.c.opened_at.desc()).limit(20), _thread.c.gp, typists
-    ):
+    for gp, name in among(connection, _OWED, _thread.c.gp, typists):
         owed[gp].append(name)
 
     copies = [_of(ask, by_message, by_id) for ask in asks]
@@ -291,19 +321,17 @@ def contexts(connection: Connection, vault: Vault, asks: Sequence[Ask], now: dat
     seen = views(connection, vault, (name for group in threads for name in group), today)
     holds: defaultdict[str, list[Any]] = defaultdict(list)
     spoken = (copy.envelope for mine in copies for copy in mine if copy.envelope)
-    open_holds = select(hold).where(hold.c.ended_at.is_(None))
-    for row in among(connection, open_holds, hold.c.envelope, spoken):
+    for row in among(connection, _OPEN_HOLDS, tables.hold.c.envelope, spoken):
         holds[row.envelope].append(rows.hold_of(row, vault))
 
     kept: dict[str, Hold] = {}
-    query = select(hold, envelope.c.reference).join(envelope, hold.c.envelope == envelope.c.id)
-    for row in among(connection, query.where(hold.c.ended_at.is_(None)), hold.c.envelope, documents.values()):
+    for row in among(connection, _KEPT, tables.hold.c.envelope, documents.values()):
         kept[row.envelope] = replace(rows.hold_of(row, vault), reference=row.reference)
 
     about = {
         row.id: row.patient
         for row in among(
-            connection, select(_thread.c.id, _thread.c.patient), _thread.c.id,
+            connection, _PATIENTS, _thread.c.id,
             (name for ask, group in zip(asks, threads, strict=True) if ask.patient for name in group),
         )
     }  # fmt: skip
@@ -352,11 +380,16 @@ def contexts(connection: Connection, vault: Vault, asks: Sequence[Ask], now: dat
     return answers
 
 
+@functools.cache
+def pairs(table: Table, value: str) -> Select[Any]:
+    """Each key of a table with what it belongs to."""
+    return select(table.c.key, table.c[value])
+
+
 def _pairs(
-    connection: Connection, table: Any, value: str, keys: Iterable[Iterable[str]]
+    connection: Connection, table: Table, value: str, keys: Iterable[Iterable[str]]
 ) -> Mapping[str, str]:
-    query = select(table.c.key, table.c[value])
-    found = among(connection, query, table.c.key, (key for group in keys for key in group))
+    found = among(connection, pairs(table, value), table.c.key, (key for group in keys for key in group))
     return {row[0]: row[1] for row in found}
 
 

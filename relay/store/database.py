@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import sqlite3
 import time
@@ -497,7 +498,7 @@ class Postgres(Database):
 
     def locking(self, query: Select[Any], *, skip: bool = False) -> Select[Any]:
         """FOR UPDATE; `skip` leaves out what somebody else has locked."""
-        return query.with_for_update(skip_locked=skip)
+        return _locked(query, skip)
 
     def alone(self, connection: Connection, what: str) -> None:
         """An advisory lock until the commit."""
@@ -527,6 +528,11 @@ async def connect(url: str, password: str | None) -> Database:
         raise ConfigurationError("the database is sqlite:///FILE or postgresql://USER@HOST/NAME")
     await database.start()
     return database
+
+
+@functools.lru_cache(maxsize=256)  # the same query is the same object, for which SQLAlchemy has its SQL ready
+def _locked(query: Select[Any], skip: bool) -> Select[Any]:
+    return query.with_for_update(skip_locked=skip)
 
 
 def chunks(texts: Iterable[str], size: int = 5000) -> Iterator[list[str]]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, select, update
+from sqlalchemy import Connection, Table, bindparam, delete, select, update
 
 from relay import tables
 from relay.errors import Clash, NotFound, RelaisError, Stale
@@ -27,7 +27,7 @@ from relay.model import (
     Why,
 )
 from relay.store import rows, ruling
-from relay.store.asking import among, patient_index
+from relay.store.asking import REFERENCES, among, pairs, patient_index
 from relay.store.transaction import Record, Transaction, move, stamp, stamp_or_none
 
 STOPPABLE = frozenset({"queued", "deferred", "held", "sending"})
@@ -116,37 +116,50 @@ def record(work: Transaction, plans: Sequence[Plan]) -> list[RelaisError | None]
 # ------------------------------------------------------------------------------------------------------ looking
 
 
+_ENVELOPES = select(
+    tables.envelope.c.id, tables.envelope.c.state, tables.envelope.c.fingerprint,
+    tables.envelope.c.rule, tables.envelope.c.thread,
+).order_by(tables.envelope.c.id)  # fmt: skip
+_THREADS = select(tables.thread.c.id, tables.thread.c.version, tables.thread.c.state).order_by(
+    tables.thread.c.id
+)
+_ORIGINALS = (
+    select(tables.envelope.c.fingerprint, tables.envelope.c.id)
+    .where(
+        tables.envelope.c.fingerprint.is_not(None),
+        tables.envelope.c.why.is_distinct_from(Why.DUPLICATE.value),
+    )
+    .order_by(tables.envelope.c.seq)
+)
+_COPIES = select(
+    tables.delivery.c.id, tables.delivery.c.thread, tables.delivery.c.purpose, tables.delivery.c.state,
+    tables.delivery.c.why, tables.delivery.c.due, tables.delivery.c.sent_at, tables.delivery.c.resent,
+    tables.delivery.c.box,
+).order_by(tables.delivery.c.id)  # fmt: skip
+_WAITING = _COPIES.where(
+    tables.delivery.c.thread.is_not(None), tables.delivery.c.state.in_(sorted(STOPPABLE))
+)
+_GRANTS = select(tables.grant.c.nonce, tables.grant.c.used_at).order_by(tables.grant.c.nonce)
+_TIMERS = select(tables.timer.c.id, tables.timer.c.done_at).order_by(tables.timer.c.id)
+_HOLDS = select(tables.hold.c.id, tables.hold.c.ended_at).order_by(tables.hold.c.id)
+
+
 def _look(work: Transaction, plans: Sequence[Plan]) -> _World:
     """Read and lock what the plans touch; in one order of tables and ids, so that nobody waits in a circle."""
     connection, locking = work.connection, work.database.locking
     envelope, thread, delivery = tables.envelope, tables.thread, tables.delivery
     names = sorted({plan.envelope for plan in plans if plan.envelope})
-    query = select(
-        envelope.c.id, envelope.c.state, envelope.c.fingerprint, envelope.c.rule, envelope.c.thread
-    ).order_by(envelope.c.id)
     envelopes = {
         row.id: {"state": row.state, "rule": row.rule, "thread": row.thread}
-        for row in among(connection, locking(query), envelope.c.id, names)
+        for row in among(connection, locking(_ENVELOPES), envelope.c.id, names)
     }
     written = [plan.thread for plan in plans if plan.thread]
     threads = {
         row.id: (row.version, row.state)
-        for row in among(
-            connection,
-            locking(select(thread.c.id, thread.c.version, thread.c.state).order_by(thread.c.id)),
-            thread.c.id,
-            sorted({each.id for each in written}),
-        )
+        for row in among(connection, locking(_THREADS), thread.c.id, sorted({each.id for each in written}))
     }
-    references = {
-        row.reference: row.id
-        for row in among(
-            connection,
-            select(thread.c.id, thread.c.reference),
-            thread.c.reference,
-            (each.reference for each in written if each.version == 0),
-        )
-    }
+    made = (each.reference for each in written if each.version == 0)
+    references = {row.reference: row.id for row in among(connection, REFERENCES, thread.c.reference, made)}
     stays = _owners(
         connection, tables.stay_key, "thread", (key for plan in plans for key in _stay_keys(plan))
     )
@@ -154,28 +167,15 @@ def _look(work: Transaction, plans: Sequence[Plan]) -> _World:
         connection, tables.document_key, "envelope", (key for plan in plans for key in plan.document_keys)
     )
     prints: dict[str, str] = {}
-    originals = (
-        select(envelope.c.fingerprint, envelope.c.id)
-        .where(
-            envelope.c.fingerprint.is_not(None),
-            envelope.c.why.is_distinct_from(Why.DUPLICATE.value),
-        )
-        .order_by(envelope.c.seq)
-    )
     for row in among(
-        connection, originals, envelope.c.fingerprint, (p.fingerprint for p in plans if p.fingerprint)
+        connection, _ORIGINALS, envelope.c.fingerprint, (p.fingerprint for p in plans if p.fingerprint)
     ):
         prints.setdefault(row.fingerprint, row.id)
-    columns = select(
-        delivery.c.id, delivery.c.thread, delivery.c.purpose, delivery.c.state, delivery.c.why,
-        delivery.c.due, delivery.c.sent_at, delivery.c.resent, delivery.c.box,
-    ).order_by(delivery.c.id)  # fmt: skip
     wanted = {copy.id for plan in plans for copy in plan.deliveries}
     wanted |= {news.delivery for plan in plans for news in plan.news}
-    found = among(connection, locking(columns), delivery.c.id, sorted(wanted))
+    found = among(connection, locking(_COPIES), delivery.c.id, sorted(wanted))
     stopped = sorted({name for plan in plans for name, _ in plan.cancel_queued})
-    waiting = columns.where(delivery.c.thread.is_not(None), delivery.c.state.in_(sorted(STOPPABLE)))
-    found += among(connection, locking(waiting), delivery.c.thread, stopped)
+    found += among(connection, locking(_WAITING), delivery.c.thread, stopped)
     copies = {
         row.id: _Copy(
             row.id, row.thread, row.purpose, row.state, row.why, row.due, row.sent_at, row.resent, row.box
@@ -185,43 +185,21 @@ def _look(work: Transaction, plans: Sequence[Plan]) -> _World:
     by_thread: dict[str | None, list[_Copy]] = {}
     for copy in copies.values():
         by_thread.setdefault(copy.thread, []).append(copy)
-    grant, timer = tables.grant, tables.timer
+    used = sorted({plan.used_grant for plan in plans if plan.used_grant})
     grants = {
-        row.nonce: row.used_at
-        for row in among(
-            connection,
-            locking(select(grant.c.nonce, grant.c.used_at).order_by(grant.c.nonce)),
-            grant.c.nonce,
-            sorted({plan.used_grant for plan in plans if plan.used_grant}),
-        )
+        row.nonce: row.used_at for row in among(connection, locking(_GRANTS), tables.grant.c.nonce, used)
     }
-    timers = {
-        row.id: row.done_at
-        for row in among(
-            connection,
-            locking(select(timer.c.id, timer.c.done_at).order_by(timer.c.id)),
-            timer.c.id,
-            sorted({name for plan in plans for name in plan.done_timers}),
-        )
-    }
-    hold = tables.hold
-    holds = {
-        row.id: row.ended_at
-        for row in among(
-            connection,
-            locking(select(hold.c.id, hold.c.ended_at).order_by(hold.c.id)),
-            hold.c.id,
-            sorted({name for plan in plans for name in plan.end_hold}),
-        )
-    }
+    done = sorted({name for plan in plans for name in plan.done_timers})
+    timers = {row.id: row.done_at for row in among(connection, locking(_TIMERS), tables.timer.c.id, done)}
+    ended = sorted({name for plan in plans for name in plan.end_hold})
+    holds = {row.id: row.ended_at for row in among(connection, locking(_HOLDS), tables.hold.c.id, ended)}
     return _World(
         envelopes, threads, references, stays, documents, prints, copies, by_thread, grants, holds, timers
     )
 
 
-def _owners(connection: Connection, table: Any, value: str, keys: Any) -> dict[str, str]:
-    query = select(table.c.key, table.c[value])
-    return {row[0]: row[1] for row in among(connection, query, table.c.key, keys)}
+def _owners(connection: Connection, table: Table, value: str, keys: Iterable[str]) -> dict[str, str]:
+    return {row[0]: row[1] for row in among(connection, pairs(table, value), table.c.key, keys)}
 
 
 def _stay_keys(plan: Plan) -> tuple[str, ...]:

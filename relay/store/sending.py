@@ -6,12 +6,25 @@ copy of it is not done, so a recipient reads in the order things happened.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Connection, bindparam, exists, func, or_, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    Update,
+    bindparam,
+    exists,
+    func,
+    or_,
+    select,
+    text,
+    update,
+)
 
 from relay import tables
 from relay.model import Attempt, AuditEvent, Delivery, DeliveryState, Why
@@ -21,6 +34,8 @@ from relay.store.transaction import Record, Transaction, moment, move, stamp, st
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from sqlalchemy.sql.dml import ReturningUpdate
 
 _delivery, _pause = tables.delivery, tables.pause
 _older = _delivery.alias("older")
@@ -45,9 +60,12 @@ def _claimable(adapter: ColumnElement[Any] | str) -> Any:  # a Select, of column
     )
 
 
+_PAUSED = select(_pause.c.adapter)
+
+
 def _running(connection: Connection, adapters: Sequence[str]) -> list[str]:
     """The adapters that are not paused."""
-    stopped = set(connection.execute(select(_pause.c.adapter)).scalars())
+    stopped = set(connection.execute(_PAUSED).scalars())
     return [] if "" in stopped else [name for name in dict.fromkeys(adapters) if name not in stopped]
 
 
@@ -101,24 +119,37 @@ def _claim(work: Transaction, adapter: str, n: int, until: int) -> list[Any]:
     return list(work.run(statement).all())
 
 
+_MARKABLE = (
+    select(_delivery.c.seq)
+    .where(
+        _delivery.c.id.in_(bindparam("names", expanding=True)),
+        _delivery.c.state == "sending",
+        _delivery.c.node == bindparam("my_node"),
+        _delivery.c.life == bindparam("my_life"),
+        ~exists().where(or_(_pause.c.adapter == "", _pause.c.adapter == _delivery.c.adapter)),
+    )
+    .order_by(_delivery.c.id)
+)
+
+
+@functools.lru_cache(maxsize=4)
+def _marking(markable: Select[Any]) -> ReturningUpdate[Any]:
+    wanted = markable.cte("wanted")
+    return (
+        update(_delivery)
+        .where(_delivery.c.seq.in_(select(wanted.c.seq)))
+        .values(state="in_flight")
+        .returning(_delivery.c.id)
+    )
+
+
 def in_flight(work: Transaction, ids: Sequence[str]) -> frozenset[str]:
     """Mark what goes on the wire now; answers which may. The others were stopped, paused or lost to another node."""
-    held = among(
-        work.connection,
-        work.database.locking(
-            select(_delivery.c.id, _delivery.c.adapter)
-            .where(
-                _delivery.c.state == "sending", _delivery.c.node == work.node, _delivery.c.life == work.life
-            )
-            .order_by(_delivery.c.id)
-        ),
-        _delivery.c.id,
-        sorted(set(ids)),
-    )
-    running = set(_running(work.connection, [row.adapter for row in held]))
-    going = [row.id for row in held if row.adapter in running]
-    _set(work, [{"b_id": name, "state": "in_flight"} for name in going])
+    statement = _marking(work.database.locking(_MARKABLE))
+    mine = {"names": sorted(set(ids)), "my_node": work.node, "my_life": work.life}
+    going = work.run(statement, mine).scalars().all()
     move(work.counts, "delivery", "sending", "in_flight", len(going))
+    work.news = work.news or bool(going)
     return frozenset(going)
 
 
@@ -148,16 +179,18 @@ def release(work: Transaction, ids: Sequence[str]) -> None:
     )
 
 
+_TRIED = select(
+    _delivery.c.id, _delivery.c.adapter, _delivery.c.state, _delivery.c.attempts, _delivery.c.why,
+    _delivery.c.sent_at, _delivery.c.remote, _delivery.c.resent, _delivery.c.node, _delivery.c.life,
+).order_by(_delivery.c.id)  # fmt: skip
+
+
 def finish(work: Transaction, attempts: Sequence[Attempt]) -> None:
     """Enter how each try ended. Evidence that came first is not undone, a stopped copy stays stopped."""
-    columns = select(
-        _delivery.c.id, _delivery.c.adapter, _delivery.c.state, _delivery.c.attempts, _delivery.c.why,
-        _delivery.c.sent_at, _delivery.c.remote, _delivery.c.resent, _delivery.c.node, _delivery.c.life,
-    ).order_by(_delivery.c.id)  # fmt: skip
     names = sorted({attempt.delivery for attempt in attempts})
     found = {
         row.id: dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public way to a dict
-        for row in among(work.connection, work.database.locking(columns), _delivery.c.id, names)
+        for row in among(work.connection, work.database.locking(_TRIED), _delivery.c.id, names)
     }
     history: list[Record] = []
     for attempt in attempts:
@@ -209,9 +242,14 @@ def _set(work: Transaction, changes: Sequence[Record]) -> None:
     """Update copies; all rows change the same columns."""
     if not changes:
         return
-    values: Record = {name: bindparam(name) for name in changes[0] if name != "b_id"}
-    work.run(update(_delivery).where(_delivery.c.id == bindparam("b_id")).values(values), changes)
+    work.run(_setting(tuple(name for name in changes[0] if name != "b_id")), changes)
     work.news = True
+
+
+@functools.lru_cache(maxsize=16)
+def _setting(names: tuple[str, ...]) -> Update:
+    values: Record = {name: bindparam(name) for name in names}
+    return update(_delivery).where(_delivery.c.id == bindparam("b_id")).values(values)
 
 
 def recover(work: Transaction) -> Mapping[str, int]:
