@@ -526,3 +526,18 @@ def test_an_empty_line_before_the_declaration_is_no_damage():
     found = cda.read(b"\r\n " + letters.cda())
     assert found is not None
     assert found.patient == read().patient
+
+
+@pytest.mark.parametrize(("title", "sex"), [("MME", "F"), ("Monsieur", "M"), ("DR", None)])
+def test_a_civility_states_the_sex_where_none_is_given(title: str, sex: str | None):
+    raw = letters.cda().replace(
+        b'<administrativeGenderCode code="F" codeSystem="2.16.840.1.113883.5.1"/>', b""
+    )
+    notice = cda.read(raw.replace(b"<patient><name>", f"<patient><name><prefix>{title}</prefix>".encode()))
+    assert notice is not None
+    assert notice.patient is not None
+    assert notice.patient.sex == sex
+    stated = cda.read(letters.cda().replace(b"<patient><name>", b"<patient><name><prefix>M.</prefix>"))
+    assert stated is not None
+    assert stated.patient is not None
+    assert stated.patient.sex == "F"

@@ -833,3 +833,13 @@ def test_a_name_in_words_alone_is_taken_apart():
         "VALBRUNE",
         ("Odette",),
     )
+
+
+def test_a_prefix_states_the_sex_where_none_is_given():
+    thing = build.document()
+    who = resource_of(thing, "Patient")
+    del who["gender"]
+    who["name"][0]["prefix"] = ["MME"]
+    patient = read(thing).patient
+    assert patient is not None
+    assert patient.sex == "F"

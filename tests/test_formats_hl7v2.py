@@ -727,3 +727,16 @@ def test_the_day_of_birth_is_the_written_one_whatever_the_time_behind_it():
     notice = read(adt().replace(b"|19480317|", b"|19480317000000|"))
     assert notice.patient is not None
     assert notice.patient.birth_date == date(1948, 3, 17)
+
+
+@pytest.mark.parametrize(("title", "sex"), [("MME", "F"), ("M.", "M"), ("DR", None)])
+def test_a_civility_states_the_sex_where_none_is_given(title: str, sex: str | None):
+    raw = adt().decode()
+    line = next(one for one in raw.replace("\n", "\r").split("\r") if one.startswith("PID|"))
+    fields = line.split("|")
+    names = [one.split("^") for one in fields[5].split("~")]
+    names[0][4] = title
+    fields[5], fields[8] = "~".join("^".join(one) for one in names), ""
+    patient = read(raw.replace(line, "|".join(fields)).encode()).patient
+    assert patient is not None
+    assert patient.sex == sex

@@ -12,6 +12,7 @@ import re
 import unicodedata
 from dataclasses import fields, replace
 from datetime import UTC, date, datetime, timedelta, timezone
+from typing import Literal
 from zoneinfo import ZoneInfo
 
 from lxml import etree
@@ -245,6 +246,14 @@ def bare_finess(text: str | None) -> str | None:
     """The 9 characters of a FINESS written alone or as IDNST (`1` in front); None for anything else."""
     found = re.fullmatch(r"1?(\d[\dABab]\d{7})", (text or "").strip())
     return found[1].upper() if found else None
+
+
+def civility(text: str | None) -> Literal["M", "F"] | None:
+    """The sex that a civility states: « Mme », « Monsieur »; None for « Dr » and all else."""
+    word = fold(text or "").strip(" .")
+    if word in ("mme", "madame", "mlle", "mademoiselle", "mrs", "miss"):
+        return "F"
+    return "M" if word in ("m", "mr", "monsieur") else None
 
 
 def postcode(text: str | None) -> str | None:

@@ -205,6 +205,9 @@ class _Letter:
         if sex is not None and sex.get("code"):
             said: Literal["M", "F", "U"] = {"M": "M", "F": "F"}.get(str(sex.get("code")).upper(), "U")  # type: ignore[assignment]
             patient = replace(patient, sex=said)
+        elif sex is None or sex.get("nullFlavor"):
+            titles = (formats.civility(_words(one)) for one in person.findall(f"{V3}name/{V3}prefix"))
+            patient = replace(patient, sex=next((title for title in titles if title), None))
         born = person.find(f"{V3}birthTime")
         if born is not None and born.get("value"):
             day = formats.hl7_day(born.get("value"))

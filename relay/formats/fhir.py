@@ -1170,6 +1170,11 @@ def _patient(resource: Json, unknown: list[str], problems: list[Problem]) -> Pat
     if gender:
         kinds: dict[str, Literal["M", "F"]] = {"male": "M", "female": "F"}
         patient = replace(patient, sex=kinds.get(gender, "U"))
+    else:
+        prefixes = (prefix for one in _all(resource.get("name")) for prefix in _texts(one.get("prefix")))
+        patient = replace(
+            patient, sex=next((title for each in prefixes if (title := formats.civility(each))), None)
+        )
     if resource.get("birthDate") is not None:
         try:
             patient = replace(patient, birth_date=date.fromisoformat(_text(resource.get("birthDate")) or ""))

@@ -659,6 +659,9 @@ class _Reading:
         if sex := message.part(pid, 8).upper():
             said: Literal["M", "F", "U"] = "M" if sex == "M" else "F" if sex == "F" else "U"
             patient = replace(patient, sex=said)
+        else:
+            titles = (formats.civility(message.text(one, 5)) for one in message.repeated(pid, 5))
+            patient = replace(patient, sex=next((title for title in titles if title), None))
         for address in message.repeated(pid, 11):
             kind, cog = message.text(address, 7).upper(), message.text(address, 9).upper()
             if kind == "BDL":

@@ -579,7 +579,9 @@ def person(value: str) -> Person | None:
 def read(text: str, *, subject: str = "", zone: ZoneInfo = formats.PARIS) -> Letter:
     """What a text says; whether it is a notice is the caller's to decide from the marks. Never raises."""
     found = _Found()
-    text = unicodedata.normalize("NFC", text)  # what comes out of Apple's programs has its accents apart
+    text = unicodedata.normalize("NFC", text).replace(
+        "\u00a0", " "
+    )  # what comes out of Apple's programs has its accents apart
     owner: str | None = None  # whose the next RPPS or address is: the field of the last person named
     owner_block = -1
     titles: list[str] = []
