@@ -19,7 +19,7 @@ import pytest
 from relay import config, daemon, operations, planning, ruling, threads
 from relay.config import Settings
 from relay.errors import NotFound, Refused, Stale, UsageError
-from relay.model import Plan, ThreadState, ThreadView, Timer, Verb
+from relay.model import DeliveryNews, DeliveryState, Plan, ThreadState, ThreadView, Timer, Verb, Why
 from relay.planning.sending import pinned
 from relay.store import Store
 from relay.threads import Event, Happening
@@ -32,7 +32,7 @@ from tests.conftest import WARD
 from tests.letters import MARTIN, ODETTE
 from tests.servers.dovecot import Dovecot
 from tests.site import Site, parsed
-from tests.stores import GP, Place, batch, letter, thread
+from tests.stores import GP, Place, batch, envelope, letter, mail, thread
 
 ROOT = Path(__file__).resolve().parent.parent
 MakeSite = Callable[..., Site]
@@ -229,6 +229,27 @@ async def test_what_has_an_owner_a_desk_or_an_end_keeps_it(
     assert (acked.thread.owner, [t.kind for t in acked.timers]) == (GP, ["close"])
     assert (desk.thread.desk, desk.timers) == ("sorties", ())
     assert await store.view(thread(3).id) == before
+    assert not any((await store.invariants()).values())
+
+
+async def test_a_letter_that_was_read_ends_a_wait_that_reading_now_ends_but_an_earlier_letter_s_reading_does_not(
+    settings: Settings, place: Place, store: Store
+) -> None:
+    place.clock.at = NOW
+    rules = await in_force(settings, store, RULES)
+    await followed(store, rules, 1, 2)
+    view = await store.view(thread(2).id)
+    newer = replace(view.thread, letter=envelope(1).id, version=view.thread.version + 1)
+    seen = tuple(DeliveryNews(mail(number).id, DeliveryState.SEEN) for number in (1, 2))
+    assert await store.record([Plan(at=NOW, thread=newer, news=seen)]) == [None]
+    await in_force(settings, store, RULES.replace("await: ack", "await: seen"))
+    done = await operations.migrate(settings, store, apply=True, reason="x")
+    assert [(move.after.reference, move.at_once) for move in done.moves if move.at_once] == [
+        (thread(1).reference, "close")
+    ]
+    read, waits = await store.view(thread(1).id), await store.view(thread(2).id)
+    assert (read.thread.state, read.thread.closed_reason) == (ThreadState.CLOSED, Why.SEEN_NO_ANSWER)
+    assert (waits.thread.state, len(waits.timers)) == (ThreadState.AWAITING_ACK, 3)
     assert not any((await store.invariants()).values())
 
 
@@ -482,8 +503,8 @@ def test_a_running_relay_goes_on_with_the_times_it_is_given(make_site: MakeSite,
         assert thread["state"] == "awaiting_ack"
         moved = site.json("threads", "migrate", "--apply", "--reason", "essai")
         assert moved["at_once"] == {"hand_to": 1}
-        (mail,) = dovecot.wait_messages("dpo@chr-exemple.mssante.fr")
-        assert thread["reference"] in str(parsed(mail)["Subject"])
+        (told,) = dovecot.wait_messages("dpo@chr-exemple.mssante.fr")
+        assert thread["reference"] in str(parsed(told)["Subject"])
         assert site.rows("threads")[0]["state"] == "with_desk"
         assert not any(site.json("status")["invariants"].values())
         assert site.json("audit", "verify")["ok"]
