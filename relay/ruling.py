@@ -21,6 +21,7 @@ from relay.store import RuleFile
 from relay.wording import RULE_FILE
 from rules import language
 from rules.facts import composed
+from rules.source import MAX_BYTES
 
 if TYPE_CHECKING:
     from relay.config import Settings
@@ -108,8 +109,12 @@ def on_disk(file: Path) -> OnDisk:
 
 
 def _bytes(file: Path) -> bytes | None:
+    """None for what is no file as well: a pipe would be waited for, for ever. Of one too large no more than shows it."""
     try:
-        return file.read_bytes()
+        if not file.is_file():
+            return None
+        with file.open("rb") as opened:
+            return opened.read(MAX_BYTES + 1)
     except OSError:
         return None
 

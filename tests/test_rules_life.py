@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import subprocess
-import sys
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,6 +21,7 @@ from relay.store import Store
 from rules import language
 from rules.language import RuleSet
 from tests import letters
+from tests.commands import Done, in_a_fork, in_a_process
 from tests.letters import MARTIN, ODETTE
 from tests.site import Site, free_port
 from tests.stores import NOON, HandClock, Place, batch, decision, letter
@@ -299,6 +297,18 @@ async def test_a_file_that_is_gone_leaves_the_rules_in_force(house: House) -> No
     assert not await house.matches()
 
 
+async def test_what_is_no_file_is_not_waited_for(house: House) -> None:
+    house.file.unlink()
+    os.mkfifo(house.file)
+    async with asyncio.timeout(10):
+        await house.looks()
+    assert not await house.matches()
+    house.file.unlink()
+    house.write(MORE)
+    await house.looks()
+    assert await house.active() == MORE
+
+
 async def test_a_test_that_fails_keeps_a_file_out_and_mending_the_test_lets_it_in(house: House) -> None:
     house.write(MORE, TESTS.replace("rule: sortie", "rule: naissance"))
     await house.looks()
@@ -540,49 +550,6 @@ async def test_decisions_come_a_page_at_a_time_the_last_of_each_arrival(store: S
 # ------------------------------------------------------------------------------------------------------- commands
 
 
-@dataclass
-class Done:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:  # Any: whatever the command answers
-        return json.loads(self.out)
-
-
-def _in_a_process(line: list[str]) -> Done:
-    """The command as a shell runs it."""
-    made = subprocess.run(
-        [sys.executable, "-m", "relay", *line], capture_output=True, text=True, check=False, cwd=ROOT,
-        timeout=60, env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    return Done(made.returncode, made.stdout, made.stderr)
-
-
-def _in_a_fork(line: list[str], folder: Path) -> Done:
-    """The same without the second that the imports take."""
-    from relay import cli
-
-    out, err = folder / "stdout", folder / "stderr"
-    process = os.fork()
-    if process == 0:
-        code: object = 70
-        try:
-            for number, file in ((1, out), (2, err)):
-                os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-            sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-            cli.main(line)
-        except SystemExit as end:
-            code = end.code
-        finally:
-            for stream in (sys.stdout, sys.stderr):
-                stream.flush()
-            os._exit(code if isinstance(code, int) else 71)
-    _, status = os.waitpid(process, 0)
-    return Done(os.waitstatus_to_exitcode(status), out.read_text(), err.read_text())
-
-
 @pytest.fixture
 def relay(folder: Path) -> Any:  # Any: a command with any words
     """Runs commands on a site with two hundred stored decisions."""
@@ -592,7 +559,7 @@ def relay(folder: Path) -> Any:  # Any: a command with any words
 
     def run(*words: str, code: int | None = 0, real: bool = False) -> Done:
         line = [*words, "--config", str(folder / "config.toml")]
-        made = _in_a_process(line) if real else _in_a_fork(line, folder)
+        made = in_a_process(line) if real else in_a_fork(line, folder)
         assert code is None or made.code == code, made
         return made
 
