@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import re
 import subprocess
 import sys
@@ -27,6 +25,7 @@ from relay.vault import FileKeyRing
 from rules import language
 from rules.language import RuleSet
 from tests import letters
+from tests.commands import Done, in_a_fork, in_a_process
 from tests.conftest import GP as GP_BOX
 from tests.conftest import WARD
 from tests.letters import MARTIN, ODETTE
@@ -36,6 +35,7 @@ from tests.stores import GP, Place, batch, envelope, letter, mail, thread
 
 ROOT = Path(__file__).resolve().parent.parent
 MakeSite = Callable[..., Site]
+Command = Callable[..., Done]
 
 CONFIG = """\
 [relay]
@@ -394,7 +394,7 @@ async def test_killed_half_way_each_thread_is_whole_and_the_next_call_moves_the_
 
 
 @pytest.fixture
-def relay(settings: Settings) -> Callable[..., subprocess.CompletedProcess[str]]:
+def relay(settings: Settings) -> Command:
     """Runs commands on a site with three threads, one of them closed, and shorter rules in force."""
     FileKeyRing.create(settings.keys_file)
 
@@ -409,31 +409,29 @@ def relay(settings: Settings) -> Callable[..., subprocess.CompletedProcess[str]]
 
     asyncio.run(fill())
 
-    def run(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        made = subprocess.run(
-            [sys.executable, "-m", "relay", *words, "--config", str(settings.file)], capture_output=True,
-            text=True, check=False, cwd=ROOT, timeout=60, env={**os.environ, "NO_COLOR": "1"},
-        )  # fmt: skip
-        assert made.returncode == code, made
+    def run(*words: str, code: int = 0, real: bool = False) -> Done:
+        line = [*words, "--config", str(settings.file)]
+        made = in_a_process(line) if real else in_a_fork(line, settings.file.parent)
+        assert made.code == code, made
         return made
 
     return run
 
 
 def test_the_command_shows_first_and_moves_with_a_reason(
-    relay: Callable[..., subprocess.CompletedProcess[str]],
+    relay: Command,
 ) -> None:
-    page = relay("threads", "migrate").stdout
+    page = relay("threads", "migrate", real=True).out
     for words in (
         "révision 2", "0000-0001  standard", "étape : rappel « ping » (1 sur 3), ", " → rappel « gp » (1 sur 2), ",
         "tout de suite : rappel", "− le médecin traitant par telegram", "échéances déplacées : 2 plus tôt",
         "ne seraient plus prévenus : le bureau « sorties » × 2", "Rien n'a changé.",
     ):  # fmt: skip
         assert words in page
-    english = relay("threads", "migrate", "--lang", "en", "0000-0002").stdout
+    english = relay("threads", "migrate", "--lang", "en", "0000-0002").out
     assert "step: reminder “ping” (1 of 3), " in english
     assert "0000-0001" not in english
-    seen = json.loads(relay("threads", "migrate", "--json").stdout)
+    seen = relay("threads", "migrate", "--json").json
     assert {key: seen[key] for key in ("ok", "applied", "open", "unchanged", "moved", "at_once", "lost")} == {
         "ok": True, "applied": False, "open": 2, "unchanged": 0, "moved": 2, "at_once": {"remind": 2},
         "lost": {"registered_gp (telegram)": 2, "desk/sorties": 2},
@@ -445,25 +443,25 @@ def test_the_command_shows_first_and_moves_with_a_reason(
     )  # fmt: skip
     assert row["to"]["deadline"] < row["from"]["deadline"]
     relay("threads", "migrate", "--apply", code=2)
-    done = json.loads(relay("threads", "migrate", "--apply", "--reason", "plus court", "--json").stdout)
+    done = relay("threads", "migrate", "--apply", "--reason", "plus court", "--json").json
     assert (done["applied"], done["moved"]) == (True, 2)
-    assert "Il n'y a rien à déplacer." in relay("threads", "migrate").stdout
-    assert not any(json.loads(relay("status", "--json").stdout)["invariants"].values())
+    assert "Il n'y a rien à déplacer." in relay("threads", "migrate").out
+    assert not any(relay("status", "--json").json["invariants"].values())
     relay("threads", "migrate", "9999-9999", code=1)
 
 
 def test_the_command_ends_with_one_where_a_follow_up_has_no_successor(
-    relay: Callable[..., subprocess.CompletedProcess[str]], settings: Settings
+    relay: Command, settings: Settings
 ) -> None:
     settings.rules.write_text(SHORTER.replace("Rien ne va", "Rien"), encoding="utf-8")
     hint = "Les suivis ouverts gardent leurs délais ; relay threads migrate"
-    assert hint not in relay("rules", "apply", "--accept", "--reason", "autres mots").stdout
+    assert hint not in relay("rules", "apply", "--accept", "--reason", "autres mots").out
     settings.rules.write_text(RENAMED, encoding="utf-8")
-    assert hint in relay("rules", "apply", "--accept", "--reason", "nouveau nom").stdout
-    seen = json.loads(relay("threads", "migrate", "--json", code=1).stdout)
+    assert hint in relay("rules", "apply", "--accept", "--reason", "nouveau nom").out
+    seen = relay("threads", "migrate", "--json", code=1).json
     assert (seen["ok"], seen["moved"]) == (False, 0)
     assert {(row["problem"], row["to"]) for row in seen["threads"]} == {("no_followup", None)}
-    assert "--from standard --to" in relay("threads", "migrate", code=1).stdout
+    assert "--from standard --to" in relay("threads", "migrate", code=1).out
     relay("threads", "migrate", "--from", "standard", "--to", "ordinaire", "--apply", "--reason", "x")
     relay("threads", "migrate")
 
