@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import time
@@ -740,3 +741,33 @@ def test_a_civility_states_the_sex_where_none_is_given(title: str, sex: str | No
     patient = read(raw.replace(line, "|".join(fields)).encode()).patient
     assert patient is not None
     assert patient.sex == sex
+
+
+@pytest.mark.parametrize("sign", ["\\.br\\", "\\X0D0A\\"])
+def test_line_ends_written_as_escapes_into_a_document_are_line_ends(sign: str):
+    payload = base64.b64encode(letters.cda())
+    raw = mdm().replace(payload, sign.encode().join(payload[n : n + 76] for n in range(0, len(payload), 76)))
+    assert sign.encode() in raw
+    assert read(raw).set_id == read(mdm()).set_id
+    (document, *_) = hl7v2.documents(raw) or ()
+    assert document.content == letters.cda()
+
+
+def test_a_secret_connection_is_a_persons_to_decide():
+    notice = read(mdm(flags={**hl7.FLAGS, "CONNEXION_SECRETE": "Y"}))
+    assert "consent" in notice.unknown
+    assert "secret_connection" in [problem.code for problem in notice.problems]
+    assert read(mdm()).unknown == ()
+
+
+def test_a_typed_letter_that_names_no_patient_says_all_the_rest():
+    typed = f"Médecin traitant : Dr Noé DURAND~RPPS : {letters.DURAND.rpps}~Sortie le : 01/12/2026~Le patient s'oppose à la transmission de ce courrier."
+    lines = mdm(gp=None, visit="PV1|1|I").decode().split("\r")
+    lines = [
+        hl7.obx(1, "TX", "11490-0^Lettre^LN", typed) if line.startswith("OBX|1|") else line for line in lines
+    ]
+    notice = read("\r".join(lines).encode())
+    assert notice.registered_gp is not None
+    assert (notice.registered_gp.rpps, notice.consent) == (letters.DURAND.rpps, "opposed")
+    assert notice.stay is not None
+    assert notice.stay.discharged == datetime(2026, 11, 30, 23, tzinfo=UTC)

@@ -616,11 +616,12 @@ class _Reading:
     def with_print(self, notice: Notice, printed: list[Notice], *, alone: bool) -> Notice:
         """A PDF may contradict the message; where it is the whole letter, its labelled lines fill what is missing."""
         for one in printed:
-            if one.patient is None or notice.patient is None:
+            if notice.patient is None:
                 continue
-            if xdm.differ(notice.patient, one.patient):
+            if one.patient is not None and xdm.differ(notice.patient, one.patient):
                 self.problems.append(formats.TWO_PATIENTS)
                 return notice
+            self.unknown += [name for name in one.unknown if name == "consent"]
             gp, said = notice.registered_gp, one.registered_gp
             if gp is not None and said is not None and gp.rpps and said.rpps and gp.rpps != said.rpps:
                 self.unknown.append("registered_gp")
@@ -638,6 +639,8 @@ class _Reading:
                     referring_doctor=notice.referring_doctor or one.referring_doctor,
                     urgency=notice.urgency or one.urgency,
                 )
+                stay = formats.completed_stay(notice.stay or Stay(), one.stay or Stay())
+                notice = replace(notice, stay=stay if stay != Stay() else None)
         return notice
 
     # ------------------------------------------------------------------------------------------------ the patient
@@ -990,6 +993,11 @@ class _Reading:
                 Problem("not_for_professionals", "l'hôpital n'envoie pas ce document aux soignants")
             )
             self.unknown.append("consent")
+        if (
+            flags.get("CONNEXION_SECRETE") == "Y"
+        ):  # a minor who keeps the care from their parents (L. 1111-5 CSP)
+            self.problems.append(Problem("secret_connection", "l'hôpital demande la connexion secrète"))
+            self.unknown.append("consent")
         protected = (message.part(message.first("PD1"), 12), message.part(message.first("PV2"), 22))
         if "Y" in (one.upper() for one in protected):
             self.problems.append(Problem("protected", "dossier marqué protégé (PD1-12 ou PV2-22)"))
@@ -1038,6 +1046,8 @@ def _enclosed(segment: Segment, message: _Message) -> tuple[bytes, set[str]] | N
     words = {one.strip().lower() for one in head.split(message.component)}
     try:
         if "base64" in words:
+            if message.escape and message.escape in payload:  # line ends, as escapes: no sign of base64
+                payload = message.plain(payload)
             bare = "".join(payload.split()).rstrip("=")
             content = binascii.a2b_base64(bare + "=" * (-len(bare) % 4), strict_mode=True)
         elif "hex" in words:
