@@ -748,6 +748,8 @@ def _days(edges: Sequence[date], hours: Sequence[Hours], *, every: bool) -> Iter
             if _FIRST <= day <= _LAST:
                 yield day
     if hours or every:
-        first, count = (_FIRST, (_LAST - _FIRST).days) if every else (USUAL_DAY, _NEAR_DAYS)
-        for number in range(count + 1):
-            yield first + timedelta(days=number)
+        # What is to come is looked at first: nobody tests rules with what was decades ago.
+        ahead = (_LAST - USUAL_DAY).days if every else _NEAR_DAYS
+        behind = (USUAL_DAY - _FIRST).days if every else 0
+        for number in (*range(ahead + 1), *range(-behind, 0)):
+            yield USUAL_DAY + timedelta(days=number)

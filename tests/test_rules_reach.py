@@ -164,6 +164,24 @@ def test_a_copy_is_dead_by_its_own_condition_only():
     assert [(f.code, f.severity) for f in reach.findings(rules)] == [("E201", "error"), ("W203", "warning")]
 
 
+def test_a_copy_to_the_gp_that_asks_for_none_is_never_made_and_one_to_others_is():
+    for target, dead in (("gp", True), ("ward", False)):
+        text = f"{HEAD}also:\n  - {{ id: c, when: {{ gp: none }}, copy: {target} }}\n"
+        rules, _ = load(text, "routes.yaml")
+        assert rules is not None
+        assert (reach.answer(rules, rules.also[0]) == Dead(floored=True)) is dead
+        assert [f.code for f in reach.findings(rules)] == ["W203"] * dead
+
+
+def test_nothing_is_said_of_a_rule_that_is_off():
+    rules = rules_of(
+        EVERY_EVENT,
+        "event: discharge | mode: off, hold: sorties, reason: x",
+        "age: { lt: 3, gt: 4 } | mode: off, hold: sorties, reason: x",
+    )
+    assert reach.findings(rules) == ()
+
+
 # -- alive
 
 
@@ -218,6 +236,14 @@ def test_only_what_is_unknown_passes_a_rule_that_takes_every_value_and_skips_wha
         (["during: nuit", "unless: { during: cabinet }"], "2026-01-06T12:30"),
         (["during: cabinet", "unless: { during: nuit }, all: [ { during: midi } ]"], None),
         (["event: death | from: 2029-03-01, until: 2029-03-01, hold: sorties, reason: x"], "2029-03-01T10:00"),
+        # The day after the last one, and the last one itself.
+        (["event: death | until: 2029-03-01, hold: sorties, reason: x", "event: death"], "2029-03-02T10:00"),
+        (["event: death | until: 2029-02-28, hold: sorties, reason: x",
+          "event: death | until: 2029-03-01, hold: sorties, reason: x"], "2029-03-01T10:00"),
+        (["event: death | from: 2029-03-02, hold: sorties, reason: x",
+          "event: death | until: 2029-03-01, hold: sorties, reason: x"], "2026-01-06T10:00"),
+        (["event: death | from: 2025-03-02, hold: sorties, reason: x",
+          "event: death | until: 2025-03-01, hold: sorties, reason: x"], "2025-03-01T10:00"),
         (["unless: { during: cabinet }", "during: nuit"], None),
         (["during: noel, all: [ { during: cabinet } ]"], "2026-01-12T10:00"),
         # A Saturday: noel is open for its exception's sake only.
@@ -250,12 +276,44 @@ def test_an_instant_that_comes_once_in_many_years_is_found():
     assert reaches(rules).at.isoformat() == "2059-05-08T12:00:00+02:00"
 
 
+def by_hours(hours: str, *named: str) -> RuleSet:
+    """A set with hours of its own, a rule for each of these in turn, and one for every death."""
+    text = HEAD.replace("hours:\n", hours) + "rules:\n"
+    for name in named:
+        text += f"  - {{ id: {name}, when: {{ during: {name} }}, hold: sorties, reason: x }}\n"
+    text += "  - { id: rest, when: { event: death }, hold: sorties, reason: x }\n"
+    rules, findings = load(text, "routes.yaml")
+    assert rules is not None, [finding.text() for finding in findings]
+    return rules
+
+
+def test_two_holidays_in_a_row_that_hours_tell_apart_are_found_years_ahead():
+    # In Moselle both Christmas days are holidays; a Thursday and a Friday they are in 2031.
+    hours = """holidays: { country: FR, subdiv: Moselle }
+hours:
+  jeudi: { thu: ["20:00-08:00"], holidays: closed }
+  vendredi: { fri: ["02:00-06:00"], holidays: closed }
+  sinon: { every-day: ["00:00-02:00", "06:00-24:00"] }
+  autres: { mon-thu: ["02:00-06:00"], sat-sun: ["02:00-06:00"] }
+"""
+    rules = by_hours(hours, "jeudi", "vendredi", "sinon", "autres")
+    assert reaches(rules).at.isoformat() == "2031-12-26T02:00:00+01:00"
+
+
+def test_the_half_hour_between_a_night_and_a_day_is_found():
+    hours = 'hours:\n  soir: { every-day: ["20:00-06:00"] }\n  jour: { every-day: ["06:30-20:00"] }\n'
+    assert reaches(by_hours(hours, "soir", "jour")).at.time().isoformat() == "06:00:00"
+
+
 def test_a_ward_of_the_site_has_all_its_spellings_at_once():
     site = Site(adapters={"mss": "smtp"}, desks={"sorties": "document"}, wards=frozenset({"Cardiologie", "cardio", "Gériatrie", "geri"}),
                 spellings=(frozenset({"Cardiologie", "cardio"}), frozenset({"Gériatrie", "geri"})))  # fmt: skip
     whens = ("unless: { ward: cardio }", "ward: Cardiologie")
     assert reaches(rules_of(*whens, site=site)).facts["ward"] == frozenset({"cardio", "Cardiologie"})
     assert names(last(rules_of("unless: { ward: cardio }", "ward: geri", site=site))) == ["r0"]
+    # They are written as the configuration has them, whatever a pattern would like.
+    whens = ('ward: { matches: "^Cardio" }', "unless: { ward: Cardiologie }", "ward: cardio")
+    assert names(last(rules_of(*whens, site=site))) == ["r0", "r1"]
 
 
 def test_without_need_a_witness_is_an_ordinary_letter_on_an_ordinary_morning():
@@ -623,29 +681,65 @@ def test_a_rule_that_only_hundreds_together_cover_is_dead_and_each_of_them_is_na
 # -- the search itself
 
 
-@settings(max_examples=many(300))
-@given(
-    st.lists(st.integers(1, 3), min_size=1, max_size=5).flatmap(
-        lambda sizes: st.tuples(
-            st.just(sizes),
-            st.lists(st.tuples(*(st.integers(1, (1 << size) - 1) for size in sizes)), max_size=14),
-        )
+def boxes_in(sizes: list[int]) -> st.SearchStrategy[dict[int, int]]:
+    """A box: some axes, and of each of them some cells."""
+    return st.fixed_dictionaries(
+        {}, optional={axis: st.integers(1, (1 << size) - 1) for axis, size in enumerate(sizes)}
     )
-)
-def test_a_point_is_outside_all_boxes_and_without_one_the_proof_is_covered_by_those_it_names(drawn):
-    sizes, listed = drawn
-    space = Space(sizes, [(dict(enumerate(box)), number) for number, box in enumerate(listed)])
 
-    def outside(point: tuple[int, ...], numbers: list[int]) -> bool:
-        return not any(all(listed[n][a] >> c & 1 for a, c in enumerate(point)) for n in numbers)
 
-    found = space.outside({}, space.of(range(len(listed))), 5_000)
-    everywhere = list(itertools.product(*map(range, sizes)))
-    if isinstance(found, Covered):
-        named = [number for number in range(len(listed)) if found.owners >> number & 1]
-        assert not any(outside(point, named) for point in everywhere)
-    else:
-        assert outside(found, list(range(len(listed))))
+@st.composite
+def small_spaces(
+    draw: st.DrawFn,
+) -> tuple[list[int], list[tuple[dict[int, int], int | None]], dict[int, int]]:
+    """The sizes of axes, boxes with their owners (of which one may have several), and the box to look into."""
+    sizes = draw(st.lists(st.integers(1, 4), min_size=1, max_size=5))
+    owners = st.one_of(st.none(), st.integers(0, 5))
+    return sizes, draw(st.lists(st.tuples(boxes_in(sizes), owners), max_size=16)), draw(boxes_in(sizes))
+
+
+def points(sizes: list[int], box: dict[int, int]) -> list[tuple[int, ...]]:
+    cells = [[c for c in range(size) if box.get(axis, -1) >> c & 1] for axis, size in enumerate(sizes)]
+    return list(itertools.product(*cells))
+
+
+@settings(max_examples=many(400))
+@given(small_spaces(), st.sets(st.integers(0, 5)))
+def test_a_point_is_outside_all_boxes_and_without_one_the_proof_is_covered_by_those_it_names(drawn, chosen):
+    sizes, listed, box = drawn
+    space = Space(sizes, listed)
+
+    def outside(point: tuple[int, ...], owners: set[int]) -> bool:
+        return not any(
+            all(each.get(a, -1) >> c & 1 for a, c in enumerate(point))
+            for each, owner in listed
+            if owner is None or owner in owners
+        )
+
+    for asked in (box, {}, box):  # what is learned of one box must be true of the next
+        found = space.outside(asked, space.of(chosen), 5_000)
+        if isinstance(found, Covered):
+            named = {number for number in range(6) if found.owners >> number & 1}
+            assert named <= chosen
+            assert set(points(sizes, asked)) <= set(points(sizes, dict(found.cells)))
+            assert not any(outside(point, named) for point in points(sizes, dict(found.cells)))
+        else:
+            assert found in points(sizes, asked)
+            assert outside(found, chosen)
+
+
+@given(small_spaces(), st.sets(st.integers(0, 5)))
+def test_the_single_box_that_holds_another_is_the_first_of_those_that_somebody_owns(drawn, chosen):
+    sizes, listed, box = drawn
+    inside = set(points(sizes, box))
+    holding = [o for each, o in listed if o in chosen and inside <= set(points(sizes, each))]
+    space = Space(sizes, listed)
+    assert space.covering(box, space.of(chosen)) == (holding[0] if holding else None)
+
+
+def test_a_box_without_cells_holds_no_point():
+    found = Space([2, 2], []).outside({1: 0}, 0, 10)
+    assert found == Covered({1: 0}, 0)
 
 
 def test_a_search_that_would_not_end_stops():
