@@ -20,6 +20,7 @@ class Answers:
     since: str = "now"
     name: str = "Relais ville-hôpital"
     ward: str = "Cardiologie"
+    watched_mail: str = "sorties.cardiologie@chr-exemple.mssante.fr"
     ward_mail: str = "cardiologie@chr-exemple.mssante.fr"
     relay_mail: str = "relais@relais45.mssante.fr"
     imap_host: str | None = None
@@ -35,6 +36,7 @@ def configuration(answers: Answers) -> str:
         smtp=answers.smtp_host or "smtp.operateur.mssante.fr",
         ward=_quoted(answers.ward),
         slug=_slug(answers.ward),
+        watched_mail=answers.watched_mail,
         ward_mail=answers.ward_mail,
         ward_domain=answers.ward_mail.rpartition("@")[2],
         relay_mail=answers.relay_mail,
@@ -45,7 +47,7 @@ def configuration(answers: Answers) -> str:
         adapters = "".join(
             f"# {line}" if line.strip() else line for line in adapters.splitlines(keepends=True)
         )
-    return _HEAD.format(name=_quoted(answers.name), desk_mail=answers.desk_mail) + adapters
+    return _HEAD.format(name=_quoted(answers.name), desk_mail=answers.desk_mail) + adapters + _CHAT
 
 
 def _quoted(text: str) -> str:
@@ -109,7 +111,7 @@ _ADAPTERS = """\
 [adapters.{slug}]
 kind = "imap"
 host = "{imap}"
-username = "{ward_mail}"
+username = "{watched_mail}"
 password = {{ file = "{slug}.password" }}
 since = "{since}"                          # which waiting messages are read at the very first start
 senders = ["*@{ward_domain}"]
@@ -130,4 +132,14 @@ username = "{relay_mail}"
 password = {{ file = "relais.password" }}
 from = "{relay_mail}"
 reply = "{relay_user}+{{token}}@{relay_domain}"
+"""
+
+_CHAT = """
+# The doctors' phones. Chat stays off until the data protection officer agreed, and says so here.
+# [chat]
+# dpo_agreed = "2026-11-01"
+
+# [adapters.telegram]
+# kind = "telegram"
+# token = { file = "telegram.token" }
 """

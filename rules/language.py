@@ -57,8 +57,9 @@ def load(
 ) -> tuple[RuleSet | None, tuple[Finding, ...]]:
     """Read and check a rule file. The set is None when any finding is an error; it never raises.
 
-    `site` None: wards, desks and rotas are not resolved, and W305 is not raised. With `explaining`, findings
-    E2xx (a doubled id, a dead rule) don't stop the set from being built: `rules explain` runs on it.
+    `site` None: wards, desks and rotas are not resolved, and W305 is not raised; nor is it for a site without
+    any adapter. With `explaining`, findings E2xx (a doubled id, a dead rule) don't stop the set from being
+    built: `rules explain` runs on it.
     """
     content, report = as_text(text, file, lang)
     root = compose(content, report)

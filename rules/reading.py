@@ -309,8 +309,11 @@ class FileReader(ConditionReader):
         )
 
     def _adapter_kind(self, name: Scalar) -> str:
-        """The kind of an adapter; what nobody configured counts as the kind it is named after, else mail."""
-        if self.site is not None:
+        """The kind of an adapter; what nobody configured counts as the kind it is named after, else mail.
+
+        A site without any adapter is a new one, and hears at `relay check` that nothing leaves.
+        """
+        if self.site is not None and self.site.adapters:
             kind = self.site.adapters.get(name.text)
             if kind in SENDING_KINDS:
                 return kind

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -78,10 +79,27 @@ def test_init_writes_a_folder_that_works_at_once(site: Path) -> None:
     assert (folder / "state" / "relay.db").is_file()
     assert list((folder / "rules").rglob("*.yaml"))
     assert relay("check", "--config", site).code == 0
-    assert relay("rules", "check", "--config", site).code == 0
+    assert relay("rules", "check", "--config", site, "--json").json == {"ok": True, "findings": []}
     status = relay("status", "--json", "--config", site)
     assert status.code == 0
     assert status.json["received"] == 0
+
+
+def test_what_init_lays_out_as_comments_is_a_whole_site_once_they_are_taken_off(tmp_path: Path) -> None:
+    folder = tmp_path / "site"
+    assert relay("init", folder, "--since", "now").code == 0
+    file = folder / "config.toml"
+    file.write_text(re.sub(r"(?m)^# (?=\[|\w+ = )", "", file.read_text()))
+    for name in ("cardiologie.password", "relais.password"):
+        (folder / name).write_text("secret")
+    (folder / "telegram.token").write_text("123456:AAEhBOweik6ad9r_QXMENQjcrGbqCr4K-bc")
+    checks = relay("check", "--config", file, "--json").json["checks"]
+    assert [each["name"] for each in checks if each["severity"] != "ok"] == [
+        "directory"
+    ]  # none is read in yet
+    for each in ("standard", "cautious"):
+        found = relay("rules", "check", folder / f"rules/sets/{each}.yaml", "--config", file, "--json").json
+        assert found == {"ok": True, "findings": []}
 
 
 def test_init_refuses_to_overwrite_and_changes_nothing(site: Path) -> None:

@@ -162,9 +162,15 @@ def test_a_new_site_is_told_in_words_what_stands(tmp_path: Path) -> None:
     assert relay("init", folder, "--since", "now").code == 0
     file = folder / "config.toml"
     last = relay("rules", "check", "--config", file).out.splitlines()[-1]
-    assert last == "standard.yaml : 5 avertissements, aucune erreur, 9 règles, 0 copie."  # no channel yet
+    assert last == "standard.yaml : rien à redire, 9 règles, 0 copie."
     last = relay("rules", "check", "--lang", "en", "--config", file).out.splitlines()[-1]
-    assert last == "standard.yaml: 5 warnings, no error, 9 rules, 0 copies."
+    assert last == "standard.yaml: nothing to object to, 9 rules, 0 copies."
+    depot = '[adapters.depot]\nkind = "folder"\npath = "depot"\n'
+    file.write_text(file.read_text() + depot + WARD)
+    last = relay("rules", "check", "--config", file).out.splitlines()[-1]
+    assert (
+        last == "standard.yaml : 3 avertissements, aucune erreur, 9 règles, 0 copie."
+    )  # by which nothing leaves
     assert relay("rules", "counts", "--config", file).out == "aucune règle n'a encore été en vigueur\n"
     assert "rules: none in force yet\n" in relay("status", "--config", file).out
 

@@ -79,7 +79,10 @@ def _ask() -> Answers:
         since=_since(ask("Read which waiting messages (now, all or a date)", default="now")),
         name=ask("How the relay signs", default="Relais ville-hôpital"),
         ward=ask("First ward", default="Cardiologie"),
-        ward_mail=ask("That ward's secure mail address", default="cardiologie@chr-exemple.mssante.fr"),
+        watched_mail=ask(
+            "The mailbox it will send its letters to", default="sorties.cardiologie@chr-exemple.mssante.fr"
+        ),
+        ward_mail=ask("The mailbox its people read", default="cardiologie@chr-exemple.mssante.fr"),
         relay_mail=ask("The relay's own secure mail address", default="relais@relais45.mssante.fr"),
         imap_host=ask("IMAP server", default="imap.operateur.mssante.fr"),
         smtp_host=ask("SMTP server", default="smtp.operateur.mssante.fr"),
