@@ -488,7 +488,8 @@ class Ruling:
             found, first = checked.error, checked.first(self.settings.language)
             log.get().error(
                 "rules_file_missing" if disk.text is None else "rules_file_refused",
-                code=found.code if found else None, file=self.settings.rules.name,
+                code=found.code if found else None,
+                file=Path(found.file).name if found else self.settings.rules.name,
                 line=found.line if found else None,
             )  # fmt: skip
             await self._set_aside(RuleFile(disk.digest, "refused", self.clock.now(), first), mark)

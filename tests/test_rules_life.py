@@ -640,6 +640,22 @@ def test_a_change_is_previewed_accepted_listed_and_undone_by_commands(folder: Pa
     assert relay("status", "--json").json["rules"]["file_matches"] is True
 
 
+def test_tests_that_no_longer_go_with_the_rules_are_told_of_after_a_rollback(
+    folder: Path, relay: Any
+) -> None:
+    fill(folder, 1)
+    file, tests = folder / "routes.yaml", folder / "routes.test.yaml"
+    file.write_text(LESS, encoding="utf-8")
+    tests.write_text(TESTS.replace("send: [gp, ping]", "send: [gp]"), encoding="utf-8")
+    relay("rules", "apply", "--reason", "un", "--accept")
+    said = relay("rules", "rollback", "--write").out
+    assert "routes.yaml dit la même chose" in said
+    assert "Les tests à côté ne vont plus avec : routes.test.yaml:2:5 T001" in said
+    tests.write_text(TESTS, encoding="utf-8")
+    relay("rules", "rollback")
+    assert "ne vont plus" not in relay("rules", "rollback").out
+
+
 def test_one_change_is_taken_back_and_the_later_one_stays(folder: Path, relay: Any) -> None:
     fill(folder, 1)
     file = folder / "routes.yaml"

@@ -128,7 +128,7 @@ def rollback(
                 accept=True, undo=True, written=text if write else None,
             )  # fmt: skip
             if code == 0 and not shared.chosen.json:
-                _about_file(page, site, rules, written=write)
+                _about_file(page, site, rules, written=write, lang=lang)
             return code
 
     return shared.run(work())
@@ -672,7 +672,7 @@ def _show_compared(page: Paper, compared: Compared) -> None:
         )
 
 
-def _about_file(page: Paper, site: Settings, rules: RuleSet, *, written: bool) -> None:
+def _about_file(page: Paper, site: Settings, rules: RuleSet, *, written: bool, lang: str) -> None:
     from relay import ruling
 
     disk = ruling.on_disk(site.rules)
@@ -686,3 +686,10 @@ def _about_file(page: Paper, site: Settings, rules: RuleSet, *, written: bool) -
             f"{site.rules.name} keeps its text; it counts once changed or applied. --write would have rewritten it.",
         )
     page.line(page.style(words, "dim"))
+    if disk.rules_digest != rules.digest:
+        return
+    # The tests are not of the history: they may ask for what the change had brought.
+    checked = ruling.check(site.rules, disk, ruling.rules_site(site), lang)
+    if checked.error is not None:
+        said = page.say("Les tests à côté ne vont plus avec", "The tests beside it no longer go with it")
+        page.line(page.style(f"{said}{page.say(' :', ':')} {checked.first(lang)}", "yellow"))
