@@ -33,6 +33,7 @@ from relay.model import (
     Why,
 )
 from relay.planning import Correction
+from relay.planning.copies import LEFT
 
 if TYPE_CHECKING:
     from relay.config import Settings
@@ -385,7 +386,7 @@ async def _moved(
 
 
 async def objection(settings: Settings, store: Store, ins: str, scope: str, by: str) -> dict[str, object]:
-    """Record an objection; stop what is queued, list what left."""
+    """Record an objection; stop what is queued, list what left for those it is about."""
     site = await _site(settings, store)
     await store.object(ins, scope, by)
     stopped: list[str] = []
@@ -393,8 +394,10 @@ async def objection(settings: Settings, store: Store, ins: str, scope: str, by: 
     for view in await store.threads_of_patient(ins):
         await _stop(site, store, view, scope, by)
         for delivery in await store.deliveries(ids=[each.id for each in view.deliveries]):
-            chosen = stopped if delivery["state"] == DeliveryState.CANCELLED else left
-            chosen.append(str(delivery["id"]))
+            if delivery["why"] == Why.OBJECTION:
+                stopped.append(str(delivery["id"]))
+            elif delivery["state"] in LEFT and planning.objected(view.thread, str(delivery["to"]), scope):
+                left.append(str(delivery["id"]))
     return {"ins": ins, "scope": scope, "cancelled": stopped, "left": left}
 
 

@@ -254,13 +254,13 @@ def _unchanged(thread: Thread, refused: Why | None = None) -> Step:
 
 
 def is_hospital(key: str) -> bool:
-    """Wards, desks and admins speak for the hospital; everybody else was written to."""
-    return key.startswith(("ward:", "desk:", "admin:"))
+    """Wards, desks, admins and the DPO speak for the hospital; everybody else was written to."""
+    return key.startswith(("ward:", "desk:", "admin:")) or key in ("admin", "dpo")
 
 
 def entitled(thread: Thread, by: str, verb: Verb) -> bool:
     """Whether that person may do that to this thread; the state may still forbid it."""
-    if by.startswith(("desk:", "admin:")):
+    if by == "admin" or by.startswith(("desk:", "admin:")):
         return verb is not Verb.REFUSE
     part = next((p for p in thread.participants if p.key == by), None)
     if part is None or part.revoked or part.copy:

@@ -126,7 +126,7 @@ def test_a_text_letter_with_attachments_and_everything_said_of_it(
         site.relay("threads", "ack", ours, "--by", f"rpps:{DUPONT.rpps}", code=1)
         acked = site.json("threads", "ack", ours, "--by", f"rpps:{MARTIN.rpps}")
         assert (acked["state"], acked["owner"]) == ("acknowledged", f"rpps:{MARTIN.rpps}")
-        recalled = site.json("recall", ours, "--by", "ward:cardiologie", "--reason", "mauvais dossier")
+        recalled = site.json("recall", ours, "--by", "admin", "--reason", "mauvais dossier")
         assert (recalled["state"], recalled["closed_reason"]) == ("closed", "recalled")
         told = parsed(dovecot.wait_messages(GP, 2)[1])
         assert "Envoyée par erreur : merci de supprimer sans lire." in body(told)
@@ -277,8 +277,10 @@ def test_what_cannot_leave_waits_is_cancelled_retried_or_given_up(
         assert site.json("status")["oldest_waiting_s"] > 0
         assert site.json("deliveries", "retry", first["id"])["state"] == "queued"
         # An objection stops at once what is queued.
+        alert = site.row("deliveries", purpose="alert", to=f"rpps:{DUPONT.rpps}", state="sent")
         stopped = site.json("patients", "object", str(PAUL.ins), "--scope", "all", "--by", "mme Roy")
-        assert second["id"] in stopped["cancelled"]
+        assert stopped["cancelled"] == [second["id"]]
+        assert stopped["left"] == [alert["id"]]  # not what waits, nor the desk's own note
         assert site.row("deliveries", id=second["id"])["why"] == "objection"
         assert site.json("deliveries", "cancel", first["id"])["state"] == "cancelled"
         site.relay("deliveries", "cancel", first["id"], code=None)

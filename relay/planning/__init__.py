@@ -16,6 +16,7 @@ moving   open threads on the follow-up of other rules
 from relay.planning.documents import ask_of_notice
 from relay.planning.events import (
     no_longer,
+    objected,
     plan_admin,
     plan_failed,
     plan_linked,
@@ -51,6 +52,7 @@ __all__ = [
     "followup_for",
     "followups_changed",
     "no_longer",
+    "objected",
     "patient_ins",
     "people_meant",
     "plan_admin",

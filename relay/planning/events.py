@@ -612,6 +612,11 @@ def plan_recall(site: Site, view: ThreadView, by: str, reason: str, at: datetime
     return plan_verb(site, view, Verb.RECALL, by, None, at)
 
 
+def objected(thread: Thread, to: str, scope: str) -> bool:
+    """Whether an objection of that scope is about what goes to them: never the hospital's own people."""
+    return not threads.is_hospital(to) and (scope == "all" or (to == thread.gp) == (scope == "gp"))
+
+
 def plan_objection(site: Site, view: ThreadView, scope: str, by: str, at: datetime) -> Plan | None:
     """The patient objects, to sending to the "gp", to "copies" or to "all": what is queued stops at once.
 
@@ -628,10 +633,8 @@ def plan_objection(site: Site, view: ThreadView, scope: str, by: str, at: dateti
             DeliveryState.SENDING,
             DeliveryState.AMBIGUOUS,
         )
-        and not threads.is_hospital(d.to)
     ]
-    gp = view.thread.gp
-    stopped = [d for d in queued if scope == "all" or (d.to == gp) == (scope == "gp")]
+    stopped = [d for d in queued if objected(view.thread, d.to, scope)]
     if not stopped and (scope == "copies" or view.thread.state is ThreadState.CLOSED):
         return None
     draft = Draft(site, at, f"{view.thread.id}/{view.thread.version}/objection", view, actor=by)
