@@ -299,3 +299,63 @@ def test_the_emergency_departments_letter_is_told_by_its_title():
     body = f"COMPTE RENDU DE PASSAGE AUX URGENCES\n\n{HEAD}"
     assert read(body).notice.event == "er_visit"
     assert read(f"{HEAD}\nAprès un passage aux urgences, il a été hospitalisé.\n").notice.event == "discharge"
+
+
+@pytest.mark.parametrize(
+    ("lines", "birth", "used"),
+    [
+        ("Nom : DUPONT (née MARTIN)\nPrénom : Jeanne", "MARTIN", "DUPONT"),
+        ("Nom : DUPONT née MARTIN\nPrénom : Jeanne", "MARTIN", "DUPONT"),
+        ("Nom : MARTIN épouse DUPONT\nPrénom : Jeanne", "MARTIN", "DUPONT"),
+        ("Nom de naissance : MARTIN Jeanne", "MARTIN", None),
+        ("Nom : LE GOFF Jeanne", "LE GOFF", None),
+    ],
+)
+def test_a_name_line_may_hold_both_names_or_the_given_one(lines: str, birth: str, used: str | None):
+    patient = read(f"{lines}\nNée le : 12/03/1950\nSortie le : 01/12/2026\n").notice.patient or Patient()
+    assert (patient.birth_name, patient.used_name, patient.given_names) == (birth, used, ("Jeanne",))
+
+
+@pytest.mark.parametrize(
+    ("line", "consent", "unknown"),
+    [
+        ("Opposition : ☐ oui ☒ non", "allowed", False),
+        ("Opposition : ☒ oui ☐ non", "opposed", False),
+        ("Opposition : oui ☐ non ☒", "allowed", False),
+        ("Opposition : [x] oui [ ] non", "opposed", False),
+        ("Consentement : [ ] oui [X] non", "opposed", False),
+        ("Opposition : ☐ oui ☐ non", None, False),
+        ("Opposition : oui / non", None, True),
+        ("Consentement : OUI/NON", None, True),
+    ],
+)
+def test_a_ticked_box_says_what_stands_beside_it(line: str, consent: str | None, unknown: bool):
+    found = read(f"{HEAD}{line}\n").notice
+    assert (found.consent, "consent" in found.unknown) == (consent, unknown)
+
+
+@pytest.mark.parametrize(
+    ("line", "mode", "unknown"),
+    [
+        ("Mode de sortie : ☒ domicile ☐ SSR ☐ EHPAD ☐ décès", "home", False),
+        ("Mode de sortie : ☐ domicile ☒ SSR ☐ EHPAD ☐ décès", "rehabilitation", False),
+        ("Mode de sortie : domicile ☐ SSR ☒ EHPAD ☐ décès ☐", "rehabilitation", False),
+        ("Mode de sortie : domicile / SSR / EHPAD / décès", None, True),
+        ("Mode de sortie : domicile, avec HAD", "home_hospitalisation", False),
+        ("Mode de sortie : ☐ domicile ☐ SSR ☐ EHPAD ☐ décès", None, False),
+    ],
+)
+def test_of_a_list_of_ways_out_the_ticked_one_counts(line: str, mode: str | None, unknown: bool):
+    found = read(f"{HEAD}{line}\n").notice
+    assert found.stay is not None
+    assert (found.event, found.stay.exit_mode, "stay.exit_mode" in found.unknown) == (
+        "discharge",
+        mode,
+        unknown,
+    )
+
+
+def test_a_ticked_sex_is_the_sex():
+    found = read("Nom : MARTIN\nPrénom : Jeanne\nNée le : 12/03/1950\nSexe : ☐ M ☒ F\n").notice
+    assert found.patient is not None
+    assert (found.patient.sex, found.unknown) == ("F", ())

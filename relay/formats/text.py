@@ -612,6 +612,8 @@ def read(text: str, *, subject: str = "", zone: ZoneInfo = formats.PARIS) -> Let
 
 def _take(found: _Found, name: str, value: str, owner: str | None, zone: ZoneInfo) -> None:
     """Put one labelled value where it belongs."""
+    if _BOX.search(value):
+        value = _ticked(value)
     folded = fold(value)
     if _NOTHING.fullmatch(folded):
         if name == "gp":
@@ -738,6 +740,25 @@ def _take(found: _Found, name: str, value: str, owner: str | None, zone: ZoneInf
             _take_stay(found, name, value, folded, zone)
 
 
+_BOX = re.compile(r"[☐☑☒□■✓✔✗✘🗹]|\[[ xX✓]?\]|\([ xX]\)")
+_EMPTY_BOX = frozenset({"☐", "□", "[ ]", "[]", "( )"})
+
+
+def _ticked(value: str) -> str:
+    """The words of the boxes that are ticked: « ☐ oui ☒ non » says non. None ticked says nothing."""
+    marks = list(_BOX.finditer(value))
+    before = not value[: marks[0].start()].strip()  # else each box stands behind its words
+    said = []
+    for number, mark in enumerate(marks):
+        if before:
+            words = value[mark.end() : marks[number + 1].start() if number + 1 < len(marks) else len(value)]
+        else:
+            words = value[marks[number - 1].end() if number else 0 : mark.start()]
+        if mark[0] not in _EMPTY_BOX:
+            said.append(words.strip(" ,;/|-"))
+    return ", ".join(said)
+
+
 def _take_ins(found: _Found, name: str, value: str) -> None:
     patient = found.patient
     oid = re.search(r"1\.2\.250\.1\.213\.1\.4\.\d{1,2}(?!\d)", value)
@@ -783,6 +804,12 @@ def _gp_rpps(found: _Found, value: str) -> None:
 
 
 def _set_name(found: _Found, which: str, value: str, *, stated: bool) -> None:
+    if _BORN_AS.search(value) or _MARRIED.search(value) or _MAIDEN.search(value):  # « DUPONT née MARTIN »
+        both = _whole_name(value, given_first=False)
+        if both.birth_name and both.used_name:
+            _set_name(found, "birth_name", both.birth_name, stated=True)
+            found.patient = replace(found.patient, used_name=found.patient.used_name or both.used_name)
+            return
     value = re.split(r"[(,;]", value)[0].strip()
     patient = found.patient
     civility = _CIVILITY.match(fold(value))
@@ -830,6 +857,9 @@ _PLANNED = re.compile(
     r"\b(?:prevue?|envisagee?|previsionnelle|programmee?|estimee?|planned|expected|estimated|sous reserve)\b"
 )
 
+_YES_OR_NO = re.compile(
+    r"(?:oui|o|yes|non|n|no)\s?(?:/|ou|or|\||-)\s?(?:oui|o|yes|non|n|no)"
+)  # as printed on the form
 _URGENT = re.compile(r"\W*(?:tres )?urgente?\b")
 _YES = re.compile(r"(?:oui|yes|o|y|vrai|true|1|x|recueillie?|donnee?|obtenue?|accordee?|favorable)\b.*")
 _NO = re.compile(r"(?:non|no|n|faux|false|0|refusee?|refus|retiree?)\b.*")
@@ -896,7 +926,10 @@ def _take_stay(found: _Found, name: str, value: str, folded: str, zone: ZoneInfo
             found.stay = replace(stay, facility=stay.facility or formats.bare_finess(value))
         case "exit_mode":
             mode = formats.exit_mode(value)
-            if mode is None:
+            among = {formats.exit_mode(piece) for piece in re.split(r"[/,;|]", value)} - {None}
+            if (
+                mode is None or len(among) > 2 or (len(among) > 1 and "death" in among)
+            ):  # a form nobody filled in
                 found.unknown.append("stay.exit_mode")
             else:
                 found.stay = replace(stay, exit_mode=mode)
@@ -927,6 +960,9 @@ def _urgency(folded: str) -> str | None:
 def _take_consent(found: _Found, name: str, folded: str) -> None:
     if name == "opposition" and re.match(r"pas d'opposition|ne s'oppose pas|sans opposition", folded):
         said = "allowed"
+    elif _YES_OR_NO.fullmatch(folded):
+        found.unknown.append("consent")
+        return
     elif _NO.match(folded):
         said = "opposed" if name == "consent" else "allowed"
     elif _YES.match(folded) or (name == "opposition" and re.match(r"s'oppose|opposee?|au |a l", folded)):
@@ -1105,6 +1141,10 @@ def _patient(found: _Found) -> Patient | None:
             name_kind=name_kind,
             order_unsure=order_unsure,
         )
+    elif patient.birth_name and not patient.given_names and " " in patient.birth_name:
+        family, given, unsure = split_name(patient.birth_name)
+        if family and given and not unsure:  # « Nom : MARTIN Jeanne »: the capitals tell which is which
+            patient = replace(patient, birth_name=family, given_names=given)
     if patient.birth_name is None and patient.used_name:
         patient = replace(patient, name_kind="used")
     return patient if patient != Patient() else None
