@@ -361,7 +361,7 @@ class _Search:
             return frozenset(test.values).intersection(values)
         known = test.field, test.bounds
         if known not in self._compared:
-            self.work -= len(values) // 50
+            self.work -= len(values) // 10
             if self.work <= 0:
                 raise _TooMuch
             self._compared[known] = frozenset(
