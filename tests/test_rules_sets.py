@@ -79,6 +79,17 @@ def test_cpts_gives_the_letter_to_the_substitute_and_keeps_one_for_the_doctor_wh
     assert told(plan) == {(SUBSTITUTE, "letter"): "documents", (GP, "letter"): "documents"}
 
 
+def test_cpts_rings_the_substitute_and_hurries_as_ever_when_the_letter_is_urgent():
+    _, plan = planned("cpts", gp_away=True, urgency="urgent")
+    assert told(plan) == {
+        (SUBSTITUTE, "letter"): "documents",
+        (SUBSTITUTE, "alert"): "chat",
+        (GP, "letter"): "documents",
+    }
+    steps = {each.due for each in plan.timers if each.kind == "step"}
+    assert min(steps) == AT + timedelta(hours=1)
+
+
 @pytest.mark.parametrize(
     ("mentions", "copies"),
     [
