@@ -720,3 +720,19 @@ def test_columns_count_characters_and_not_bytes():
     (finding,) = findings_of(text)
     assert (finding.line, finding.column) == place
     check_as_shown(finding, text)
+
+
+# -- what is quoted
+
+
+def test_a_long_word_is_quoted_by_its_beginning():
+    (finding,) = findings_of(WHOLE.replace("identity: test", f"identity: {'x' * 5_000}"))
+    assert f"« {'x' * 59}… »" in finding.message
+    assert len(finding.message) < 300
+
+
+@pytest.mark.parametrize("coding", ["utf-16", "utf-32"])
+def test_a_file_in_another_coding_is_told_once_and_not_letter_by_letter(coding):
+    _, findings = load(WHOLE.encode(coding), "routes.yaml", SITE)
+    assert [(f.code, f.line, f.column) for f in findings] == [("E105", 1, 1)]
+    assert "UTF-8" in findings[0].message
