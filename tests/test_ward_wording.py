@@ -359,3 +359,21 @@ def test_a_ticked_sex_is_the_sex():
     found = read("Nom : MARTIN\nPrénom : Jeanne\nNée le : 12/03/1950\nSexe : ☐ M ☒ F\n").notice
     assert found.patient is not None
     assert (found.patient.sex, found.unknown) == ("F", ())
+
+
+@pytest.mark.parametrize(
+    ("lines", "gp"),
+    [
+        (f"Destinataire : Dr Camille MARTIN, médecin traitant\nRPPS : {GP}", ("MARTIN", GP)),
+        (f"Destinataires : Dr Camille MARTIN (médecin traitant) ; Dr Noé DURAND (cardiologue)\nRPPS : {AUTHOR}", ("MARTIN", None)),
+        ("Copie à : Dr Camille MARTIN - médecin traitant", ("MARTIN", None)),
+        ("Destinataire : médecin traitant", None),
+        ("Destinataire : Dr Noé DURAND, ancien médecin traitant", None),
+        ("Destinataire : Mme Odile VASSEUR pour le médecin traitant", None),
+        ("Médecin traitant : non déclaré, suivi par le Dr MARTIN", None),
+        ("Médecin traitant : Dr MARTIN jusqu'au 01/01/2026 puis Dr DURAND", None),
+    ],
+)  # fmt: skip
+def test_a_recipient_is_the_gp_where_the_line_calls_them_so(lines: str, gp: tuple[str, str | None] | None):
+    found = read(f"Patient : GARNEREAU Basile\nSortie le : 01/12/2026\n{lines}\n").notice.registered_gp
+    assert (found and (found.family_name, found.rpps)) == gp

@@ -532,7 +532,7 @@ def _sex(value: str) -> Literal["M", "F", "U"] | None:
 
 
 _NOT_A_NAME = re.compile(
-    r"(?:oui|yes|prevenue?|informee?|avertie?|contactee?|a prevenir|cf\b|voir\b|idem\b|le meme\b|la meme\b|hors (?:departement|secteur))\b.*"
+    r"(?:non (?:declare|connu|designe|renseigne)|(?:pas|aucun|sans)\b|oui|yes|prevenue?|informee?|avertie?|contactee?|a prevenir|cf\b|voir\b|idem\b|le meme\b|la meme\b|hors (?:departement|secteur))\b.*"
 )
 _EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 _RPPS = re.compile(r"(?<!\d)(8?1[\s.]?\d(?:[\s.]?\d){9})(?!\d)")
@@ -682,7 +682,7 @@ def _take(found: _Found, name: str, value: str, owner: str | None, zone: ZoneInf
             if owner is None:
                 found.patient = replace(patient, postcode=formats.postcode(value[:5]))
         case "gp" if _NOT_A_NAME.fullmatch(folded):
-            pass
+            found.gp_said_none |= folded.startswith(("non", "pas", "aucun", "sans"))
         case "gp" if _UNSURE_GP.search(re.sub(r"\b\d[^(),;?]*", " ", folded)):  # streets are called old, too
             found.unknown.append("registered_gp")
         case "gp" if len(several := _SEVERAL_GPS.split(value)) > 1 or len({*_RPPS.findall(value)}) > 1:
@@ -704,6 +704,8 @@ def _take(found: _Found, name: str, value: str, owner: str | None, zone: ZoneInf
             elif owner == "referring" and found.referring is not None and found.referring.rpps is None:
                 found.referring = replace(found.referring, rpps=formats.bare_rpps(value))
             elif owner in ("recipient", "copy") and found.recipients and found.recipients[-1].rpps is None:
+                if found.gps and found.gps[-1] == replace(found.recipients[-1], copy=False):
+                    _gp_rpps(found, value)  # « Destinataire : Dr Martin, médecin traitant »
                 found.recipients[-1] = replace(found.recipients[-1], rpps=formats.bare_rpps(value))
         case "gp_mss":
             if found.gps and (address := _EMAIL.search(value)) and found.gps[-1].mss_address is None:
@@ -723,7 +725,10 @@ def _take(found: _Found, name: str, value: str, owner: str | None, zone: ZoneInf
             found.referring = found.referring or person(value)
         case "recipient" | "copy":
             for piece in re.split(r";|\bet\b(?=\s+(?:le\s+)?(?:Dr|Docteur|Pr))", value):
-                if one_recipient := person(piece):
+                called = _CALLED_GP.search(piece)
+                if one_recipient := person(_CALLED_GP.sub("", piece) if called else piece):
+                    if called and one_recipient.family_name and not _UNSURE_GP.search(fold(piece)):
+                        found.gps.append(one_recipient)
                     found.recipients.append(replace(one_recipient, copy=name == "copy"))
         case "kind":
             found.kind = found.kind or value[:200]
@@ -841,8 +846,11 @@ def _set_name(found: _Found, which: str, value: str, *, stated: bool) -> None:
 
 # « Dr Martin (retraité) », « Dr Martin ? »: the line names somebody and takes it back.
 _UNSURE_GP = re.compile(
-    r"(?:^|\s)\?|\?\s*(?:$|[,;)])|\b(?:retraitee?|a la retraite|parti[e]? a|decedee?|ancien(?:ne)?|ne (?:le |la )?suit plus|n'est plus|plus suivie?|a (?:confirmer|verifier"
+    r"(?:^|\s)\?|\?\s*(?:$|[,;)])|\b(?:retraitee?|a la retraite|parti[e]? a|decedee?|ancien(?:ne)?|jusqu'\w+|puis (?:le |la )?(?:dr|docteur)|ne (?:le |la )?suit plus|n'est plus|plus suivie?|a (?:confirmer|verifier"
     r"|changer|preciser)|en recherche|cherche|retired|deceased|former|to be confirmed)\b|\bsans certitude"
+)
+_CALLED_GP = re.compile(
+    r"\s*(?:[,(]|\s[-–—])\s*(?:son |sa |votre )?m[ée]decin traitante?\b\)?", re.IGNORECASE
 )
 _SEVERAL_GPS = re.compile(
     r"\s*(?:/|;|,|&|\+|\bet\b|\bou\b|\band\b|\bor\b)\s*(?=(?:le\s+|la\s+|mme\s+(?:le\s+)?|m\.\s+)?(?:drs?|docteure?|pr|doctor)\b)",
