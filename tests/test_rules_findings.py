@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from datetime import date
 from pathlib import Path
 from unicodedata import normalize
 
@@ -103,6 +104,9 @@ PLACES = [
     ("pattern", "identity: test", 'sender: { matches: §"a(b" }', "E113", "pattern"),
     ("chat", "  gp: { who: registered_gp, via: [mss]", "  §gp: { who: registered_gp, via: [mss, matrix]", "E120", "chat_document"),
     ("overlap", '"13:30-19:00"', '§"12:00-19:00"', "E130", "overlap"),
+    ("closed day that opens", "nuit: { every-day: [\"20:00-08:00\"] }", "nuit: { every-day: [\"20:00-08:00\"], §sat-sun: closed }", "E130", "open_anyway"),
+    ("a day twice", "holidays: closed }", "holidays: closed, 2026-08-01..2026-08-15: closed, exceptions: { §2026-08-15: 08:00-09:00 } }", "E130", "day_twice"),
+    ("closed in French", "holidays: closed }", "holidays: closed, 2026-08-15: §fermé }", "E131", "window"),
     ("window", '"13:30-19:00"', "§13h30-19h", "E131", "window"),
     ("never", 'nuit: { every-day: ["20:00-08:00"] }', "§nuit: { holidays: closed }", "E131", "never_open"),
     ("ladder", "  standard:\n    await: seen\n    ack: { within: 2d, clock: cabinet }\n    ladder:\n      - { after: 1d, remind: gp_ping }\n      - { after: 3d, clock: real, hand_to: sorties }", "  §standard:\n    ladder:\n      - { after: 1d, remind: gp_ping }", "E140", "last_step"),
@@ -289,6 +293,23 @@ def test_a_misspelt_key_of_a_rule_is_not_missed_beside_it():
     )
     found = findings_of(text)
     assert [(f.line, f.column, f.code) for f in found] == [(*place, "E101") for place in expected]
+
+
+def test_a_desk_that_cannot_be_read_is_one_mistake_and_not_one_more_wherever_it_holds():
+    text, expected = places(WHOLE.replace("who: desk/sorties", "who: §desk"))
+    assert [(f.line, f.column, f.code) for f in findings_of(text)] == [(*at, "E102") for at in expected]
+    text, expected = places(WHOLE.replace("who: desk/sorties", "§whoo: desk/sorties"))
+    assert [(f.line, f.column, f.code) for f in findings_of(text)] == [(*at, "E101") for at in expected]
+
+
+def test_what_is_said_of_a_day_twice_may_agree():
+    hours = good(
+        WHOLE.replace(
+            "holidays: closed }", "sat-sun: closed, 2026-08-15: closed, 2026-08-10..2026-08-16: closed }"
+        )
+    ).hours
+    assert hours["cabinet"].windows(date(2026, 8, 13)) == ()
+    assert hours["cabinet"].windows(date(2026, 8, 14 + 3)) != ()
 
 
 def test_every_trick_of_yaml_in_a_file_is_told_in_one_pass():
@@ -736,3 +757,46 @@ def test_a_file_in_another_coding_is_told_once_and_not_letter_by_letter(coding):
     _, findings = load(WHOLE.encode(coding), "routes.yaml", SITE)
     assert [(f.code, f.line, f.column) for f in findings] == [("E105", 1, 1)]
     assert "UTF-8" in findings[0].message
+
+
+def test_a_key_in_quotes_is_a_key_whatever_it_looks_like():
+    (finding,) = findings_of(WHOLE.replace("    hold: sorties\n", '    hold: sorties\n    "<<": x\n', 1))
+    assert (finding.code, finding.source_line) == ("E101", '    "<<": x')
+
+
+@pytest.mark.parametrize("word", ["null", "~", "Null"])
+def test_a_word_in_quotes_is_a_word_and_without_them_nothing(word):
+    quoted = good(WHOLE.replace('reason: "Patient de test"', f'reason: "{word}"'))
+    assert quoted.rules[0].reason == word
+    (finding,) = findings_of(WHOLE.replace('reason: "Patient de test"', f"reason: {word}"))
+    assert finding.code == "E104"
+
+
+def test_a_reason_of_spaces_is_none():
+    (finding,) = findings_of(WHOLE.replace('reason: "Patient de test"', 'reason: "  "'))
+    assert finding.code == "E104"
+
+
+def test_what_was_meant_is_put_in_place_only_of_a_word_that_stands_there_as_it_is():
+    for written, meant in (("tst", ("tst", "test")), ('"tst"', None)):
+        (finding,) = findings_of(WHOLE.replace("identity: test", f"identity: {written}"))
+        assert "« test »" in finding.fix
+        assert finding.meant == meant
+
+
+@pytest.mark.parametrize(
+    ("day", "sound"),
+    [("2000-01-01", True), ("2099-12-31", True), ("1999-12-31", False), ("2100-01-01", False)],
+)
+def test_days_are_those_of_this_century(day, sound):
+    codes = [
+        f.code for f in findings_of(WHOLE.replace("identity: test }", f"identity: test }}\n    from: {day}"))
+    ]
+    assert codes == ([] if sound else ["E104"])
+
+
+def test_where_no_name_is_defined_none_is_listed():
+    text = WHOLE.replace('keywords:\n  chute: [chute, "tomb(é|ée)s?"]\n', "")
+    assert text != WHOLE
+    (finding,) = findings_of(text)
+    assert finding.message.endswith("Listes : —.")
