@@ -253,6 +253,7 @@ class Part:
     disposition: str = ""  # "", "inline", "attachment"
     encoding: str = "7bit"
     inside: tuple[str, ...] = ()  # media types of the multiparts around it, outermost first
+    _decoded: list[bytes] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def is_text(self) -> bool:
@@ -280,7 +281,12 @@ class Part:
 
     def content(self, limit: int = MAX_CONTENT) -> bytes:
         """The decoded bytes, at most `limit` of them; damage gives what can be had. Never raises."""
-        return _content(self, limit)
+        if self._decoded:
+            return self._decoded[0][:limit]
+        content = _content(self, limit)
+        if limit >= MAX_CONTENT and self.encoding == "base64":
+            self._decoded.append(content)  # several look at it
+        return content
 
     def text(self) -> str:
         """The decoded text with `\\n` line ends, at most MAX_TEXT bytes of it. Never raises."""

@@ -313,7 +313,8 @@ def _hanging(document: Document, zone: ZoneInfo, *, packed: bool = False) -> Ite
             yield from _wrapped(inner, zone)
             yield from _hanging(inner, zone, packed=packed)
         elif pdf.looks_like_pdf(head := part.content(1024)):
-            yield from _told(letters.read(pdf.text(part.content()) or "", zone=zone))
+            if words := pdf.text(part.content()):
+                yield from _told(letters.read(words, zone=zone))
         elif xdm.looks_like_zip(head) and not packed:
             yield from _packed(part.content(), zone)
 

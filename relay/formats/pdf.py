@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import json
 import math
 import os
@@ -31,6 +32,7 @@ MAX_PDF = 50 * 2**20
 MAX_PAGES = 200
 MAX_CHARACTERS = 2_000_000
 MAX_SECONDS = 4.0
+_PIPE = 2**20  # bytes: a PDF goes over in one piece, with one change of process
 _FEWEST = 10  # letters: fewer are a page number or a stamp on a scan
 
 _REFUSED: Final = {
@@ -39,7 +41,9 @@ _REFUSED: Final = {
     "pages": "le PDF a trop de pages",
     "characters": "le PDF est trop long à lire",
     "seconds": "le PDF est trop long à lire",
+    "ended": "le PDF est abîmé",
 }
+_PERHAPS: Final = ("seconds", "ended")  # what a busy machine did not read this time it may the next
 
 
 def no_text(text: str) -> Problem:
@@ -75,8 +79,8 @@ def text(content: bytes) -> str | None:
     return found if isinstance(found, str) else None
 
 
-_last: tuple[tuple[bytes, str], ...] = ()
-_KEPT, _KEPT_BYTES = 2, 4 * 2**20  # the PDF of a package hangs on its mail once more
+_last: tuple[tuple[bytes, str | Problem], ...] = ()
+_KEPT, _KEPT_BYTES = 2, 4 * 2**20  # a PDF is looked at for what it says, and for whom else it may name
 
 
 @never_raises(no_text("le PDF ne peut pas être lu"))
@@ -84,22 +88,20 @@ def _text(content: bytes) -> str | Problem:
     global _last  # noqa: PLW0603 - replaced whole, so that threads see the old ones or the new ones
     if len(content) > MAX_PDF:
         return no_text("le PDF est trop grand")
-    for known, words in _last:
+    for known, said in _last:
         if known == content:
-            return words
-    found = _words(content)
-    # What could not be read this time, on a busy machine, may be the next.
-    if isinstance(found, str) and len(content) <= _KEPT_BYTES:
+            return said
+    found = _words(pages := _CHILD.ask(content))
+    if pages not in _PERHAPS and len(content) <= _KEPT_BYTES:
         _last = ((content, found), *_last[: _KEPT - 1])
     return found
 
 
-def _words(content: bytes) -> str | Problem:
-    found = _CHILD.ask(content)
-    if isinstance(found, str):
-        return no_text(_REFUSED.get(found, "le PDF ne peut pas être lu"))
-    words = "\n\n".join(_laid_out(cells) for cells in found)
-    if sum(sign.isalnum() for sign in words[:2000]) < _FEWEST:
+def _words(pages: list[list[Cell]] | str) -> str | Problem:
+    if isinstance(pages, str):
+        return no_text(_REFUSED.get(pages, "le PDF ne peut pas être lu"))
+    words = "\n\n".join(_laid_out(cells) for cells in pages)
+    if sum(map(str.isalnum, words[:2000])) < _FEWEST:
         return no_text("le PDF n'a pas de texte : c'est une image")
     return words
 
@@ -134,7 +136,7 @@ class _Child:
                 self.end()
                 if fresh or time.monotonic() - started > 1:
                     break
-            return "damaged"
+            return "ended"
 
     def _started(self) -> subprocess.Popen[bytes]:
         # No environment: what the relay keeps there (a database's password, a key) is none of a document's business.
@@ -148,6 +150,10 @@ class _Child:
             start_new_session=True,
         )
         assert self._running.stdin is not None  # noqa: S101 - a pipe by construction
+        with contextlib.suppress(
+            OSError
+        ):  # what a user may keep in pipes is used up: it works in smaller pieces
+            fcntl.fcntl(self._running.stdin, fcntl.F_SETPIPE_SZ, _PIPE)
         os.set_blocking(self._running.stdin.fileno(), False)
         return self._running
 
