@@ -258,9 +258,16 @@ class Daemon:
         self.schedule = Schedule(self.store, source, self.clock)
         self.readiness.database = True
         self.readiness.rules = True
-        self.readiness.adapters.update(dict.fromkeys(adapters, False))
         for name in adapters:
-            await self.store.adapter_state(name, "starting", "")
+            if self._tends(name):
+                self.readiness.adapters[name] = False
+                await self.store.adapter_state(name, "starting", "")
+
+    def _tends(self, name: str) -> bool:
+        """Whether this process tries that adapter by itself; another's word about it must not be written over."""
+        if name in self.inboxes or name in self.lookups.directories:
+            return self.does("intake")
+        return self.does("dispatch")
 
     def current_site(self) -> planning.Site:
         """The site in force at this moment; a reload swaps it between two messages."""
@@ -413,6 +420,9 @@ class Daemon:
         with contextlib.suppress(Unavailable):
             status = await self.store.status()
             metrics.standing(status["threads"], status["oldest_waiting_s"])
+            for name, said in status["adapters"].items():
+                if name in self.adapters and not self._tends(name):
+                    metrics.adapter_up(name, said["state"] == "up")
             metrics.rules(counted(self.site.rules, await self.store.rule_counts()))
 
     async def _warning(self) -> str:

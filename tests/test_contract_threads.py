@@ -149,5 +149,25 @@ def test_each_part_of_the_daemon_runs_alone(make_site: MakeSite, dovecot: Doveco
         assert not dovecot.messages(GP)
     with site.running("--only", "dispatch"):
         dovecot.wait_messages(GP)
-    with site.running("--only", "console"):
-        site.until(lambda: site.get("/healthz")[0] == 200)
+
+
+def test_parts_side_by_side_are_one_relay(make_site: MakeSite, dovecot: Dovecot) -> None:
+    site = ready(make_site())
+    intake, dispatch = (
+        Site(site.folder, site.config, env=site.env, port=site.port, lives=lives) for lives in (10, 20)
+    )
+
+    def states() -> dict[str, str]:
+        return {name: each["state"] for name, each in site.json("status")["adapters"].items()}
+
+    all_up = dict.fromkeys(("cardiologie", "retours", "mss", "telegram"), "up")
+    with dispatch.running("--only", "dispatch"), intake.running("--only", "intake"):
+        dovecot.deliver(WARD, letters.text_mail(gp=MARTIN), sender=SENDER)
+        site.until(lambda: states() == all_up)
+        dovecot.wait_messages(GP)
+        with site.running("--only", "console"):  # it tends no adapter: none is waited for, nor said to start
+            assert site.get("/healthz")[0] == 200
+            site.until(lambda: site.get("/readyz")[0] == 200)
+            assert states() == all_up
+            assert 'relay_adapter_up{adapter="mss"} 1.0' in site.get("/metrics")[1]
+        assert states() == all_up
