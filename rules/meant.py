@@ -169,7 +169,7 @@ FRENCH: Final[Mapping[str, tuple[str, ...]]] = {
     "non": ("no",),
     "vrai": ("yes",),
     "faux": ("no",),
-    "ferme": ("closed",),
+    **dict.fromkeys(("ferme", "fermee", "fermes", "fermees"), ("closed",)),
     "ouvert": ("open",),
     "dimanche": ("as-sunday", "sun"),
     "lu": ("seen",),

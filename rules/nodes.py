@@ -60,7 +60,8 @@ class Reader:
         """A mapping by key; with `keys`, others are E101."""
         where = f"`{place}`" if isinstance(place, str) else place
         if not isinstance(node, Table):
-            self.tell("no_table", node, place=where, listed=", ".join(keys or ("…",)))
+            listed = ", ".join(keys) if keys else ("des noms de votre choix", "names of your own")
+            self.tell("no_table", node, place=where, listed=listed)
             return None
         found: dict[str, tuple[Scalar, Node]] = {}
         for key, value in node.entries:

@@ -180,6 +180,8 @@ class FileReader(ConditionReader):
             return None
         before = len(self.report.findings)
         week: list[list[tuple[Window, Scalar]]] = [[] for _ in DAYS]
+        closed: dict[int, Scalar] = {}
+        named: dict[int, Scalar] = {}
         exceptions: dict[date, tuple[Window, ...]] = {}
         on_holidays: OnHolidays = "open"
         for name, (where, value) in found.items():
@@ -195,7 +197,15 @@ class FileReader(ConditionReader):
                 windows = self._windows(value)
                 for number in self._days(where):
                     week[number].extend(windows)
+                    if windows:
+                        named[number] = where
+                    elif isinstance(value, Scalar) and value.text == "closed":
+                        closed[number] = where
         self._overlaps(week)
+        # Once for each, by its first day.
+        anyway = {closed[number]: number for number in sorted(closed.keys() & named.keys(), reverse=True)}
+        for where, number in anyway.items():
+            self.tell("open_anyway", where, word=where.text, day=DAYS[number], other=named[number].text)
         if not any(week):
             if len(self.report.findings) == before:
                 self.tell("never_open", key, word=shown(key.text))
@@ -225,8 +235,12 @@ class FileReader(ConditionReader):
         if not start <= end <= start + timedelta(days=366):
             self.tell("period", key)
             return
+        special = tuple(sorted(window for window, _ in windows))
         for number in range((end - start).days + 1):
-            into[start + timedelta(days=number)] = tuple(sorted(window for window, _ in windows))
+            day = start + timedelta(days=number)
+            if into.setdefault(day, special) != special:
+                self.tell("day_twice", key, word=day)
+                return
 
     def _windows(self, node: Node) -> list[tuple[Window, Scalar]]:
         if isinstance(node, Scalar) and node.text == "closed":
@@ -236,7 +250,8 @@ class FileReader(ConditionReader):
             try:
                 read.append((Window.parse(scalar.text.replace(" ", "")), scalar))
             except ValueError:
-                self.tell("window", scalar, window_meant(scalar.text), word=shown(scalar.text))
+                guess = window_meant(scalar.text) or nearest(scalar.text, ("closed",))
+                self.tell("window", scalar, guess, word=shown(scalar.text))
         return read
 
     def _overlaps(self, week: Sequence[Sequence[tuple[Window, Scalar]]]) -> None:
@@ -275,6 +290,9 @@ class FileReader(ConditionReader):
             if needed not in found and whole(node, found):
                 self.missing(key, needed, f"targets.{name}", f"{needed}: {example}")
         who = self._who(key, found["who"][1]) if "who" in found else None
+        written = found["who"][1] if "who" in found else None
+        if who is None and (not isinstance(written, Scalar) or written.text.startswith("desk")):
+            self.desks.add(key.text)  # meant for one, perhaps: nothing more is said wherever it is to hold
         via = self.words(found["via"][1], "via") if "via" in found else []
         carries = None
         if "carries" in found:

@@ -439,6 +439,20 @@ WORDS: Final[Mapping[str, tuple[str, str, str, str, str]]] = {
         "Raccourcir l'une des deux.",
         "Shorten one of the two.",
     ),
+    "open_anyway": (
+        "E130",
+        "« {word} » est dit fermé, mais « {other} » ouvre ce jour-là ({day}).",
+        "“{word}” is said to be closed, but “{other}” opens on that day ({day}).",
+        "N'écrire que les jours ouverts, par exemple tue-fri: […].",
+        "Write only the days that open, for example tue-fri: […].",
+    ),
+    "day_twice": (
+        "E130",
+        "le {word} est déjà écrit, avec d'autres plages.",
+        "{word} is written already, with other windows.",
+        "N'en garder qu'une, ou partager la période.",
+        "Keep one of them, or divide the period.",
+    ),
     "window": (
         "E131",
         "plage « {word} » illisible.",
@@ -682,8 +696,8 @@ CODES: Final[Mapping[str, tuple[str, str, str, str]]] = {
     "E130": (
         "Plages qui se chevauchent",
         "Overlapping windows",
-        "Deux plages d'un même horaire se recouvrent, la nuit et du dimanche au lundi compris : l'une des deux est fausse.",
-        "Two windows of the same hours overlap, over midnight and from Sunday to Monday too: one of them is wrong.",
+        "Deux plages d'un même horaire se recouvrent ou se contredisent, la nuit et du dimanche au lundi compris : l'une des deux est fausse.",
+        "Two windows of the same hours overlap or contradict each other, over midnight and from Sunday to Monday too: one of them is wrong.",
     ),
     "E131": (
         "Plage illisible ou jamais ouverte",

@@ -105,7 +105,7 @@ PLACES = [
     ("chat", "  gp: { who: registered_gp, via: [mss]", "  §gp: { who: registered_gp, via: [mss, matrix]", "E120", "chat_document"),
     ("overlap", '"13:30-19:00"', '§"12:00-19:00"', "E130", "overlap"),
     ("closed day that opens", "nuit: { every-day: [\"20:00-08:00\"] }", "nuit: { every-day: [\"20:00-08:00\"], §sat-sun: closed }", "E130", "open_anyway"),
-    ("a day twice", "holidays: closed }", "holidays: closed, 2026-08-01..2026-08-15: closed, exceptions: { §2026-08-15: 08:00-09:00 } }", "E130", "day_twice"),
+    ("a day twice", 'nuit: { every-day: ["20:00-08:00"] }', "nuit: { sat: 20:00-21:00, 2026-08-15: closed, exceptions: { §2026-08-15: 08:00-09:00 } }", "E130", "day_twice"),
     ("closed in French", "holidays: closed }", "holidays: closed, 2026-08-15: §fermé }", "E131", "window"),
     ("window", '"13:30-19:00"', "§13h30-19h", "E131", "window"),
     ("never", 'nuit: { every-day: ["20:00-08:00"] }', "§nuit: { holidays: closed }", "E131", "never_open"),
