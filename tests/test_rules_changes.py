@@ -459,6 +459,15 @@ def test_why_not_knows_the_clock():
     assert str(change.wanted).startswith("2026-12-20")
 
 
+def test_why_not_would_rather_wait_an_hour_than_go_back_a_month():
+    rules = rules_of(
+        "  - { id: a, when: { event: birth }, until: 2026-11-01, hold: autre, reason: x }\n"
+        "  - { id: n, when: { unless: { during: cabinet } }, hold: autre, reason: x }\n"
+    )
+    (change,) = why_not(rules, "n", CLEAN, NOW).changes or ()
+    assert (change.field, change.wanted) == ("at", "2026-12-04T19:00+01:00")
+
+
 def test_why_not_of_a_covered_rule_is_that_nothing_helps():
     rules = rules_of(
         "  - { id: tout, when: { event: [discharge, death] }, hold: sorties, reason: x }\n" + SORTIE

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from rules import schema
+from rules.source import MAX_FINDINGS
+from tests.test_rules import SITE, WHOLE
 from tests.test_rules_life import MORE, RULES, fill, folder, relay
+from tests.test_rules_schema import refusals
 
 __all__ = ["folder", "relay"]
 
@@ -50,3 +56,41 @@ def test_a_schema_that_cannot_be_rewritten_is_told_and_the_rules_are_in_force(
     said = relay("rules", "apply", "--reason", "aussi les urgences").out
     assert "En vigueur" in said
     assert f"{schema.FILE_NAME} n'a pas pu être réécrit" in said
+
+
+def test_a_target_is_a_desk_only_where_it_says_which():
+    names = schema.names_in("targets: { a: { who: desk/sorties }, b: { who: desk }, c: { who: nurse } }")
+    assert (names.targets, names.desks) == (("a", "b", "c"), ("a",))
+
+
+def test_a_mailbox_that_nobody_configured_is_refused():
+    document = schema.schema(SITE)
+    for name, sound in (("cardio", True), ("chirurgie", False)):
+        text = WHOLE.replace("identity: test", f"mailbox: {name}")
+        assert (refusals(text, document) == []) is sound
+
+
+# -- every way of telling tells all
+
+
+@pytest.mark.parametrize(("count", "more"), [(300, []), (MAX_FINDINGS + 1, ["E114"])])
+def test_as_text_as_json_and_for_reviews_every_finding_is_told(
+    tmp_path: Path, relay: Any, count: int, more: list[str]
+) -> None:
+    rule = "  - {{ id: x{}, when: {{ event: death }}, send: [nobody], followup: none }}\n"
+    file = tmp_path / "many.yaml"
+    file.write_text(
+        RULES.replace("[telegram]", "[mss]").replace(
+            "rules:\n", "rules:\n" + "".join(rule.format(n) for n in range(count))
+        ),
+        encoding="utf-8",
+    )
+    expected = ["E110"] * min(count, MAX_FINDINGS) + more
+
+    def told(form: str) -> Any:  # Any: JSON, or text
+        said = relay("rules", "check", str(file), "--format", form, code=1)
+        return said.out if form == "text" else json.loads(said.out)
+
+    assert [each["code"] for each in told("json")["findings"]] == expected
+    assert [each["ruleId"] for each in told("sarif")["runs"][0]["results"]] == expected
+    assert re.findall(r"(?m)^[^ ]*:\d+:\d+ ([EW]\d+) ", told("text")) == expected

@@ -129,6 +129,19 @@ def test_findings_become_a_log_with_the_shape_the_standard_asks_for():
     assert region["snippet"]["text"][region["startColumn"] - 1 :].startswith("testt")
 
 
+def test_a_result_says_what_to_do_and_how_grave_it_is():
+    text = changed(
+        "via: [telegram, matrix]", "via: [telegram, signal]", changed("[gp, gp_ping]", "[medecin]")
+    )
+    found = findings_of(text, SITE)
+    run = log_of(found)
+    for finding, result in zip(found, run["results"], strict=True):
+        assert result["message"]["text"] == f"{finding.message}\n{finding.fix}"
+    assert [(r["ruleId"], r["level"]) for r in run["results"]] == [("W305", "warning"), ("E110", "error")]
+    usual = {rule["id"]: rule["defaultConfiguration"]["level"] for rule in run["tool"]["driver"]["rules"]}
+    assert (usual["W305"], usual["E110"], usual["T001"]) == ("warning", "error", "error")
+
+
 def test_no_finding_is_an_empty_list_and_the_codes_stand_there_all_the_same():
     run = log_of(findings_of(WHOLE, SITE))
     assert run["results"] == []
@@ -174,6 +187,7 @@ def test_a_finding_without_a_guess_offers_no_change():
         ("../a.yaml", "/srv", "a.yaml"),
         ("règles d'ici.yaml", "", "r%C3%A8gles%20d%27ici.yaml"),
         ("C:\\relais\\a.yaml", "", "a.yaml"),
+        ("C:/relais/a.yaml", "", "a.yaml"),
     ],
 )
 def test_a_file_is_named_relative_to_the_project_or_by_its_name_alone(file, root, uri):
