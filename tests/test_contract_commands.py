@@ -102,6 +102,15 @@ def test_what_init_lays_out_as_comments_is_a_whole_site_once_they_are_taken_off(
         assert found == {"ok": True, "findings": []}
 
 
+@pytest.mark.parametrize("words", [(), ("rules",)])
+def test_help_cuts_no_sentence_and_names_what_a_command_takes(words: tuple[str, ...]) -> None:
+    text = relay(*words, "--help").out
+    commands = text.partition("Commands:")[2]
+    assert "..." not in commands
+    assert "why each earlier one did not." in commands or "ask those who got it" in commands
+    assert relay("init", "--help").out.splitlines()[0].endswith("{DIR}")
+
+
 def test_init_refuses_to_overwrite_and_changes_nothing(site: Path) -> None:
     before = {file: file.read_bytes() for file in site.parent.rglob("*") if file.is_file()}
     done = relay("init", site.parent, "--since", "all")
@@ -183,7 +192,7 @@ def test_the_configuration_is_the_option_the_variable_or_the_file_here(site: Pat
         (["recall", "nothere", "--by", "desk:sorties", "--reason", " "], 2, "--reason"),
         (["run", "--only", "sideways"], 2, "intake, dispatch or console"),
         (["pause", "nothere"], 2, "nothere"),
-        (["recognise"], 2, "files"),
+        (["recognise"], 2, "FILE"),
         (["recognise", "nothere.eml"], 2, "nothere.eml"),
         (["rules", "check", "nothere.yaml"], 2, "nothere.yaml"),
         (["rules", "explain", "--facts", "{"], 2, "JSON"),

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import sys
-from typing import NoReturn, cast
+from typing import Any, NoReturn, cast
 
 import typer
 
@@ -45,6 +45,16 @@ def _register() -> None:
         module.register(app)
 
 
+def _spell_out(command: Any) -> None:  # Any: the click that typer carries has no public name
+    """Lists of commands show whole sentences, which they would cut; arguments are named as manuals name them."""
+    command.short_help = " ".join((command.help or "").partition(". ")[0].split())
+    for parameter in command.params:
+        if parameter.param_type_name == "argument" and parameter.metavar is None:
+            parameter.metavar = parameter.name.upper()
+    for each in getattr(command, "commands", {}).values():
+        _spell_out(each)
+
+
 def exit_code(error: RelaisError) -> int:
     """What a shell is told."""
     match error:
@@ -68,7 +78,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             raise UsageError(f"--log is json or text, not « {shared.chosen.log} »")
         log.set_up(shared.chosen.log)
         _register()
-        result = app(args=words, standalone_mode=False, prog_name="relay")
+        program = typer.main.get_command(app)
+        _spell_out(program)
+        result = program(args=words, standalone_mode=False, prog_name="relay")
         sys.stdout.flush()
         code = result if isinstance(result, int) else 0
     except typer.Abort:

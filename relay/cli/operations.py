@@ -134,7 +134,7 @@ def _act(name: str, *words: object, **named: object) -> int:
 
 @envelopes.command("show")
 def show_envelope(
-    envelope: str = typer.Argument(help="The envelope's id."),
+    envelope: str = typer.Argument(metavar="ID", help="The envelope's id."),
     raw: Path | None = typer.Option(None, "--raw", help="Write the original bytes to this file."),
 ) -> int:
     """Show one arrival and what was decided about it."""
@@ -142,14 +142,14 @@ def show_envelope(
 
 
 @envelopes.command("replay")
-def replay(envelope: str = typer.Argument(help="The envelope's id.")) -> int:
+def replay(envelope: str = typer.Argument(metavar="ID", help="The envelope's id.")) -> int:
     """Decide an arrival again; what exists already is not made twice."""
     return _act("replay", envelope)
 
 
 @hold.command("release")
 def release(
-    held: str = typer.Argument(help="The hold's id."),
+    held: str = typer.Argument(metavar="ID", help="The hold's id."),
     gp: str | None = typer.Option(None, "--gp", help="The RPPS of the registered GP."),
     patient: str | None = typer.Option(None, "--patient", help="The INS of the patient."),
     by: str = typer.Option("admin", "--by", help="Who decides: RPPS, ward:SLUG, desk:NAME or a name."),
@@ -160,7 +160,7 @@ def release(
 
 @hold.command("reject")
 def reject(
-    held: str = typer.Argument(help="The hold's id."),
+    held: str = typer.Argument(metavar="ID", help="The hold's id."),
     reason: str = typer.Option(..., "--reason", help="Why it is not sent."),
     by: str = typer.Option("admin", "--by", help="Who decides."),
 ) -> int:
@@ -169,13 +169,13 @@ def reject(
 
 
 @deliveries.command("retry")
-def retry(delivery: str = typer.Argument(help="The delivery's id.")) -> int:
+def retry(delivery: str = typer.Argument(metavar="ID", help="The delivery's id.")) -> int:
     """Try a failed or deferred copy again now."""
     return _act("retry", delivery)
 
 
 @deliveries.command("cancel")
-def cancel(delivery: str = typer.Argument(help="The delivery's id.")) -> int:
+def cancel(delivery: str = typer.Argument(metavar="ID", help="The delivery's id.")) -> int:
     """Stop a copy that has not left."""
     return _act("cancel", delivery)
 

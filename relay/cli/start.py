@@ -38,7 +38,7 @@ def register(app: typer.Typer) -> None:
 
 
 def init(
-    folder: Path = typer.Argument(help="The folder to write."),
+    folder: Path = typer.Argument(metavar="DIR", help="The folder to write."),
     since: str | None = typer.Option(
         None, "--since", help="From when an already full mailbox is read: now, all or a date. Asks nothing."
     ),
@@ -174,7 +174,7 @@ def demo(
 # ------------------------------------------------------------------------------------------------ recognise
 
 
-def recognise(files: list[Path] = typer.Argument(help="Messages or documents.")) -> int:
+def recognise(files: list[Path] = typer.Argument(metavar="FILE", help="Messages or documents.")) -> int:
     """Say what the relay understands of files; exit 0 for any bytes."""
     import json
 

@@ -93,7 +93,7 @@ def _package(now: datetime, stay: int) -> Letter:
     text = "Bonjour,\n\nVeuillez trouver ci-joint la lettre de liaison.\n\nService de Cardiologie\n"
     attachments = (("IHE_XDM.zip", package, "application/zip"), (name, paper, "application/pdf"))
     raw, message_id = _mail(subject, text, now, attachments, {"X-MSS-CODECDA": "11490-0", "X-MSS-INS": "N"})
-    return Letter("xdm", "Lettre avec son PDF", "celle du logiciel", who.name, text,
+    return Letter("xdm", "Lettre avec son PDF", "écrite par le logiciel", who.name, text,
                   ("IHE_XDM.zip", name), raw, message_id, "sent", gp)  # fmt: skip
 
 
