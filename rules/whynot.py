@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, time
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
@@ -226,11 +226,10 @@ class _Search:
                     moments += [m for m in (hours.opens_at(at), hours.closes_at(at)) if m is not None]
         wall = at.astimezone(self.rules.zone).time()
         for entry in self.rules.every():
-            moments += [
-                datetime.combine(day, wall if wall != time.max else time(12), tzinfo=self.rules.zone)
-                for day in (entry.start, entry.until)
-                if day is not None
-            ]
+            # Within its dates, and beyond them.
+            days = [entry.start + timedelta(days=more) for more in (0, -1)] if entry.start else []
+            days += [entry.until + timedelta(days=more) for more in (0, 1)] if entry.until else []
+            moments += [datetime.combine(day, wall, tzinfo=self.rules.zone) for day in days]
         # The nearest first: the smallest change of an instant is the shortest wait.
         yield from sorted({m for m in moments if m != at}, key=lambda m: (m < at, abs(m - at)))
 

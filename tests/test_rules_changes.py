@@ -505,6 +505,7 @@ def with_changes(found: WhyNot, facts: Mapping[str, FactValue], at: datetime) ->
         ("{ all: [{ sender: { matches: '^a' } }, { sender: { matches: 'z$' } }] }", {}, ["sender"]),
         ("{ sender: { matches: '^a' }, unless: { sender: { matches: '^ab?c?$' } } }", {}, ["sender"]),
         ("{ any: [{ sender: { matches: 'x' } }, { code: { matches: '^9' } }] }", {"code": "1"}, ["code"]),
+        ("{ any: [{ sender: { matches: 'x' }, age: 3, signed: yes }, { code: { matches: '^9' } }] }", {}, ["code"]),
         ("{ mentions: chute }", {"mentions": frozenset()}, ["mentions"]),
         ("{ all: [{ mentions: chute }, { mentions: fugue }] }", {"mentions": frozenset({"x"})}, ["mentions"]),
         ("{ mentions: chute, unless: { mentions: fugue } }", {"mentions": frozenset({"fugue"})}, ["mentions"]),
@@ -517,6 +518,42 @@ def test_why_not_makes_up_a_text_that_a_pattern_matches(rules, facts, changed):
     assert [change.field for change in found.changes or ()] == changed
     assert found.decision == decide(asked, *with_changes(found, given, NOW))
     assert found.decision.rule == "n"
+
+
+@pytest.mark.parametrize(
+    ("when", "said", "wanted"),
+    [
+        ("{ mentions: chute }", {"avk"}, ["avk", "chute"]),
+        ("{ unless: { mentions: fugue } }", {"avk", "fugue"}, ["avk"]),
+        ("{ all: [{ mentions: chute }, { mentions: fugue }] }", {"avk"}, ["avk", "chute", "fugue"]),
+    ],
+)
+def test_why_not_lets_a_letter_mention_what_it_mentioned(when, said, wanted):
+    rules = rules_of(f"  - {{ id: n, when: {when}, hold: autre, reason: x }}\n")
+    (change,) = why_not(rules, "n", {**CLEAN, "mentions": frozenset(said)}, NOW).changes or ()
+    assert (change.field, change.wanted) == ("mentions", wanted)
+
+
+@pytest.mark.parametrize(
+    ("dates", "wanted"),
+    [("until: 2026-12-31", "2027-01-01T18:45+01:00"), ("from: 2026-12-01", "2026-11-30T18:45+01:00")],
+)
+def test_why_not_goes_beyond_the_dates_of_the_rule_in_the_way(dates, wanted):
+    rules = rules_of(
+        f"  - {{ id: a, when: {{ event: discharge }}, {dates}, hold: autre, reason: x }}\n" + SORTIE
+    )
+    (change,) = why_not(rules, "sortie", CLEAN, NOW).changes or ()
+    assert (change.field, change.wanted) == ("at", wanted)
+
+
+def test_why_not_of_a_copy_that_a_floor_forbids_is_the_floor():
+    rules = rules_of(SORTIE, "  - { id: c, when: { event: discharge }, copy: pharma }\n")
+    given = {**CLEAN, "identity": "doubtful", "consent": "opposed"}
+    changes = why_not(rules, "c", given, NOW).changes or ()
+    assert {(change.field, change.wanted) for change in changes} == {
+        ("identity", "qualified"),
+        ("consent", "allowed"),
+    }
 
 
 def test_why_not_makes_up_a_text_that_no_earlier_rule_takes():
