@@ -391,9 +391,10 @@ class Dispatch:
             elif (
                 attempt.state is DeliveryState.SENT
                 and delivery.purpose is Purpose.ALERT
-                and delivery.envelope
+                and isinstance(delivery.recipe, ChatRecipe)
+                and (arrived := delivery.recipe.fields.arrived) is not None
             ):
-                metrics.alerted((attempt.at - delivery.created_at).total_seconds())
+                metrics.alerted((attempt.at - arrived).total_seconds())
         if not waiting:
             return await self.store.in_flight(going) if going else frozenset()
         waiting, allowed = await self._concluded(waiting, going)

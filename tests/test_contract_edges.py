@@ -5,14 +5,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from email import message_from_bytes, policy
+from pathlib import Path
 from typing import Literal
 
 import pytest
 
-from relay import planning
+from adapters import memory
+from relay import metrics, planning
 from relay.config import Desk
+from relay.dispatch import Dispatch
 from relay.errors import Refused
-from relay.model import MailMessage, Purpose, Verb, Why
+from relay.model import Batch, Envelope, Link, MailMessage, Purpose, Verb, Why, envelope_id
 from tests import letters
 from tests.letters import DUPONT, MARTIN
 from tests.site import REFERENCE
@@ -34,6 +37,7 @@ from tests.test_planning import (
     opened,
     text,
 )
+from tests.trials import tools
 
 SECOND = """
   gp_aussi: { who: registered_gp, via: [mss], carries: document }
@@ -142,3 +146,25 @@ def test_the_dpo_is_told_of_an_incident_at_once_without_a_word_about_the_patient
     alone = replace(site, settings=replace(site.settings, dpo=None))
     unheard = planning.plan_verb(alone, view, Verb.RECALL, "ward:cardiologie", None, LATER)
     assert not [each for each in unheard.deliveries if each.purpose is Purpose.ADMIN]
+
+
+async def test_the_time_to_an_alert_is_counted_from_the_arrival_of_its_letter(house: House) -> None:
+    await house.store.link([Link(MARTIN.rpps or "", "telegram", "9", "9")])
+    phone = memory.connect("telegram", memory.Settings(), tools(Path(), house.clock))
+    house.dispatch = Dispatch(house.store, {"telegram": phone}, lambda: house.site, house.clock)
+
+    def measured(name: str) -> float:
+        return metrics.REGISTRY.get_sample_value(f"relay_arrival_to_alert_seconds_{name}") or 0.0
+
+    before, total = measured("count"), measured("sum")
+    came = house.clock.now()
+    mail = Envelope(envelope_id("box", "1"), "cardiologie", "box", "1", came, letter())
+    house.clock.turn(seconds=90)  # the relay was down, or had others to read first
+    await house.store.accept(Batch("box", (mail,), "1"))
+    await house.intake.catch_up()
+    house.clock.turn(hours=10)  # it may be night where this runs
+    while await house.dispatch.turn("telegram", phone) is None:
+        pass
+    (alert,) = await house.copies(purpose="alert", state="sent")
+    assert alert["adapter"] == "telegram"
+    assert (measured("count"), measured("sum") - total) == (before + 1, 36_090.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Final, Literal
@@ -217,14 +217,18 @@ def alert(
     seed: str,
     ordinal: int = 0,
     envelope: str | None = None,
+    arrived: datetime | None = None,
     not_before: datetime | None = None,
     tracked: bool = True,
 ) -> tuple[Delivery, tuple[ButtonGrant, ...]]:
-    """One message with buttons on one account of a person. Silent unless the letter is urgent."""
+    """One message with buttons on one account of a person. Silent unless the letter is urgent.
+
+    `arrived`: when its letter came, from which the time to the alert is measured.
+    """
     key = f"rpps:{link.rpps}"
     made = delivery_id(f"{seed}/{adapter}/{link.chat}", key, purpose.value, ordinal)
     rows, grants = _buttons(site, MAIN, made, thread.id, key, link.account, at)
-    shown = fields(site, thread, kind)
+    shown = replace(fields(site, thread, kind), arrived=arrived)
     return (
         Delivery(
             id=made,

@@ -543,6 +543,7 @@ class Writer:
                     seed=self.arrival.envelope.id,
                     ordinal=ordinal * 100 + number * 10 + place,
                     envelope=self.arrival.envelope.id,
+                    arrived=self.arrival.envelope.received_at,
                     not_before=later,
                 )
                 if copy and owner.key != thread.gp and isinstance(ping.recipe, ChatRecipe):
