@@ -342,10 +342,13 @@ async def put_in_force(
     after: int,
     note: str,
     now: datetime,
+    configured: bool = False,
 ) -> int:
     """A person puts rules in force; the new revision. Raises Stale where others came after revision `after`.
 
-    Whatever the configured file says at this moment, the person knows: it counts again once it changes.
+    Whatever the configured file says at this moment, the person knows: it counts again once it changes. With
+    `configured` it was this file that the rules were read from: if it says something else by now, somebody
+    changed it meanwhile, and it is still to be judged.
     """
     revision = await store.activate_rules(
         rules.text, rules.digest, by=by, reason=reason, after=after, note=note
@@ -353,7 +356,7 @@ async def put_in_force(
     mark, disk = await store.rule_file(), await asyncio.to_thread(on_disk, settings.rules)
     if disk.rules_digest == rules.digest:
         await store.note_rule_file(_in_force_again(mark, now))
-    elif mark is None or (mark.digest, mark.state) != (disk.digest, "refused"):
+    elif not configured and (mark is None or (mark.digest, mark.state) != (disk.digest, "refused")):
         await store.note_rule_file(RuleFile(disk.digest, "passed_over", now, told=True))
     return revision
 

@@ -726,6 +726,26 @@ def test_who_comes_second_leaves_the_file_as_it_was(
     assert relay("rules", "history", "--json").json[0]["by"] == "béa"
 
 
+def test_a_file_that_somebody_changes_while_it_is_applied_is_still_to_be_judged(
+    folder: Path, relay: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(folder, 1)
+    file = folder / "routes.yaml"
+    file.write_text(MORE, encoding="utf-8")
+    weigh = ruling.weigh
+
+    async def meanwhile(*rest: Any, **more: Any) -> Any:  # Any: handed on as they are
+        file.write_text(LESS, encoding="utf-8")
+        return await weigh(*rest, **more)
+
+    monkeypatch.setattr(ruling, "weigh", meanwhile)
+    relay("rules", "apply", "--reason", "aussi les urgences")
+    monkeypatch.undo()
+    standing = relay("status", "--json").json["rules"]
+    assert (standing["file_matches"], standing.get("file")) == (False, None)
+    assert relay("rules", "history", "2").out == MORE
+
+
 def test_a_file_that_is_gone_is_said_to_be_gone(folder: Path, relay: Any) -> None:
     fill(folder, 1)
     (folder / "routes.yaml").unlink()

@@ -86,7 +86,10 @@ def apply(
 
     async def work() -> int:
         async with shared.opened(site) as store:
-            return await _put(site, store, rules, checked.file.name, reason, by, since, lang, accept=accept)
+            return await _put(
+                site, store, rules, checked.file.name, reason, by, since, lang,
+                accept=accept, configured=checked.file.resolve() == site.rules.resolve(),
+            )  # fmt: skip
 
     return shared.run(work())
 
@@ -125,7 +128,7 @@ def rollback(
             words = reason or (undone if only else page.say(f"retour à la {name}", f"back to {name}"))
             code = await _put(
                 site, store, rules, undone if only else name, words, by, since, lang,
-                accept=True, undo=True, written=text if write else None,
+                accept=True, undo=True, written=text if write else None, configured=write,
             )  # fmt: skip
             if code == 0 and not shared.chosen.json:
                 _about_file(page, site, rules, written=write, lang=lang)
@@ -165,8 +168,9 @@ def promote(
             if active is not None and active.digest != disk.rules_digest:
                 raise Refused(f"{site.rules.name} has other changes that are not in force: apply them first")
             return await _put(
-                site, store, rules, site.rules.name, reason, by, since, lang, accept=accept, written=text
-            )
+                site, store, rules, site.rules.name, reason, by, since, lang,
+                accept=accept, written=text, configured=True,
+            )  # fmt: skip
 
     return shared.run(work())
 
@@ -332,8 +336,12 @@ async def _put(
     accept: bool,
     undo: bool = False,
     written: str | None = None,
+    configured: bool = False,
 ) -> int:
-    """Weigh a rule set and put it in force, or say why it waits. `written` replaces the configured file then."""
+    """Weigh a rule set and put it in force, or say why it waits. `written` replaces the configured file then.
+
+    `configured`: the set is what that file says, or says then.
+    """
     from relay import ruling
     from relay.planning import followups_changed
 
@@ -370,7 +378,7 @@ async def _put(
     try:
         revision = await ruling.put_in_force(
             site, store, rules, by=by, reason=reason, after=active.revision if active else 0,
-            note=weighed.note(), now=datetime.now(UTC),
+            note=weighed.note(), now=datetime.now(UTC), configured=configured,
         )  # fmt: skip
     except Stale:
         if written is not None and stood is not None:
