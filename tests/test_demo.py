@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -237,15 +238,22 @@ def test_a_copy_still_to_leave_is_not_told_as_delivered() -> None:
 # -------------------------------------------------------------------------------------------- the whole demo
 
 
-def test_the_sample_letters_end_where_they_must() -> None:
+@pytest.mark.parametrize("form", ["", "--json"])
+def test_the_sample_letters_end_where_they_must(form: str) -> None:
     ran = subprocess.run(
-        [sys.executable, "-m", "relay", "demo", "--once"],
+        [sys.executable, "-m", "relay", "demo", "--once", *filter(None, [form])],
         capture_output=True,
         text=True,
         timeout=110,
         check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert ran.stdout.count("✓") == 6
-    assert "✗" not in ran.stdout
-    assert "Retenue, rien n'est envoyé" in ran.stdout
+    told = ran.stderr if form else ran.stdout
+    assert told.count("✓") == 6
+    assert "✗" not in told
+    assert "Retenue, rien n'est envoyé" in told
+    if form:  # exactly one document, and the words for people beside it
+        answer = json.loads(ran.stdout)
+        assert answer["ok"] is True
+        assert [step["ok"] for step in answer["steps"]] == [True] * 6
+        assert all(step["reference"] in told for step in answer["steps"])

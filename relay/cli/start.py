@@ -168,7 +168,11 @@ def demo(
     """Show the whole relay on this machine: no account, no root, nothing leaves it."""
     from relay import demo as tour
 
-    return asyncio.run(tour.run(port=port, once=once, out=sys.stdout))
+    steps = asyncio.run(tour.run(port=port, once=once, out=sys.stderr if shared.chosen.json else sys.stdout))
+    well = all(step["ok"] for step in steps)
+    if shared.chosen.json:
+        shared.emit({"ok": well, "steps": steps})
+    return 0 if well else 1
 
 
 # ------------------------------------------------------------------------------------------------ recognise

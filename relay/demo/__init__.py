@@ -44,11 +44,10 @@ class Opened:
     running: asyncio.Task[None]
 
 
-async def run(port: int, once: bool, out: TextIO) -> int:
+async def run(port: int, once: bool, out: TextIO) -> list[dict[str, object]]:
     """`relay demo`: serve the tour until interrupted, or (`once`) run the sample letters through and judge.
 
-    Answers the exit code: with `once`, 0 when each letter ended where it must and 1 otherwise. Raises
-    Unavailable when the port is taken.
+    Answers with `once` a row for each step, `ok` where it ended as it must. Raises Unavailable when the port is taken.
     """
     # A visitor reads the page, not our journal: only what goes wrong is logged.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
@@ -64,7 +63,7 @@ async def run(port: int, once: bool, out: TextIO) -> int:
         print(f"Relais, démonstration : ouvrez {demo.url}", file=out)
         print("Tout se passe sur cet ordinateur, rien n'en sort. Ctrl-C pour finir.", file=out, flush=True)
         await asyncio.shield(demo.running)
-    return 0
+    return []
 
 
 @contextlib.asynccontextmanager

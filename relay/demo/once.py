@@ -50,8 +50,8 @@ class Phone:
         return str(json.load(self._browser.open(request, timeout=ALL))["text"])
 
 
-async def run(tour: Tour, url: str, out: TextIO) -> int:
-    """Send, wait, judge, print. Answers 0 when everything ended where it must, else 1."""
+async def run(tour: Tour, url: str, out: TextIO) -> list[dict[str, object]]:
+    """Send, wait, judge, print. Answers a row for each step: `name`, `reference`, `ok`, and the `problem` if there is one."""
     print("Relais, démonstration : les cinq lettres de « Cardiologie – CHR d'Exemple »\n", file=out)
     phones = {
         doctor: await asyncio.to_thread(Phone, url, tour.chat_path(doctor)) for doctor in people.DOCTORS
@@ -67,7 +67,11 @@ async def run(tour: Tour, url: str, out: TextIO) -> int:
         wrong["bien-reçu"] = problem
     good = sum(not problem for problem in wrong.values())
     print(f"{good} étapes sur {len(wrong)} ont fini où elles devaient.", file=out, flush=True)
-    return 0 if good == len(wrong) else 1
+    references = {one.key: one.story.reference for one in sent} | {"bien-reçu": sent[0].story.reference}
+    return [
+        {"name": name, "reference": references[name], "ok": not problem, "problem": problem or None}
+        for name, problem in wrong.items()
+    ]
 
 
 async def _settled(tour: Tour, sent: list[Sent], phones: dict[Doctor, Phone]) -> dict[str, str]:
