@@ -180,8 +180,8 @@ class FileReader(ConditionReader):
             return None
         before = len(self.report.findings)
         week: list[list[tuple[Window, Scalar]]] = [[] for _ in DAYS]
-        closed: dict[int, Scalar] = {}
-        named: dict[int, Scalar] = {}
+        closed: dict[int, tuple[int, Scalar]] = {}
+        opened: dict[int, tuple[int, Scalar]] = {}
         exceptions: dict[date, tuple[Window, ...]] = {}
         on_holidays: OnHolidays = "open"
         for name, (where, value) in found.items():
@@ -195,23 +195,40 @@ class FileReader(ConditionReader):
                 self._exception(where, value, exceptions)
             else:
                 windows = self._windows(value)
-                for number in self._days(where):
+                days = self._days(where)
+                shut = isinstance(value, Scalar) and value.text == "closed"
+                told = closed if shut else opened
+                for number in days:
                     week[number].extend(windows)
-                    if windows:
-                        named[number] = where
-                    elif isinstance(value, Scalar) and value.text == "closed":
-                        closed[number] = where
+                    if (shut or windows) and len(days) < told.get(number, (8, where))[0]:
+                        told[number] = len(days), where
+        self._shut(week, closed, opened)
         self._overlaps(week)
-        # Once for each, by its first day.
-        anyway = {closed[number]: number for number in sorted(closed.keys() & named.keys(), reverse=True)}
-        for where, number in anyway.items():
-            self.tell("open_anyway", where, word=where.text, day=DAYS[number], other=named[number].text)
         if not any(week):
             if len(self.report.findings) == before:
                 self.tell("never_open", key, word=shown(key.text))
             return None
         plain = tuple(tuple(sorted({window for window, _ in day})) for day in week)
         return Hours(key.text, plain, zone, on_holidays, calendar, exceptions)
+
+    def _shut(
+        self,
+        week: Sequence[list[tuple[Window, Scalar]]],
+        closed: Mapping[int, tuple[int, Scalar]],
+        opened: Mapping[int, tuple[int, Scalar]],
+    ) -> None:
+        """Empty the days said to be closed by a key of fewer days than any that opens them; as many contradict.
+
+        `closed` and `opened` have, of each day, the key of the fewest days and how many these are.
+        """
+        told: set[Scalar] = set()
+        for number in sorted(closed.keys() & opened.keys()):
+            (days, where), (others, other) = closed[number], opened[number]
+            if days < others:
+                week[number].clear()
+            elif days == others and where not in told:
+                told.add(where)
+                self.tell("open_anyway", where, word=where.text, day=DAYS[number], other=other.text)
 
     def _days(self, key: Scalar) -> list[int]:
         if key.text == "every-day":

@@ -104,7 +104,7 @@ PLACES = [
     ("pattern", "identity: test", 'sender: { matches: §"a(b" }', "E113", "pattern"),
     ("chat", "  gp: { who: registered_gp, via: [mss]", "  §gp: { who: registered_gp, via: [mss, matrix]", "E120", "chat_document"),
     ("overlap", '"13:30-19:00"', '§"12:00-19:00"', "E130", "overlap"),
-    ("closed day that opens", "nuit: { every-day: [\"20:00-08:00\"] }", "nuit: { every-day: [\"20:00-08:00\"], §sat-sun: closed }", "E130", "open_anyway"),
+    ("closed day that opens", 'nuit: { every-day: ["20:00-08:00"] }', 'nuit: { tue-sat: ["20:00-08:00"], §mon-fri: closed }', "E130", "open_anyway"),
     ("a day twice", 'nuit: { every-day: ["20:00-08:00"] }', "nuit: { sat: 20:00-21:00, 2026-08-15: closed, exceptions: { §2026-08-15: 08:00-09:00 } }", "E130", "day_twice"),
     ("closed in French", "holidays: closed }", "holidays: closed, 2026-08-15: §fermé }", "E131", "window"),
     ("window", '"13:30-19:00"', "§13h30-19h", "E131", "window"),
@@ -302,14 +302,26 @@ def test_a_desk_that_cannot_be_read_is_one_mistake_and_not_one_more_wherever_it_
     assert [(f.line, f.column, f.code) for f in findings_of(text)] == [(*at, "E101") for at in expected]
 
 
-def test_what_is_said_of_a_day_twice_may_agree():
-    hours = good(
-        WHOLE.replace(
-            "holidays: closed }", "sat-sun: closed, 2026-08-15: closed, 2026-08-10..2026-08-16: closed }"
-        )
-    ).hours
-    assert hours["cabinet"].windows(date(2026, 8, 13)) == ()
-    assert hours["cabinet"].windows(date(2026, 8, 14 + 3)) != ()
+def test_what_is_said_of_a_date_twice_may_agree():
+    kept = "holidays: closed, 2026-08-17: closed, 2026-08-10..2026-08-18: closed }"
+    hours = good(WHOLE.replace("holidays: closed }", kept)).hours
+    opens = [day for day in range(7, 20) if hours["cabinet"].windows(date(2026, 8, day))]
+    assert opens == [7, 19]
+
+
+@pytest.mark.parametrize(
+    ("week", "opens"),
+    [
+        ("every-day: 20:00-08:00, sun: closed", [0, 1, 2, 3, 4, 5]),
+        ("wed: closed, mon-fri: 20:00-22:00", [0, 1, 3, 4]),
+        ("every-day: closed, tue: 20:00-22:00", [1]),
+        ("mon-fri: closed, every-day: 20:00-22:00, tue: 23:00-24:00", [1, 5, 6]),
+        ("sat-sun: closed, mon: 20:00-22:00", [0]),
+    ],
+)
+def test_of_a_day_that_opens_and_is_closed_the_key_of_fewer_days_says_which(week, opens):
+    hours = good(WHOLE.replace('every-day: ["20:00-08:00"]', week)).hours["nuit"]
+    assert [day for day in range(7) if hours.windows(date(2026, 6, 8 + day))] == opens
 
 
 def test_every_trick_of_yaml_in_a_file_is_told_in_one_pass():
