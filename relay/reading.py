@@ -845,6 +845,8 @@ _BLOCKS = frozenset(
 _HIDDEN = frozenset(
     ["head", "noscript", "object", "script", "select", "style", "template", "textarea", "title"]
 )
+_STRUCK = frozenset(["del", "s", "strike"])
+"""What somebody crossed out must not be read as said, by people or by the formats."""
 
 
 @never_raises("")
@@ -893,9 +895,13 @@ def html_text(markup: str) -> str:
                 rows.append((line, len(lines)))
                 line = []
             quoted += tag == "blockquote"
+            if tag in _STRUCK:
+                line.append("[barré : ")
             if element.text and not hidden:
                 line.append(element.text)
         else:
+            if tag in _STRUCK:
+                line.append("]")
             if tag in ("td", "th") and rows:
                 end_cell()
             elif tag in _BLOCKS:

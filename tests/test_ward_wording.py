@@ -377,3 +377,14 @@ def test_a_ticked_sex_is_the_sex():
 def test_a_recipient_is_the_gp_where_the_line_calls_them_so(lines: str, gp: tuple[str, str | None] | None):
     found = read(f"Patient : GARNEREAU Basile\nSortie le : 01/12/2026\n{lines}\n").notice.registered_gp
     assert (found and (found.family_name, found.rpps)) == gp
+
+
+def test_what_is_crossed_out_is_not_said_and_is_shown_as_crossed_out():
+    lines = html_text(
+        f"<p>Patient : GARNEREAU Basile<br>Né le : 12/03/1950<br><del>Médecin traitant : Dr Noé DURAND<br>RPPS : {AUTHOR}</del><br>"
+        f"Médecin traitant : <s>Dr Noé DURAND</s> Dr Camille MARTIN<br>RPPS : {GP}<br>Sortie le : 01/12/2026</p>"
+    )
+    assert "[barré : Dr Noé DURAND]" in lines
+    found = read(lines).notice
+    assert found.registered_gp is not None
+    assert (found.registered_gp.family_name, found.registered_gp.rpps, found.unknown) == ("MARTIN", GP, ())

@@ -386,6 +386,8 @@ def _pieces(line: str) -> Iterator[tuple[str, str]]:
 
 
 def _clean(value: str) -> str:
+    if "[barré : " in value:  # of `reading.html_text`
+        value = re.sub(r"\[barré : [^\]]*\]", " ", value)
     return " ".join(value.replace("\u200b", "").replace("\ufeff", "").split()).strip(" *_|")
 
 
