@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from relay.formats import fhir, hl7v2, hprim
 from relay.formats.enclosed import Enclosed
 from relay.model import MailRecipe
-from relay.reading import Document, Part, html_text, parse_addresses, read_alone
+from relay.reading import BARE_LF, Document, Part, html_text, parse_addresses, read_alone
 
 _LINE_LIMIT = 998  # RFC 5322 §2.1.1
 _FOLD_AT = 76
@@ -221,7 +221,7 @@ def _content_headers(document: Document, part: Part) -> bytes:
 
 def _fits(span: bytes) -> bool:
     """Whether SMTP carries it as it stands: CRLF only, no NUL, no line too long (RFC 5321 §4.5.3.1.6)."""
-    return span.count(b"\n") == span.count(b"\r\n") and b"\x00" not in span and _short_lines(span)
+    return BARE_LF.search(span) is None and b"\x00" not in span and _short_lines(span)
 
 
 def _short_lines(span: bytes, limit: int = _LINE_LIMIT) -> bool:

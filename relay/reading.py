@@ -111,10 +111,14 @@ def decode_words(value: str) -> str:
     return "".join(out)
 
 
+BARE_LF = re.compile(rb"\n(?<!\r\n)")
+"""A line end without its CR. It begins with the LF, so that the search leaps from one to the next."""
+
+
 def _base64(source: bytes | memoryview) -> bytes:
     """What can be decoded; damage at the end costs the last group only."""
     try:
-        return binascii.a2b_base64(source)
+        return binascii.a2b_base64(bytes(source).translate(None, b"\r\n"))  # twice as fast without line ends
     except binascii.Error:
         clean = re.sub(rb"[^A-Za-z0-9+/]", b"", bytes(source))
         clean = clean[: len(clean) - (len(clean) % 4 == 1)]
@@ -663,7 +667,7 @@ def _seal(raw: bytes) -> Seal | None:
         if len(beside) != 1 or beside[0].media_type not in _SEALS or beside[0].end != end:
             return broken
         signed = raw[first:last]
-        if signed.count(b"\n") != signed.count(b"\r\n"):
+        if BARE_LF.search(signed):
             signed = re.sub(rb"\r?\n", b"\r\n", signed)
         return Seal(beside[0].content(), signed, document.from_)
     if len(document.parts) != 1 or media_type.startswith("multipart/"):
@@ -796,7 +800,7 @@ def fingerprint(raw: bytes) -> str:
         if name not in _TRACE and not name.startswith(_TRACE_PREFIXES):
             digest.update(name + b":" + b" ".join(value.split()) + b"\n")
     end = len(raw) - 64 + len(raw[-64:].rstrip()) if len(raw) > 64 else len(raw.rstrip())
-    if raw.count(b"\n", body, end) == raw.count(b"\r\n", body, end):  # the ordinary case needs no copy
+    if BARE_LF.search(raw, body, end) is None:  # the ordinary case needs no copy
         digest.update(memoryview(raw)[body : max(body, end)])
     else:
         digest.update(re.sub(rb"\r?\n", b"\r\n", raw[body : max(body, end)]))
