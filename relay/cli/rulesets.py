@@ -219,10 +219,7 @@ def schema(
             raise UsageError("no configuration here: name a rule file, or give --config")
         for name, text in schemas.files(known, names).items():
             beside = place.parent / name
-            try:
-                beside.write_text(text, encoding="utf-8")
-            except OSError as error:
-                raise UsageError(f"{beside} cannot be written ({type(error).__name__})") from None
+            shared.write_whole(beside, text)
             if not shared.chosen.json:
                 print(beside)
     if shared.chosen.json:
