@@ -145,7 +145,11 @@ def test_a_death_is_no_discharge_wherever_the_letter_says_it(said: str):
 
 
 def test_a_death_that_did_not_happen_or_not_to_the_patient_changes_nothing():
-    for said in ("Décès : non", "Décès : père à 60 ans d'un infarctus"):
+    for said in (
+        "Décès : non",
+        "Décès : père à 60 ans d'un infarctus",
+        "Frère du patient décédé d'un infarctus.",
+    ):
         assert read(f"{HEAD}{said}\n").notice.event == "discharge", said
 
 
@@ -234,6 +238,8 @@ def test_a_column_that_says_nothing_of_the_patient_hides_none_of_the_others():
 
 def test_the_first_lines_may_say_that_a_letter_replaces_another():
     assert read(f"Annule et remplace le courrier du 30/11.\n\n{HEAD}").notice.document == "replacement"
+    assert read(f"Cette lettre annule et remplace la précédente.\n\n{HEAD}").notice.document == "replacement"
+    assert read(f"{HEAD}\nCette ordonnance annule et remplace la précédente.\n").notice.document == "letter"
     assert read(HEAD, subject="Lettre de liaison envoyée par erreur").notice.document == "retraction"
 
 

@@ -174,6 +174,14 @@ _EMERGENCY_TITLE = re.compile(
 _DEATH = re.compile(r"avis de deces|certificat de deces|death notice|patiente? (?:est )?decedee?")
 _ADDENDUM = re.compile(r"\b(?:addendum|additif|complement|resultats? complementaires?)\b")
 _REPLACES = re.compile(r"annule et remplace|cancels and replaces|version corrigee|corrected version")
+# As the words of a line that begins with them: elsewhere a prescription replaces another, a brother has died.
+_DEATH_TITLE = re.compile(
+    r"(?m)^\W*(?:avis de deces|certificat de deces|(?:le |la |votre |notre )?patiente? (?:est )?decedee?\b)"
+)
+_REPLACES_TITLE = re.compile(
+    r"(?m)^\W*(?:(?:ce|cette|le present|la presente) (?:courrier|lettre|document|compte[ -]rendu|version)[^.\n]{0,30} )?(?:annule et remplace|version corrigee"
+    r"|cancels and replaces|corrected version)"
+)
 _RETRACTS = re.compile(
     r"\bannulation\b|\bannulee?\b(?! et remplace)|\b(?:envoye|adresse|transmis)e?s? par erreur\b|\bretracted\b|\bwithdrawn\b"
 )
@@ -999,7 +1007,12 @@ def _letter(found: _Found, text: str, subject: str, titles: Iterable[str], zone:
     head = "\n".join((named, *(fold(line) for line in titles if len(line) < 120)))
     event: str | None = None
     document = "letter"
-    if _DEATH.search(head) or stay.exit_mode == "death" or (patient is not None and patient.deceased):
+    if (
+        _DEATH.search(named)
+        or _DEATH_TITLE.search(head)
+        or stay.exit_mode == "death"
+        or (patient is not None and patient.deceased)
+    ):
         event = "death"
     elif _EMERGENCY.search(named) or _EMERGENCY_TITLE.search(head):
         event = "er_visit"
@@ -1009,7 +1022,7 @@ def _letter(found: _Found, text: str, subject: str, titles: Iterable[str], zone:
         event = "discharge"
     body = fold(text[:20_000])
     folded = body if _hints(body) else ""  # searching prose for patterns is slow
-    if _REPLACES.search(head) or "replaces" in found.labelled:
+    if _REPLACES.search(named) or _REPLACES_TITLE.search(head) or "replaces" in found.labelled:
         document = "replacement"
     elif _RETRACTS.search(named):
         document = "retraction"
