@@ -393,7 +393,7 @@ class Daemon:
             listener = socket.create_server((host, port), family=_family(host))
         except OSError as error:
             raise Unavailable(
-                f"cannot listen on {host}:{port} ({os.strerror(error.errno or 0)}); another relay may run, or change [console] listen"
+                f"cannot listen on {host}:{port} ({os.strerror(error.errno or 0)}); another relay may run, or another port is wanted ([console] listen, or relay demo --port)"
             ) from None
         self._listener = listener
         self.port = listener.getsockname()[1]

@@ -94,7 +94,11 @@ def test_pressing_bien_recu_on_the_phone_ends_the_wait(page: Page) -> None:
     assert "PERVENCHE" not in phone.locator("body").inner_text()
     letter = page.locator("#doctor .mail", has_text="PERVENCHE").first
     letter.locator("summary").click()
-    assert letter.locator(".files a").count() == 2
+    files = letter.locator(".files a")
+    assert files.count() == 2
+    assert page.evaluate(
+        "document.querySelector('#doctor').scrollWidth <= document.querySelector('#doctor').clientWidth"
+    )
 
 
 def test_a_doctor_answers_by_mail_and_the_ward_answers_back(page: Page) -> None:

@@ -1106,6 +1106,21 @@ def test_typed_text_is_sent_to_secure_mail_and_kept_nowhere():
     assert chat(stranger.deliveries[0]).fields.kind is ChatKind.UNKNOWN
 
 
+def test_the_letters_that_wait_for_a_doctor_are_those_without_their_answer():
+    site = make_site()
+    first, view = opened(site)
+    taken = after(view, press(site, view, first, Verb.ACK)[0])
+    typed = Typed("telegram", "9001", "9001", "5", "/lettres")
+    arrival = Envelope("typed", "telegram", "bot", "2", LATER, b"{}", typed)
+
+    def listed(each: ThreadView) -> list[str]:
+        plan, _ = planning.plan_typed(site, arrival, typed, replace(LINKED, threads=(each,)), LATER)
+        return [reference for reference, _ in chat(plan.deliveries[0]).fields.references]
+
+    assert listed(view) == [view.thread.reference]
+    assert listed(taken) == []
+
+
 # ------------------------------------------------------------------------------------------------------- commands
 
 

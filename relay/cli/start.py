@@ -160,7 +160,9 @@ def _forget_the_start() -> None:
 
 
 def demo(
-    port: int = typer.Option(8025, "--port", help="Port of the page on 127.0.0.1."),
+    port: int = typer.Option(
+        8025, "--port", min=0, max=65535, help="Port of the page on 127.0.0.1; 0 takes a free one."
+    ),
     once: bool = typer.Option(
         False, "--once", help="Run the sample letters through, print each step, leave."
     ),

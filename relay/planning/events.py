@@ -521,7 +521,7 @@ def _open_letters(context: Context, link: Link) -> tuple[tuple[str, datetime], .
     found = [
         (v.thread.reference, v.thread.opened_at)
         for v in context.threads
-        if v.thread.state is not ThreadState.CLOSED
+        if v.thread.state not in (ThreadState.ACKNOWLEDGED, ThreadState.AWAITING_WARD, ThreadState.CLOSED)
         and any(p.key == f"rpps:{link.rpps}" and not p.revoked for p in v.thread.participants)
     ]
     return tuple(sorted(found, key=lambda each: each[1]))[-20:]

@@ -106,7 +106,7 @@ function drawMail(whose) {
       return old;
     }
     const files = make("ul", { className: "files" }, ...mail.attachments.map((name, place) =>
-      make("li", {}, make("a", { href: `/demo/mail/${mail.number}/${place}`, textContent: `📎 ${name}`, download: "" }))));
+      make("li", {}, make("a", { href: `/demo/mail/${mail.number}/${place}`, textContent: name, download: "" }))));
     const node = make("details", { className: `card mail${mail.opened ? "" : " new"}` },
       make("summary", {}, withReferences("b", mail.subject),
         make("span", { className: "quiet", textContent: mail.from }), make("time", { textContent: clock(mail.at), dateTime: mail.at })),
