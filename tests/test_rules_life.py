@@ -753,6 +753,16 @@ def test_a_file_that_is_gone_is_said_to_be_gone(folder: Path, relay: Any) -> Non
     assert "cannot be read" in relay("rules", "apply", "--reason", "x", code=2).err
 
 
+def test_what_reading_and_reasoning_find_is_told_in_the_order_of_the_file(folder: Path, relay: Any) -> None:
+    twice = "  - { id: autre, when: { event: discharge, age: 3 }, send: [gp], followup: none }\n" * 2
+    (folder / "routes.yaml").write_text(RULES.replace("\ndefault:", f"{twice}\ndefault:"), encoding="utf-8")
+    found = relay("rules", "check", "--json", code=1).json["findings"]
+    codes = [(each["line"], each["code"]) for each in found if each["severity"] == "error"]
+    assert sorted(code for _, code in codes) == ["E201", "E201", "E203"]
+    assert [line for line, _ in codes] == sorted(line for line, _ in codes)
+    assert found[-1]["code"] == "W304"
+
+
 def test_a_bad_file_is_neither_previewed_nor_applied(folder: Path, relay: Any) -> None:
     fill(folder, 1)
     (folder / "routes.yaml").write_text(BROKEN, encoding="utf-8")

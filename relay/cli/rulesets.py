@@ -104,6 +104,10 @@ def check(
             findings = (*findings, *cases.run(rules, _text(beside), str(beside), lang).findings)
         else:
             findings = (*findings, cases.without_tests(str(place), lang))
+    # The rules before their tests, each in the order of the file; what is of no line last.
+    findings = tuple(
+        sorted(findings, key=lambda f: (f.file != str(place), f.code == "W304", f.line, f.column))
+    )
     ok = rules is not None and not any(finding.severity == "error" for finding in findings)
     if form == "sarif":
         from relay import __version__
