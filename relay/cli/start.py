@@ -259,8 +259,10 @@ def _status_page(document: dict[str, object]) -> None:
         for name, value in rows.items():
             if isinstance(value, dict):
                 shown.append(" ".join(str(part) for part in (name, value["state"], value["detail"]) if part))
+            elif isinstance(value, datetime):
+                shown.append(f"{name} {value.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}")
             elif value or title == "rules":
-                shown.append(f"{name} {value}")
+                shown.append(f"{name} {str(value)[:12] if name == 'digest' else value}")
         if title == "rules" and not rows["digest"]:
             shown = ["none in force yet"]
         print(f"{title}: {' · '.join(shown) or '–'}")
