@@ -211,6 +211,7 @@ class Daemon:
         self.readiness = console.Readiness()
         self._stopping = asyncio.Event()
         self._mounts: dict[str, object] = {}
+        self._reloading: set[asyncio.Task[None]] = set()
 
     def stop(self) -> None:
         """Begin the orderly end."""
@@ -434,11 +435,12 @@ class Daemon:
 
     port: int | None = None
     _opening = True  # there is no site yet
-    _reloading: asyncio.Task[None] | None = None
 
     def _reload(self) -> None:
         """SIGHUP: rules and certificates again, between two messages."""
-        self._reloading = asyncio.get_running_loop().create_task(self.reload(), name="reload")
+        reloading = asyncio.get_running_loop().create_task(self.reload(), name="reload")
+        self._reloading.add(reloading)
+        reloading.add_done_callback(self._reloading.discard)
 
     async def reload(self) -> None:
         """Read the rules and the rotas again; the set in force stays when the file is bad."""
@@ -460,8 +462,7 @@ class Daemon:
         """Let what is on the wire end, then cut."""
         log.get().info("stopping")
         end = asyncio.get_running_loop().time() + DRAIN
-        if self._reloading is not None:
-            tasks = {*tasks, self._reloading}
+        tasks = tasks | self._reloading
         for task in tasks:
             if task.get_name() in ("intake", "schedule"):
                 task.cancel()

@@ -49,7 +49,9 @@ async def running(
 async def test_a_stop_leaves_no_task_behind(make_site: MakeSite, monkeypatch: pytest.MonkeyPatch) -> None:
     async with running(make_site(), monkeypatch) as (relay, life):
         assert await asyncio.to_thread(until, lambda: relay.readiness.ready, 20)
-        os.kill(os.getpid(), signal.SIGHUP)  # and the rules are being read again at this moment
+        for _ in range(2):  # and the rules are being read again at this moment
+            os.kill(os.getpid(), signal.SIGHUP)
+            await asyncio.sleep(0)
         relay.stop()
         await life
 
