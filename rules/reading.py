@@ -62,6 +62,7 @@ class FileReader(ConditionReader):
         self.target_names: Names = {}
         self.followup_names: Names = {}
         self.desks: set[str] = set()
+        self.clocks: Mapping[str, Hours] = {}
         self.ids: dict[str, int] = {}
 
     def rule_set(self, root: Node, file: str, digest: str, text: str) -> RuleSet | None:
@@ -76,6 +77,7 @@ class FileReader(ConditionReader):
         zone = self._zone(top)
         calendar = self._holidays(top)
         hours = dict(self._named(top, "hours", lambda k, n: self._hours(k, n, zone, calendar)))
+        self.clocks = hours
         targets = dict(self._named(top, "targets", self._target))
         if "targets" not in top:
             self.missing(root, "targets", _FILE, "targets: { … }")
@@ -318,6 +320,8 @@ class FileReader(ConditionReader):
             self.one_of(found["basis"][1], "basis", ("care_team", "consent")) if "basis" in found else None
         )
         quiet = self.hours_name(found["quiet"][1], "quiet") if "quiet" in found else None
+        if quiet is not None and quiet in self.clocks and _endless(self.clocks[quiet]):
+            self.tell("never_ends", found["quiet"][1], word=quiet)
         chats = [kind for adapter in via if (kind := self._adapter_kind(adapter)) in CHAT_KINDS]
         if carries in ("document", "notice") and chats:
             self.tell("chat_document", key, word=name, carries=carries, kind=chats[0].capitalize())
@@ -676,6 +680,13 @@ def _as_meant(root: Node, top: Entries) -> Entries:
     )
     meant = {nearest(key.text, SECTIONS): (key, value) for key, value in reversed(strange[:_FEW])}
     return {**{name: entry for name, entry in meant.items() if name is not None}, **top}
+
+
+def _endless(hours: Hours) -> bool:
+    """Whether hours stay open for more than a week: what waits for their end would be as good as lost."""
+    monday = datetime(2026, 6, 8, tzinfo=UTC)
+    end = hours.closes_at(monday)
+    return end is not None and end - monday > timedelta(days=8)
 
 
 def _names(top: Entries, section: str) -> Names:

@@ -467,6 +467,13 @@ WORDS: Final[Mapping[str, tuple[str, str, str, str, str]]] = {
         'Ajouter des plages, par exemple mon-fri: ["08:00-19:00"].',
         'Add windows, for example mon-fri: ["08:00-19:00"].',
     ),
+    "never_ends": (
+        "E131",
+        "« {word} » ne finit jamais : ce qui attend la fin de `quiet` ne partirait pas.",
+        "“{word}” never ends: what waits for the end of `quiet` would not leave.",
+        'Laisser des heures où l\'on peut écrire, par exemple every-day: ["20:00-08:00"].',
+        'Leave hours in which to write, for example every-day: ["20:00-08:00"].',
+    ),
     "last_step": (
         "E140",
         "échelle « {word} » : la dernière étape doit être `hand_to` un bureau.",
@@ -700,10 +707,10 @@ CODES: Final[Mapping[str, tuple[str, str, str, str]]] = {
         "Two windows of the same hours overlap or contradict each other, over midnight and from Sunday to Monday too: one of them is wrong.",
     ),
     "E131": (
-        "Plage illisible ou jamais ouverte",
-        "Unreadable or empty window",
-        "Une plage s'écrit \"08:00-12:30\" ; des horaires qui n'ouvrent jamais feraient attendre sans fin.",
-        'A window is written "08:00-12:30"; hours that never open would make a letter wait for ever.',
+        "Plage illisible, jamais ouverte ou sans fin",
+        "Unreadable, empty or endless window",
+        "Une plage s'écrit \"08:00-12:30\" ; des horaires qui n'ouvrent jamais, ou un `quiet` qui ne finit jamais, feraient attendre sans fin.",
+        'A window is written "08:00-12:30"; hours that never open, or a `quiet` that never ends, would make a letter wait for ever.',
     ),
     "E140": (
         "Échelle sans bureau au bout",

@@ -109,6 +109,7 @@ PLACES = [
     ("closed in French", "holidays: closed }", "holidays: closed, 2026-08-15: §fermé }", "E131", "window"),
     ("window", '"13:30-19:00"', "§13h30-19h", "E131", "window"),
     ("never", 'nuit: { every-day: ["20:00-08:00"] }', "§nuit: { holidays: closed }", "E131", "never_open"),
+    ("never ends", 'nuit: { every-day: ["20:00-08:00"] }\ntargets:\n  gp: { who: registered_gp, via: [mss], carries: document }\n  gp_ping: { who: registered_gp, via: [telegram, matrix], carries: pointer, quiet: nuit }', 'nuit: { every-day: ["20:00-08:00", "08:00-20:00"] }\ntargets:\n  gp: { who: registered_gp, via: [mss], carries: document }\n  gp_ping: { who: registered_gp, via: [matrix], carries: pointer, quiet: §nuit }', "E131", "never_ends"),
     ("ladder", "  standard:\n    await: seen\n    ack: { within: 2d, clock: cabinet }\n    ladder:\n      - { after: 1d, remind: gp_ping }\n      - { after: 3d, clock: real, hand_to: sorties }", "  §standard:\n    ladder:\n      - { after: 1d, remind: gp_ping }", "E140", "last_step"),
     ("expires", "    ladder:", "    §ack_expires: 1d\n    ladder:", "E141", "reopens"),
     ("files", "  - id: autres\n    when: { event: [admission, other] }", "  - §id: autres\n    when: { event: [admission, er_visit] }", "E142", "files_discharge"),
