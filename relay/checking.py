@@ -20,6 +20,7 @@ from relay.clock import SystemClock
 from relay.config import DIRECTORY_KINDS
 from relay.errors import RelaisError, Unavailable, Verdict
 from relay.ports import Tools
+from relay.tokens import TOKEN_LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 WARN_BEFORE = timedelta(days=30)
 DIRECTORY_OLD = timedelta(days=30)
+LOCAL_PART = 64  # RFC 5321 §4.5.3.1.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,13 @@ def watched(settings: Settings) -> Iterator[Found]:
         return
     if not any(fnmatchcase(mail.sender.rpartition("@")[2].lower(), glob) for glob in settings.domains):
         yield Found("sending address", "warning", "its domain is not in [relay] domains")
+    local = (mail.reply or "").rpartition("@")[0].replace("{token}", "x" * TOKEN_LENGTH)
+    if len(local) > LOCAL_PART:
+        yield Found(
+            "reply address",
+            "error",
+            f"{len(local)} characters before the @ once {{token}} is filled in; mail servers take {LOCAL_PART}",
+        )
     people = [(f"ward {ward.slug}", ward.reply_to) for ward in settings.wards.values()]
     people += [(f"desk {desk.name}", desk.mail) for desk in settings.desks.values()]
     people += [("admins", address) for address in settings.admins]

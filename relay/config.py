@@ -137,6 +137,8 @@ def _reply(text: str) -> str:
         raise ValueError(f"« {text} » is no address such as relais+{{token}}@relais45.mssante.fr") from None
     if "{token}" in text.rpartition("@")[2]:
         raise ValueError("{token} stands before the @")
+    if re.search(r"[A-Za-z0-9]\{token\}|\{token\}[A-Za-z0-9]", text):
+        raise ValueError("a letter beside {token} would be read as part of it; write relais+{token}@…")
     return text
 
 

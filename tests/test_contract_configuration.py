@@ -59,6 +59,7 @@ SMTP = '[adapters.m]\nkind = "smtp"\nhost = "localhost"\nport = 25\nfrom = "a@b.
         (SMTP.replace("a@b.fr", "relais"), 5, "adapters.m.from", "no mail address"),
         (SMTP + 'reply = "a+{tokn}@b.fr"', 6, "adapters.m.reply", "{token}"),
         (SMTP + 'reply = "a+{token}+{token}@b.fr"', 6, "adapters.m.reply", "{token}"),
+        (SMTP + 'reply = "relais{token}@b.fr"', 6, "adapters.m.reply", "relais+{token}"),
         (SMTP + 'senders = ["*@b.fr"]', 6, "adapters.m.senders", "concerns kind imap"),
         (SMTP + 'mode = "observe"', 6, "adapters.m.mode", "imap, mllp or folder"),
         (IMAP + WARD + '\nreply = "a+{token}@b.fr"', 7, "adapters.m.reply", "concerns kind smtp"),
@@ -124,6 +125,14 @@ def test_check_fails_when_nothing_watches_the_address_mail_is_sent_from(tmp_path
     assert found["ok"] is False
     file.write_text(file.read_text() + IMAP + 'role = "replies"\n', encoding="utf-8")
     assert relay("check", "--config", file).code == 0
+    # What our longest address holds before its @ is bounded; a longer one comes back from other servers.
+    for prefix, code in (("reponses-relais", 0), ("reponses-relais45", 1)):
+        reply = f'from = "a@b.fr"\nreply = "{prefix}+{{token}}@b.fr"\n'
+        longer = folder / f"{prefix}.toml"
+        longer.write_text(file.read_text().replace('from = "a@b.fr"\n', reply), encoding="utf-8")
+        done = relay("check", "--json", "--config", longer)
+        wrong = [each["name"] for each in done.json["checks"] if not each["ok"]]
+        assert (done.code, wrong) == (code, ["reply address"] * code), prefix
 
 
 def test_check_looks_at_certificates_and_keys(tmp_path: Path) -> None:
