@@ -15,7 +15,18 @@ from relay import metrics, planning
 from relay.config import Desk
 from relay.dispatch import Dispatch
 from relay.errors import Refused
-from relay.model import Batch, Envelope, Link, MailMessage, Purpose, Verb, Why, envelope_id
+from relay.model import (
+    Batch,
+    DeliveryState,
+    Envelope,
+    EnvelopeState,
+    Link,
+    MailMessage,
+    Purpose,
+    Verb,
+    Why,
+    envelope_id,
+)
 from tests import letters
 from tests.letters import DUPONT, MARTIN
 from tests.site import REFERENCE
@@ -35,6 +46,7 @@ from tests.test_planning import (
     make_site,
     one,
     opened,
+    replied,
     text,
 )
 from tests.trials import tools
@@ -168,3 +180,22 @@ async def test_the_time_to_an_alert_is_counted_from_the_arrival_of_its_letter(ho
     (alert,) = await house.copies(purpose="alert", state="sent")
     assert alert["adapter"] == "telegram"
     assert (measured("count"), measured("sum") - total) == (before + 1, 36_090.0)
+
+
+def test_what_a_ward_answers_to_a_letter_that_failed_is_read_at_the_desk_and_not_sent_after_it() -> None:
+    site = make_site(receipts="each")
+    plan, view = opened(site)
+    lost, receipt = one(plan, Purpose.LETTER), one(plan, Purpose.RECEIPT)
+    words = f"Médecin traitant : Dr Alix Dupont\nRPPS : {DUPONT.rpps}"
+    copies = tuple(
+        replace(each, state=DeliveryState.FAILED, why=Why.UNKNOWN_MAILBOX) if each.id == lost.id else each
+        for each in view.deliveries
+    )
+    read = replied(site, replace(view, deliveries=copies), receipt, words, sender=WARD)
+    assert (read.state, read.why) == (EnvelopeState.HELD, Why.UNKNOWN_MAILBOX)
+    assert read.hold is not None
+    assert (read.hold.desk, read.hold.candidates) == ("sorties", (DUPONT.rpps,))
+    assert read.thread is None
+    assert {each.to for each in read.deliveries} == {"desk:sorties"}
+    arrived = replied(site, view, receipt, words, sender=WARD)
+    assert f"rpps:{MARTIN.rpps}" in {each.to for each in arrived.deliveries}

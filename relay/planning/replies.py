@@ -15,6 +15,7 @@ from relay.model import (
     AuditEvent,
     ChatKind,
     Context,
+    DeliveryState,
     EnvelopeState,
     Participant,
     Plan,
@@ -325,6 +326,14 @@ def _word(line: str) -> str:
     return re.sub(r"[^A-Z0-9]+", " ", folded(line)).strip()
 
 
+def _unreached(view: ThreadView) -> Why | None:
+    """Why no letter of this follow-up reached its doctor; None where one did, or may have."""
+    letters = [d for d in view.deliveries if d.purpose is Purpose.LETTER and d.to == view.thread.gp]
+    if not letters or any(d.state is not DeliveryState.FAILED for d in letters):
+        return None
+    return letters[-1].why or Why.DSN_FAILED
+
+
 def _said(site: Site, arrival: Arrival, view: ThreadView, speaker: _Speaker, at: datetime) -> Plan:
     reply = answers.reply_text(arrival.document)
     word = _word(reply.first_line)
@@ -340,6 +349,21 @@ def _said(site: Site, arrival: Arrival, view: ThreadView, speaker: _Speaker, at:
     if is_hospital(part.key):
         if word == RECALL_WORD:
             return _step(draft, arrival, Event(Verb.RECALL, part.key, part.name))
+        if (failed := _unreached(view)) is not None and speaker.asker in ("", view.thread.gp):
+            # Words sent after the letter would be lost with it, and take the follow-up from the desk that has it.
+            filled: dict[str, str] = dict(answers.corrections(arrival.document.text))
+            meant = filled.get("registered_gp.rpps")
+            return plan_hold(
+                site,
+                arrival,
+                Context(),
+                failed,
+                at,
+                view=view,
+                tell_ward=False,
+                candidates=(meant,) if meant else (),
+                desk=view.thread.desk or threads.last_desk(view.thread.followup),
+            )
         return _answered(draft, arrival, speaker, words)
     if _ABSENT.match(reply.first_line):
         return plan_hold(
