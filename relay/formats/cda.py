@@ -7,8 +7,9 @@ volet LDL-SES (2022.01) and the header of the « Structuration minimale ».
 from __future__ import annotations
 
 import binascii
+import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -459,14 +460,21 @@ class _Letter:
 
     # --------------------------------------------------------------------------------------------------- sections
 
-    def entries(self, code: str) -> list[str]:
-        """The lines of one section: items, rows, paragraphs and loose words; « Aucun » says nothing."""
+    @functools.cached_property
+    def _sections(self) -> Mapping[str | None, list[etree._Element]]:
+        """The narratives of the body by the code of their section."""
         body = self.root.find(f"{V3}component/{V3}structuredBody")
-        found: list[str] = []
+        found: dict[str | None, list[etree._Element]] = {}
         for section in body.iter(f"{V3}section") if body is not None else ():
             kind, text = section.find(f"{V3}code"), section.find(f"{V3}text")
-            if kind is None or kind.get("code") != code or text is None:
-                continue
+            if kind is not None and text is not None:
+                found.setdefault(kind.get("code"), []).append(text)
+        return found
+
+    def entries(self, code: str) -> list[str]:
+        """The lines of one section: items, rows, paragraphs and loose words; « Aucun » says nothing."""
+        found: list[str] = []
+        for text in self._sections.get(code, ()):
             found += [words[:300] for words in _lines(text) if not _NOTHING.fullmatch(formats.fold(words))]
         return found
 
