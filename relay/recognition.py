@@ -44,6 +44,7 @@ _READERS: Final[tuple[tuple[Callable[[Part, bytes], bool], Reader], ...]] = (
 
 _FORWARD = re.compile(r"^\s*(?:\[[^\]]{0,40}\]\s*)?(?:fwd?|tr|wg|i|rv|transf(?:ert|ere)?)\s*:", re.IGNORECASE)
 _ANSWER = re.compile(r"^\s*(?:re|rep|ref|aw|sv|antw|r)\s*(?:\[\d+\])?\s*:", re.IGNORECASE)
+_NOBODY: Final = Patient()
 _QUOTED: Final = (">", " ", "\t")  # how a quoted line begins
 _XDM_SUBJECT = re.compile(r"xdm/1\.0/ddm", re.IGNORECASE)
 _DOCUMENT_NAME = re.compile(r"\.(?:zip|xml|cda|hl7|er7|hpr|hprim|json|apz|p7m)$|ihe_xdm|lettre|courrier|\bcrh?\b|liaison|sortie",
@@ -402,7 +403,7 @@ def _judged(document: Document, pieces: list[tuple[Part, Notice]], letter: lette
         return _held(notice, Why.TRUNCATED)
     if "many_from" in document.flaws and (pieces or spoken):
         return _held(notice, Why.UNKNOWN_SENDER)
-    named = notice.patient is not None and notice.patient != Patient()
+    named = notice.patient is not None and notice.patient != _NOBODY
     # A PDF that names nobody, a scan for instance, neither makes a notice nor unmakes the mail's own.
     naming = any(piece.format != "pdf" or piece.patient is not None for _, piece in pieces)
     if naming and named and notice.event:

@@ -126,6 +126,8 @@ _FIELD = re.compile(
     r"[\s>*•·|#_●■▪–—-]*(?:\d{1,2}\s?[).]\s+)?([^\n:=\t|]{2,60}?)\s*(?:[:：﹕꞉∶|]|[-=]?>|→|=|\t)\s*(.*)",
     re.DOTALL,
 )
+_ENDS_LABEL = re.compile(r"[:：﹕꞉∶|=>→\t]")
+_LABEL_WITHIN = 200  # signs: what is no label by then is prose, found to be so in a fraction of the time
 _BARE = re.compile(
     r"[\s>*•·-]*((?:d[ée]c[èe]s(?: le)?|d[ée]c[ée]d[ée]e? le|n[ée]+\s?(?:\([eé]\))?\s+le|date de naissance|born(?: on)?|rpps(?: n°)?|ins|ipp|date de sortie"
     r"|sortie? le|date d[’']entr[ée]e|hospitalis[ée]e?(?:\(e\))? du|s[ée]jour)) +(?=(?:du )?\d)(.*)",
@@ -227,14 +229,17 @@ _SOMEBODY = re.compile(
 )
 
 
+_NOBODY, _NO_STAY, _NO_PERSON = Patient(), Stay(), Person()
+
+
 @dataclass(slots=True)
 class _Found:
     """What the lines said so far."""
 
-    patient: Patient = field(default_factory=Patient)
+    patient: Patient = _NOBODY
     family: list[str] = field(default_factory=list)  # names told apart by their labels
     names: list[Patient] = field(default_factory=list)  # whole names of patient lines
-    stay: Stay = field(default_factory=Stay)
+    stay: Stay = _NO_STAY
     gps: list[Person] = field(default_factory=list)
     gp_said_none: bool = False
     author: Person | None = None
@@ -370,7 +375,7 @@ def fields(text: str) -> Iterator[tuple[str, str, int]]:
 
 def _pieces(line: str) -> Iterator[tuple[str, str]]:
     """The labelled values of one line."""
-    found = _FIELD.match(line)
+    found = _FIELD.match(line) if _ENDS_LABEL.search(line, 0, _LABEL_WITHIN) else None
     name = label_of(found[1]) if found else None
     if found is None or name is None:
         bare = _BARE.match(line)
@@ -477,7 +482,7 @@ _KIN = re.compile(
 
 def _whole_name(value: str, given_first: bool | None) -> Patient:
     """A patient line: civility, names in either order, « née », « épouse », perhaps sex and birth date behind."""
-    patient = Patient()
+    patient = _NOBODY
     text = _KIN.sub("", value).strip(" .;,-")
     folded = fold(text)
     if civility := _CIVILITY.match(folded):
@@ -572,7 +577,7 @@ def person(value: str) -> Person | None:
         rpps=formats.bare_rpps(rpps[1]) if rpps else None,
         mss_address=address[0].lower() if address else None,
     )
-    return result if result != Person() else None
+    return result if result != _NO_PERSON else None
 
 
 # ----------------------------------------------------------------------------------------------------------- reading
@@ -1066,7 +1071,7 @@ def _letter(found: _Found, text: str, subject: str, titles: Iterable[str], zone:
         document=document if event else None,
         title=found.kind,
         patient=patient,
-        stay=stay if stay != Stay() else None,
+        stay=stay if stay != _NO_STAY else None,
         author=found.author,
         registered_gp=gp,
         referring_doctor=found.referring,
@@ -1170,7 +1175,7 @@ def _patient(found: _Found) -> Patient | None:
             patient = replace(patient, birth_name=family, given_names=given)
     if patient.birth_name is None and patient.used_name:
         patient = replace(patient, name_kind="used")
-    return patient if patient != Patient() else None
+    return patient if patient != _NOBODY else None
 
 
 def _other_person(one: Patient, other: Patient) -> bool:
