@@ -52,16 +52,18 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 
-SLOW = 256 * 1024
+SLOW = 64 * 1024
 """Bytes; reading more than this leaves the event loop."""
 _NO_LINE_MENDS = frozenset(
     {Why.TWO_PATIENTS, Why.BROKEN_PACKAGE, Why.AUTHENTICATION_FAILED, *recognition.SEALED}
 )
 TRIES = 5
 """How often a decision is made again when somebody changed its thread meanwhile."""
+AT_ONCE = 2
+"""Letters taken apart outside the event loop: more would only wait for one another."""
 _PDF_MAY_BE_INSIDE = (
-    b"%PDF-",
     b"JVBERi0",
+    b"%PDF-",
     b"json",
     b"JSON",
     b"PK\x03\x04",
@@ -71,6 +73,11 @@ _PDF_MAY_BE_INSIDE = (
     b".XML",
 )
 """As it stands, in base64, within FHIR, a package or a letter of level 1: a hostile page may keep the reader busy, so it waits elsewhere."""
+
+
+def _is_slow(raw: bytes) -> bool:
+    """Whether taking it apart may keep the event loop waiting."""
+    return len(raw) > SLOW or any(mark in raw for mark in _PDF_MAY_BE_INSIDE)
 
 
 @dataclass(slots=True)
@@ -162,7 +169,7 @@ class Intake:
         Arrivals that speak of the same stay, document or thread are decided one after the other, each
         seeing what the one before it wrote; all others share their reads and their commit.
         """
-        letters = [await self._read(envelope) for envelope in envelopes]
+        letters = await self._read_all(envelopes)
         await self._resolve(letters)
         waiting = [(letter, self._surely(letter, partial(self._ask, letter)) or Ask()) for letter in letters]
         while waiting:
@@ -175,6 +182,23 @@ class Intake:
                 taken |= marks
             await self._settle(chosen)
             waiting = later
+
+    async def _read_all(self, envelopes: Sequence[Envelope]) -> list[_Letter]:
+        """Bytes → what they say, in their order; while PDFium reads for one letter, the next is taken apart."""
+        letters: dict[str, _Letter] = {}
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def read(envelope: Envelope) -> None:
+            async with gate:
+                letters[envelope.id] = await self._read(envelope)
+
+        async with asyncio.TaskGroup() as elsewhere:
+            for envelope in envelopes:
+                if _is_slow(envelope.raw):
+                    elsewhere.create_task(read(envelope))
+                else:
+                    letters[envelope.id] = await self._read(envelope)
+        return [letters[envelope.id] for envelope in envelopes]
 
     async def _read(self, envelope: Envelope, correction: Correction | None = None) -> _Letter:
         """Bytes → what they say. A failure of ours makes the arrival corrupt, its bytes kept."""
@@ -189,7 +213,7 @@ class Intake:
             if self.opener is not None:
                 letter.opened = await self.opener.open(raw, envelope.received_at)
                 raw = letter.opened.raw
-            if len(raw) > SLOW or any(mark in raw for mark in _PDF_MAY_BE_INSIDE):
+            if _is_slow(raw):
                 await asyncio.to_thread(self._understand, letter, raw)
             else:
                 self._understand(letter, raw)
