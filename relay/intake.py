@@ -559,9 +559,16 @@ class Intake:
         Raises NotFound when nothing is held under this id, Refused when a floor still forbids sending.
         """
         hold = await self.store.hold(correction.hold)
+        said = correction.fields or {}
+        if hold.lost:
+            named = {name: value for name, value in said.items() if name.startswith("registered_gp.")}
+            correction = replace(correction, fields=named or None)
         letter = await self._read(await self.store.stored(hold.envelope), correction)
         if letter.plan is not None or letter.recognised is None:
             raise Refused("these bytes cannot be read: reject the hold, or answer the ward by hand")
+        if hold.lost and not _of_the_same_patient(letter.recognised.notice, said):
+            reason = self.site().words.why(Why.STAY_OF_ANOTHER)
+            raise Refused("these lines name another patient or stay than the letter that left", reason=reason)
         if letter.envelope.flaw is not None:
             raise Refused(
                 "only a part of this letter was kept: reject the hold, and have the ward send it anew"
@@ -581,9 +588,12 @@ class Intake:
             site, now = self.site(), self.clock.now()
             if draw:
                 hold = await self.store.hold(correction.hold)  # somebody may have settled it meanwhile
-            (context,) = await self._contexts([(letter, self._ask(letter))])
+            ask, again = self._ask(letter), (hold.thread or "") if hold.lost else ""
+            if again:
+                ask = replace(ask, threads=(*ask.threads, again))
+            (context,) = await self._contexts([(letter, ask)])
             mentions = await self._mentions(site, letter)
-            arrival = replace(self._decided(site, letter, context, now, mentions), draw=draw)
+            arrival = replace(self._decided(site, letter, context, now, mentions), draw=draw, again=again)
             if arrival.decision is None or arrival.decision.action != "send":
                 reason = arrival.decision.reason if arrival.decision else "no rules are in force"
                 raise Refused(f"it still cannot be sent: {reason}", reason=reason)
@@ -620,6 +630,18 @@ class Intake:
 
 
 # ---------------------------------------------------------------------------------------------------- small words
+
+
+def _of_the_same_patient(notice: Notice, fields: Mapping[str, str]) -> bool:
+    """Whether nothing a person wrote beside the doctor contradicts the letter."""
+    others = {name: value for name, value in fields.items() if not name.startswith("registered_gp.")}
+    said = replies.applied(notice, others)
+    if said.stay != notice.stay and "stay.number" in others:
+        return False
+    before, after = notice.patient, said.patient
+    if not others or before is None or after is None:
+        return not others
+    return replace(after, ins_key_valid=None) == replace(before, ins_key_valid=None)
 
 
 def _ours(site: Site) -> Callable[[str], bool]:

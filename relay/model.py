@@ -143,6 +143,11 @@ def envelope_id(account: str, ref: str) -> str:
     return derived_id("envelope", account, ref)
 
 
+def lost_id(envelope: str) -> str:
+    """The id of the hold of a letter that was decided and did not arrive; a hold before any decision bears another."""
+    return derived_id("hold", envelope, "lost")
+
+
 def delivery_id(document: str, to: str, purpose: str, ordinal: int) -> str:
     """One copy of one document for one recipient; deciding again gives the same id."""
     return derived_id("delivery", document, to, purpose, str(ordinal))
@@ -813,6 +818,11 @@ class Hold:
         default=None, compare=False
     )  # shown beside its envelope; read back in a Context
 
+    @property
+    def lost(self) -> bool:
+        """Whether its letter was decided, left or tried to, and did not arrive."""
+        return self.id == lost_id(self.envelope)
+
 
 @dataclass(frozen=True, slots=True)
 class ButtonGrant:
@@ -868,6 +878,9 @@ class Plan:
     `thread` is inserted when its version is 0, else updated where the stored version is one less
     (otherwise the store answers Stale for this plan and writes nothing of it). Deliveries, timers and
     grants whose ids exist already are left as they are: deciding again writes the same rows.
+
+    A `hold` of another envelope than the plan's makes that one held, where it was decided; ending one makes it
+    decided again.
     """
 
     at: datetime
@@ -914,6 +927,7 @@ class ThreadView:
     absences: tuple[Absence, ...] = ()  # of its participants, running or to come
     readers: frozenset[str] = frozenset()  # addresses of its copies from which a read receipt ever came
     confirmers: frozenset[str] = frozenset()  # addresses of its copies from which a DSN ever came
+    holds: tuple[Hold, ...] = ()  # of its letters that did not arrive, once somebody was told
 
 
 @dataclass(frozen=True, slots=True)

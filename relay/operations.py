@@ -114,13 +114,14 @@ def _write_private(file: Path, content: bytes) -> None:
 async def replay(settings: Settings, store: Store, envelope: str) -> dict[str, object]:
     """Decide again what is held, ignored, corrupt or open.
 
-    What was decided stays as it is: its copies left, perhaps by a person's word that the letter alone does not
-    hold. Raises Refused for what a person set aside.
+    What was decided stays as it is, whether its copies arrived or not: they left, perhaps by a person's word that
+    the letter alone does not hold. Raises Refused for what a person set aside.
     """
     row = dict(await store.envelope(envelope))
     if row["why"] == Why.REJECTED:
         raise Refused("a person set this letter aside: it stays so")
-    if row["state"] != EnvelopeState.DECIDED:
+    lost = row["state"] == EnvelopeState.HELD and (await store.hold(envelope)).lost
+    if row["state"] != EnvelopeState.DECIDED and not lost:
         async with _intake(settings, store) as intake:
             await intake.replay(envelope)
         row = dict(await store.envelope(envelope))

@@ -578,8 +578,9 @@ class Words:
             ),
         )
 
-    def failed(self, reference: str, who: str, why: Why) -> Mail:
-        """To the ward whose letter did not arrive."""
+    def failed(self, reference: str, who: str, why: Why, *, fields: bool = False) -> Mail:
+        """To the ward whose letter did not arrive; `fields`: with the lines that send it to another doctor."""
+        form = "\n".join(f"{self.say(label)} :" for label in FIELDS_GP) if fields else ""
         return Mail(
             self.say("Lettre non remise – Réf. {reference}", reference=reference),
             self._body(
@@ -588,9 +589,12 @@ class Words:
                     self.say("La lettre n'a pas pu être remise : {why}.", why=self.why(why)),
                     self.say("Destinataire : {who}.", who=who or self.role("")),
                 ],
-                self.say(
+                self.say("Pour l'envoyer à un autre médecin traitant, répondez à ce message en complétant :")
+                if fields
+                else self.say(
                     "Merci de prévenir ce destinataire par un autre moyen, ou d'indiquer une autre adresse."
                 ),
+                form,
             ),
         )
 

@@ -65,7 +65,14 @@ MAILS = Counter(
     }
 )
 ALERTS = Counter({(9001, ALERT): 1, (9002, ALERT): 1})
-ENVELOPES = Counter({("decided", "rule"): 3, ("held", "rule"): 1, ("ignored", "not_a_notice"): 1})
+ENVELOPES = Counter(
+    {
+        ("decided", "rule"): 2,
+        ("held", "rule"): 1,
+        ("held", "unknown_mailbox"): 1,
+        ("ignored", "not_a_notice"): 1,
+    }
+)
 DELIVERIES = Counter(
     {
         (f"rpps:{MARTIN.rpps}", "letter", "accepted", None): 1,
@@ -74,9 +81,8 @@ DELIVERIES = Counter(
         (f"rpps:{DUPONT.rpps}", "alert", "sent", None): 1,
         (f"rpps:{ABSENT.rpps}", "letter", "failed", "unknown_mailbox"): 1,
         (f"rpps:{ABSENT.rpps}", "alert", "cancelled", "no_channel"): 1,
-        ("ward:cardiologie", "hold_note", "accepted", None): 1,
+        ("ward:cardiologie", "hold_note", "accepted", None): 2,
         ("desk:sorties", "hold_note", "accepted", None): 1,
-        ("ward:cardiologie", "ward_note", "accepted", None): 1,
         ("desk:sorties", "ward_note", "accepted", None): 1,
     }
 )

@@ -188,7 +188,7 @@ async def test_a_refused_letter_tells_the_ward_at_once_and_a_desk_takes_over(hou
     await house.leave()
     (copy,) = await house.copies(purpose="letter")
     assert (copy["state"], copy["why"]) == ("failed", "unknown_mailbox")
-    (note,) = await house.copies(purpose="ward_note", to="ward:cardiologie")
+    (note,) = await house.copies(purpose="hold_note", to="ward:cardiologie")
     assert note["state"] == "sent"
     (thread,) = await house.store.threads()
     assert thread["state"] == "with_desk"
@@ -562,9 +562,9 @@ async def test_a_copy_whose_recipe_cannot_be_read_fails_by_itself_and_the_ward_i
     await house.leave()
     (failed,) = await house.copies(purpose="letter")
     assert (failed["state"], failed["why"]) == ("failed", "unreadable")
-    told = [each.purpose for each in mails(house)]
-    assert sorted(set(told)) == ["hold_note", "ward_note"]
-    assert told.count("ward_note") == 2, "of the stranger's letter, and of the copy that failed"
+    told = [each.to for each in mails(house)]
+    assert {each.purpose.value for each in mails(house)} == {"hold_note", "ward_note"}
+    assert told.count("ward:cardiologie") == 2, "of the stranger's letter, and of the copy that failed"
 
 
 # ------------------------------------------------------------------------------------------------ stopping

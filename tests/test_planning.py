@@ -863,8 +863,10 @@ def test_a_refused_letter_is_told_to_the_ward_and_a_desk_takes_it():
     plan = report(site, view, raw)
     assert [(n.state, n.why) for n in plan.news] == [(DeliveryState.FAILED, Why.UNKNOWN_MAILBOX)]
     assert after(view, plan).thread.state is ThreadState.WITH_DESK
-    note = one(plan, Purpose.WARD_NOTE, "ward:cardiologie")
+    note = one(plan, Purpose.HOLD_NOTE, "ward:cardiologie")
     assert "la boîte du destinataire n'existe pas" in text(note)
+    for line in ("Médecin traitant :", "RPPS :", "Né(e) le :"):
+        assert line in text(note)
     assert GP not in str(note.recipe)
 
 

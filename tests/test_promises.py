@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import subprocess
 import sys
 from dataclasses import replace
 from datetime import timedelta
+from email import message_from_bytes, policy
 from typing import Any
 
 import pytest
@@ -29,6 +31,7 @@ from relay.model import (
     LadderStep,
     Link,
     Mailbox,
+    MailMessage,
     Plan,
     Press,
     Professional,
@@ -764,7 +767,7 @@ def test_a_bounce_that_names_no_message_is_known_by_the_address_it_comes_back_to
     bare = letters.dsn(original_message_id="<stripped@x>", action="failed", status="5.1.1", to=to)
     plan = report(site, view, bare)
     assert after(view, plan).thread.state is ThreadState.WITH_DESK
-    assert one(plan, Purpose.WARD_NOTE, "ward:cardiologie")
+    assert one(plan, Purpose.HOLD_NOTE, "ward:cardiologie")
     stranger = report(
         site, view, letters.dsn(original_message_id="<stripped@x>", action="failed", status="5.1.1")
     )
@@ -864,6 +867,30 @@ async def test_a_ward_whose_mailbox_is_only_observed_gets_no_daily_list(house: H
     await house.schedule.daily_lists()
     await house.leave()
     assert not mails(house)
+
+
+async def test_the_list_that_fell_due_while_the_relay_stood_still_is_made_once_when_it_starts_again(
+    house: House,
+) -> None:
+    await house.take(letter())
+    await house.leave()
+    zone = house.site.settings.zone
+    due = house.clock.now().astimezone(zone).replace(hour=18, minute=0, second=0, microsecond=0)
+    house.clock.turn(seconds=(due - house.clock.now()).total_seconds() + 3600)
+    await house.take(without_gp("S-2"))  # what came after the hour is the next list's
+    house.clock.turn(hours=12)
+    for _ in range(2):
+        running = asyncio.create_task(house.schedule.run())
+        while not await house.copies(purpose="ward_note"):
+            assert not running.done()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await house.schedule.missed_lists()
+    await house.leave()
+    (made,) = [each for each in mails(house) if each.purpose == "ward_note"]
+    assert isinstance(made.message, MailMessage)
+    body = message_from_bytes(made.message.content, policy=policy.default).get_body()
+    assert len([line for line in body.get_content().splitlines() if "Réf." in line]) == 1
 
 
 async def test_a_stay_that_another_facility_has_gives_a_follow_up_of_its_own(house: House) -> None:

@@ -65,6 +65,8 @@ class Draft:
     drop_timers: tuple[str, ...] = ()
     void: tuple[str, ...] = ()
     incident: Incident | None = None
+    hold: Hold | None = None  # of the letter of this thread that did not arrive
+    ends: list[str] = field(default_factory=list)  # holds
 
     # --------------------------------------------------------------------------------------------- building
 
@@ -173,6 +175,16 @@ class Draft:
         """A note to the sending ward."""
         self.mail(self.participant(self.ward_key), Purpose.WARD_NOTE, words, answers=answers, ordinal=ordinal)
 
+    def tell_failed(self, who: str, why: Why) -> None:
+        """The ward's note about a letter that did not arrive; with lines to fill in where it waits for them."""
+        hold, part = self.hold, self.participant(self.ward_key)
+        if hold is None:
+            self.mail(part, Purpose.WARD_NOTE, self.site.words.failed(self.current.reference, who, why))
+            return
+        mends = why not in (Why.NOT_OPENED, Why.UNREADABLE)
+        words = self.site.words.failed(self.current.reference, who, why, fields=mends)
+        self.mail(part, Purpose.HOLD_NOTE, words, envelope=hold.envelope)
+
     def tell_desk(
         self,
         name: str | None,
@@ -269,6 +281,7 @@ class Draft:
             latest = max(left, key=lambda d: (d.created_at, d.id), default=None)
             if latest is not None and latest.envelope is not None:
                 self.take(threads.Step(replace(self.current, letter=latest.envelope)))
+        self.ends += [hold.id for hold in (self.view.holds if self.view else ()) if hold.envelope in gone]
         told = len(self.had_letter(gone))
         self.tell_ward(self.site.words.ward_recalled(self.current.reference, len(stopped), told))
 
@@ -370,7 +383,7 @@ class Draft:
             case None:
                 pass
             case why:
-                self.tell_ward(words.failed(thread.reference, gp, why))
+                self.tell_failed(gp, why)
 
     def name(self, key: str) -> str:
         """How somebody is named to others."""
@@ -492,8 +505,11 @@ class Draft:
         used_grant: str | None = None,
         end_hold: tuple[str, ...] = (),
     ) -> Plan:
-        """The rows, in one plan."""
+        """The rows, in one plan. A thread that closes takes the holds of its lost letters with it."""
         found = self.thread or (self.view.thread if self.view else None)
+        before, now = self.view.thread if self.view else None, self.thread
+        if before and now and now.closed_reason and now.closed_reason != before.closed_reason and self.view:
+            self.ends += [each.id for each in self.view.holds]
         return Plan(
             at=self.at,
             envelope=envelope,
@@ -511,8 +527,8 @@ class Draft:
             timers=tuple(self.timers),
             drop_timers=self.drop_timers,
             done_timers=done_timers,
-            hold=hold,
-            end_hold=end_hold,
+            hold=hold or self.hold,
+            end_hold=tuple(dict.fromkeys((*end_hold, *self.ends))),
             grants=tuple(self.grants),
             used_grant=used_grant,
             void_grants_of=self.void,

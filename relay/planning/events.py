@@ -18,6 +18,7 @@ from relay.model import (
     DeliveryNews,
     DeliveryState,
     EnvelopeState,
+    Hold,
     Link,
     Plan,
     Press,
@@ -31,6 +32,7 @@ from relay.model import (
     Verb,
     Why,
     delivery_id,
+    lost_id,
 )
 from relay.planning.copies import LEFT, To, mail, second_row, shown
 from relay.planning.draft import TELLING, Draft, unless_observing
@@ -192,13 +194,16 @@ def _failed(draft: Draft, delivery: Delivery, why: Why) -> None:
         desk = draft.site.desk_named(threads.last_desk(thread.followup))
         event = Event(Happening.FAILED, why=why, to=desk.name if desk else "")
         step = threads.advance(thread, event, draft.at, view.timers)
+        draft.hold = _lost(draft, delivery, why, desk.name if desk else None)
         if step.changed:
             draft.take(step)
             draft.carry_out(step, event)
             return
-        draft.tell_ward(words.failed(thread.reference, _named(draft, delivery.to), why))
+        draft.tell_failed(_named(draft, delivery.to), why)
+        if draft.hold is not None:
+            draft.tell_desk(draft.hold.desk, words.desk_thread(thread.reference, why))
     elif delivery.purpose is Purpose.LETTER:
-        draft.tell_ward(words.failed(thread.reference, _named(draft, delivery.to), why))
+        draft.tell_failed(_named(draft, delivery.to), why)
     elif delivery.purpose is Purpose.REMINDER and _is_chat(draft.site, delivery):
         if thread.state in threads.LADDER_STATES:
             draft.remind_by_mail(delivery.to)
@@ -211,6 +216,32 @@ def _failed(draft: Draft, delivery: Delivery, why: Why) -> None:
             step = threads.advance(thread, event, draft.at, view.timers)
             draft.take(step)
         draft.tell_desk(desk.name if desk else None, words.desk_thread(thread.reference, why))
+
+
+def _lost(draft: Draft, delivery: Delivery, why: Why, desk: str | None) -> Hold | None:
+    """The hold of a letter no copy of which reaches its doctor. None where people settled the matter otherwise."""
+    view, letter = draft.view, delivery.envelope
+    assert view is not None  # noqa: S101 - asked by callers
+    thread = view.thread
+    if letter is None or thread.closed_reason not in (None, Why.DELIVERED_NO_ANSWER.value):
+        return None
+    if any(part.key == thread.gp and part.revoked for part in thread.participants):
+        return None
+    if any(
+        copy.id != delivery.id and copy.state not in (DeliveryState.FAILED, DeliveryState.CANCELLED)
+        for copy in _letters(view)
+        if copy.envelope == letter
+    ):
+        return None
+    return Hold(
+        id=lost_id(letter),
+        envelope=letter,
+        why=why,
+        reason=draft.site.words.why(why),
+        since=draft.at,
+        desk=desk,
+        thread=thread.id,
+    )
 
 
 def no_longer(view: ThreadView | None, delivery: Delivery) -> Why | None:
@@ -251,8 +282,10 @@ def plan_sent(site: Site, view: ThreadView | None, delivery: Delivery, at: datet
     draft = Draft(site, at, delivery.id, view)
     event = Event(Happening.STARTED)
     step = threads.advance(view.thread, event, at, view.timers)
+    # Tried again by a person, it left after all.
+    draft.ends += [hold.id for hold in view.holds if hold.envelope == delivery.envelope]
     if not step.changed:
-        return None
+        return draft.plan() if draft.ends else None
     draft.take(step)
     thread = step.thread
     if thread.state is not ThreadState.CLOSED:

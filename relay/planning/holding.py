@@ -295,9 +295,9 @@ def plan_still_held(
         site.words.still_held(reference, reason or held.reason),
         at,
         seed=reply.envelope.id,
-        thread=thread_id(held.envelope),
+        thread=held.thread if held.lost and held.thread else thread_id(held.envelope),
         reference=reference,
-        tracked=False,
+        tracked=held.lost,
         envelope=held.envelope,
         answers=reply.document.message_id,
     )

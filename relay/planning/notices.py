@@ -19,6 +19,7 @@ from relay.model import (
     Purpose,
     Why,
 )
+from relay.planning.copies import on_its_way
 from relay.planning.documents import (
     NOTICE,
     another_discharge,
@@ -224,7 +225,7 @@ def _retracted(
         fingerprint=base.fingerprint,
         decision=base.decision,
         document_keys=base.document_keys,
-        end_hold=ends,
+        end_hold=tuple(dict.fromkeys((*ends, *made.end_hold))),
         audit=(*base.audit, *made.audit),
     )
 
@@ -232,22 +233,60 @@ def _retracted(
 def plan_release(site: Site, arrival: Arrival, context: Context, hold: Hold, at: datetime) -> Plan:
     """A held letter goes on as a person decided. Raises Refused when a floor or a missing address still forbids it."""
     by = arrival.released.by if arrival.released else "admin"
+    former = _lost_in(site, arrival, context) if hold.lost else None
     made = plan_notice(site, arrival, context, at, ends=(hold.id,))
     if made.state is EnvelopeState.HELD:
         why = made.why or Why.UNDECIDED
         raise Refused(f"still held ({why.value}): {site.words.why(why)}", reason=site.words.why(why))
     if made.why is Why.SUPERSEDED:
         raise Refused("the hospital withdrew or replaced this document meanwhile: reject the hold")
+    if former is not None:
+        _goes_elsewhere(site, former, made, hold)
     return replace(made, audit=(*made.audit, AuditEvent(by, "released", hold.envelope, Why.BY_PERSON)))
 
 
+def _lost_in(site: Site, arrival: Arrival, context: Context) -> ThreadView:
+    """The follow-up in which the letter did not arrive. Raises Refused where it can no longer go on there."""
+    view = joined(arrival, context)
+    if view is None:
+        reason = site.words.why(Why.STAY_OF_ANOTHER)
+        raise Refused("the patient or the stay is no longer that of its follow-up", reason=reason)
+    if (ended := view.thread.closed_reason) in (Why.RECALLED.value, Why.SUPERSEDED.value):
+        reason = site.words.why(Why(ended))
+        raise Refused("the hospital took this letter back: reject the hold", reason=reason)
+    return view
+
+
+def _goes_elsewhere(site: Site, view: ThreadView, made: Plan, hold: Hold) -> None:
+    """Raises Refused where the letter would go again where it did not arrive, or while its former reader gets more."""
+    gp, known = made.thread.gp if made.thread else "", {copy.id for copy in view.deliveries}
+    letters = [copy for copy in made.deliveries if copy.purpose is Purpose.LETTER and copy.to == gp]
+    if letters and all(copy.id in known for copy in letters):
+        raise Refused(
+            "it would go where it did not arrive: name another doctor (--gp), or try that copy again"
+            " (deliveries retry)",
+            reason=site.words.why(hold.why),
+        )
+    if gp != view.thread.gp and any(
+        copy.to == view.thread.gp and copy.purpose is Purpose.LETTER and copy.envelope != hold.envelope
+        for copy in on_its_way(view)
+    ):
+        raise Refused(
+            "another letter of this stay is still on its way to the former doctor: cancel it, or wait",
+            reason=site.words.say("Une autre lettre de ce séjour est encore en route vers ce médecin"),
+        )
+
+
 def plan_reject(site: Site, hold: Hold, by: str, reason: str, at: datetime) -> Plan:
-    """A person set a held arrival aside for good. The reason stays with the trail only as its length: it is prose."""
+    """A person set a held arrival aside for good. The reason stays with the trail only as its length: it is prose.
+
+    A letter that left and did not arrive stays decided: its follow-up is settled apart.
+    """
     return Plan(
         at=at,
         envelope=hold.envelope,
-        state=EnvelopeState.IGNORED,
-        why=Why.REJECTED,
+        state=EnvelopeState.DECIDED if hold.lost else EnvelopeState.IGNORED,
+        why=Why.BY_PERSON if hold.lost else Why.REJECTED,
         end_hold=(hold.id,),
         audit=(AuditEvent(by, "rejected", hold.envelope, Why.REJECTED, note=f"{len(reason)} characters"),),
     )

@@ -34,7 +34,7 @@ from relay.tokens import Address, Ours, participant_mark, references_in
 from relay.wording import GP, RECALL_WORD
 
 if TYPE_CHECKING:
-    from relay.model import Delivery, Recognised
+    from relay.model import Delivery, Hold, Recognised
     from relay.planning.site import Arrival, Site
     from relay.reading import Document
 
@@ -220,6 +220,8 @@ def _about_a_hold(site: Site, arrival: Arrival, context: Context, named: _Named)
     if note is None:
         return None
     hold = next((h for h in context.holds if h.envelope == note.envelope), None)
+    if hold is not None and hold.lost:
+        return None  # its letter has a follow-up, in which the ward speaks
     reply = answers.reply_text(arrival.document)
     if hold is None:
         # Settled meanwhile. The letter may have left: taking it back is still heard, all else a person reads.
@@ -334,7 +336,19 @@ def _unreached(view: ThreadView) -> Why | None:
     return letters[-1].why or Why.DSN_FAILED
 
 
-def _said(site: Site, arrival: Arrival, view: ThreadView, speaker: _Speaker, at: datetime) -> Plan:
+def _lost(site: Site, arrival: Arrival, view: ThreadView) -> Hold | None:
+    """The letter of this follow-up that did not arrive and of which the reply speaks; None where it may be any of several."""
+    answered = {
+        ours.delivery for ours in site.tokens.read_message_ids(" ".join(arrival.document.in_reply_to))
+    }
+    about = {copy.envelope for copy in view.deliveries if copy.id in answered}
+    found = [hold for hold in view.holds if hold.envelope in about] or list(view.holds)
+    return found[0] if len(found) == 1 else None
+
+
+def _said(
+    site: Site, arrival: Arrival, view: ThreadView, speaker: _Speaker, at: datetime
+) -> Plan | Correction:
     reply = answers.reply_text(arrival.document)
     word = _word(reply.first_line)
     rest = reply.text.partition("\n")[2].strip() if reply.text else ""
@@ -349,10 +363,14 @@ def _said(site: Site, arrival: Arrival, view: ThreadView, speaker: _Speaker, at:
     if is_hospital(part.key):
         if word == RECALL_WORD:
             return _step(draft, arrival, Event(Verb.RECALL, part.key, part.name))
-        if (failed := _unreached(view)) is not None and speaker.asker in ("", view.thread.gp):
-            # Words sent after the letter would be lost with it, and take the follow-up from the desk that has it.
+        lost = _lost(site, arrival, view)
+        failed = lost.why if lost else _unreached(view)
+        if failed is not None and speaker.asker in ("", view.thread.gp):
             filled: dict[str, str] = dict(answers.corrections(arrival.document.text))
             meant = filled.get("registered_gp.rpps")
+            if lost is not None and filled:
+                return Correction(part.key, lost.id, gp=meant, fields=filled, envelope=arrival.envelope.id)
+            # Words sent after the letter would be lost with it, and take the follow-up from the desk that has it.
             return plan_hold(
                 site,
                 arrival,

@@ -16,6 +16,7 @@ from relay.model import (
     ChatRecipe,
     Context,
     Delivery,
+    DeliveryNews,
     DeliveryState,
     EnvelopeState,
     LadderStep,
@@ -29,7 +30,7 @@ from relay.model import (
     Why,
     delivery_id,
 )
-from relay.planning.copies import To, alert, earlier, fields, mail
+from relay.planning.copies import LEFT, To, alert, earlier, fields, mail, on_its_way
 from relay.planning.documents import (
     NOTICE,
     document_keys,
@@ -39,6 +40,7 @@ from relay.planning.documents import (
     own_form,
     sent_letters,
 )
+from relay.planning.draft import TELLING, Draft
 from relay.planning.holding import desk_of, envelope_side, fits, observing, plan_hold
 from relay.planning.site import (
     CHAT_KINDS,
@@ -68,6 +70,8 @@ if TYPE_CHECKING:
 
 
 _LAST_RESORT: Final = "1d"
+_MAY_HAVE_COME: Final = frozenset({Why.LOST_AFTER_SEND, Why.LEASE_ENDED, Why.KO})
+"""Failures of copies that may stand in the mailbox all the same."""
 
 
 @lru_cache(maxsize=64)
@@ -154,7 +158,7 @@ class Writer:
         follows = self._follows()
         waits = self.view is not None and self.view.thread.state is ThreadState.AWAITING_ACK
         # One alert for one discharge: a letter that follows its notice rings again only where the notice is settled.
-        alerts = follows != "same" and not (follows == "letter" and waits)
+        alerts = (follows != "same" and not (follows == "letter" and waits)) or bool(arrival.again)
         start = at + decision.grace.elapsed if decision.grace else at
         thread, step = self._thread(decision, leaves_at(self.rules, decision, arrival.facts, at), follows)
         self.thread = thread
@@ -180,6 +184,7 @@ class Writer:
             copies += made
             grants += granted
         copies += self._receipt(copies)
+        ended = self._end_former(copies)
         base = envelope_side(site, arrival, at)
         audit = [AuditEvent(self.by, "decided", arrival.envelope.id, Why(decision.why), note=decision.rule)]
         if silent:
@@ -197,6 +202,8 @@ class Writer:
         if kept_from := self._starts_now(copies):
             self.thread = replace(self.thread, started_at=kept_from)
         kept = self.thread
+        # The alert of whom the letter did not reach at one address stays theirs: it is not shown again.
+        same_reader = bool(arrival.again and self.view and self.view.thread.gp == kept.gp)
         timers: tuple[Timer, ...] = step.timers
         return replace(
             base,
@@ -206,13 +213,15 @@ class Writer:
             stay_keys=further_stays(arrival, self.context, kept.id),
             reference=kept.reference,
             thread=kept,
-            deliveries=tuple(copies),
+            deliveries=(*copies, *(ended.deliveries if ended else ())),
+            news=ended.news if ended else (),
             timers=timers,
             drop_timers=(kept.id,) if step.anew and self.view else (),
             grants=tuple(grants),
             end_hold=self.ends,
-            void_grants_of=(kept.id,) if self.view and step.anew and alerts else (),
-            audit=tuple(audit),
+            void_grants_of=(kept.id,) if self.view and step.anew and alerts and not same_reader else (),
+            incident=ended.incident if ended else None,
+            audit=(*audit, *(ended.audit if ended else ())),
         )
 
     # ----------------------------------------------------------------------------------------- the thread
@@ -224,7 +233,8 @@ class Writer:
         if view is None:
             return ""
         readers = {part.key for part in view.thread.participants if part.copy}
-        letters = [d for d in sent_letters(view) if d.to not in readers]
+        own_copies = self.arrival.envelope.id  # of a letter that did not arrive: they told nobody
+        letters = [d for d in sent_letters(view) if d.to not in readers and d.envelope != own_copies]
         known, own = forms_told(self.arrival, self.context), own_form(self.arrival)
         replaces = notice.document == "replacement" or (notice.replaces and notice.document == "letter")
         meant = meant_by(self.arrival, self.context, view) if replaces else frozenset()
@@ -315,6 +325,9 @@ class Writer:
     def _participants(self, known: Sequence[Participant], former: str = "") -> tuple[Participant, ...]:
         """Who takes part; a `former` GP may still ask, and answers for nothing any more."""
         parts = {part.key: replace(part, copy=part.copy or part.key == former) for part in known}
+        gp = self.arrival.resolution.professional if self.arrival.resolution else None
+        if self.arrival.again and gp is not None and (same := parts.get(f"rpps:{gp.rpps}")) is not None:
+            parts[same.key] = replace(same, address="")  # they write from where the letter goes now
         ward = self.arrival.ward
         if ward is not None:
             parts[f"ward:{ward.slug}"] = Participant(f"ward:{ward.slug}", ward.reply_to, ward.name)
@@ -340,6 +353,51 @@ class Writer:
         """Now, where no letter of ours will leave whose sending could start the ladder."""
         letters = any(c.purpose is Purpose.LETTER and c.to == self.thread.gp for c in copies)
         return None if letters or self.thread.started_at else self.at
+
+    def _end_former(self, copies: Sequence[Delivery]) -> Plan | None:
+        """Whoever the letter did not reach, where another doctor gets it: they take no part any more, and nothing of
+        it reaches them. What they may have all the same they are asked to delete, and an incident opens."""
+        view, letter = self.view, self.arrival.envelope.id
+        if view is None or not self.arrival.again:
+            return None
+        made, readers = {copy.id for copy in copies}, {copy.to for copy in copies}
+        told = {d.to for d in view.deliveries if d.purpose in (Purpose.ALERT, Purpose.REMINDER)}
+        former = {view.thread.gp, *(key for key in told if key.startswith("rpps:"))} - readers
+        if self.thread.gp == view.thread.gp:
+            former = set()
+        self.thread = replace(
+            self.thread,
+            participants=tuple(
+                replace(part, revoked=True) if part.key in former else part
+                for part in self.thread.participants
+            ),
+        )
+        draft = Draft(self.site, self.at, f"{letter}/instead/{self.thread.gp}", view, self.thread, self.by)
+        stopped = [
+            d
+            for d in view.deliveries
+            if d.purpose in TELLING
+            and (d in on_its_way(view) or d.state is DeliveryState.AMBIGUOUS)
+            and (d.to in former or (d.to == self.thread.gp and d.envelope == letter))
+            and d.id not in made
+        ]
+        draft.news += [DeliveryNews(d.id, DeliveryState.CANCELLED, Why.REASSIGNED) for d in stopped]
+        for key in sorted(former):
+            draft.show(ChatKind.WITHDRAWN, only=key)
+        had = {
+            d.address: d
+            for d in view.deliveries
+            if d.purpose is Purpose.LETTER and d.envelope == letter and d.to in former
+            if d.state in LEFT or d.why in _MAY_HAVE_COME
+        }
+        for ordinal, copy in enumerate(had.values()):
+            part = Participant(copy.to, copy.address, draft.name(copy.to), revoked=True)
+            words = self.site.words.recall(self.thread.reference)
+            draft.mail(part, Purpose.RECALL, words, ordinal=ordinal, answers=copy.message_id)
+        if had:
+            draft.open_incident("wrong_recipient")
+        draft.note("sent_elsewhere", Why.REASSIGNED, note=f"former={len(former)} may_have_it={len(had)}")
+        return draft.plan()
 
     # ----------------------------------------------------------------------------------------- the copies
 
@@ -577,6 +635,12 @@ class Writer:
             why=why,
         )
 
+    def _receipts_before(self) -> int:
+        """How many this very letter had, before it did not arrive."""
+        own = self.arrival.envelope.id
+        copies = self.view.deliveries if self.view and self.arrival.again else ()
+        return sum(d.purpose is Purpose.RECEIPT and d.envelope == own for d in copies)
+
     def _receipt(self, copies: Sequence[Delivery]) -> list[Delivery]:
         """« Reçue 17 h 41, envoyée au Dr X » where the ward asked for one per letter."""
         arrival, ward = self.arrival, self.arrival.ward
@@ -602,6 +666,7 @@ class Writer:
             seed=arrival.envelope.id,
             thread=self.thread.id,
             reference=self.thread.reference,
+            ordinal=self._receipts_before(),
             envelope=arrival.envelope.id,
             answers=arrival.document.message_id,
             references=earlier(self.view, f"ward:{ward.slug}", ward.reply_to),

@@ -160,6 +160,7 @@ class Arrival:
     draw: int = 0
     released: Correction | None = None
     people: Mapping[str, Professional] = field(default_factory=dict)
+    again: str = ""  # the thread in which its letter left before and did not arrive
 
     @property
     def ward(self) -> Ward | None:
@@ -211,11 +212,13 @@ def patient_ins(arrival: Arrival) -> str | None:
 
 def joined(arrival: Arrival, context: Context) -> ThreadView | None:
     """The thread this arrival's stay has already; None when it has none, or only one of another facility."""
-    if arrival.stay is None:
-        return None
     views = {view.thread.id: view for view in context.threads}
+    if arrival.stay is None:
+        return views.get(arrival.again)
     stays = {name: view.thread.stay for name, view in views.items()}
-    found = views.get(same_stay(arrival.stay, context.stays, stays) or "")
+    found = views.get(same_stay(arrival.stay, context.stays, stays) or arrival.again)
+    if arrival.again and found is not None and found.thread.id != arrival.again:
+        return None
     ours = arrival.ward.facility if arrival.ward else ""
     if found is not None and ours and found.thread.facility not in ("", ours):
         return None

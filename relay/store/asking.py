@@ -22,6 +22,7 @@ from relay.model import (
     Link,
     Purpose,
     Thread,
+    ThreadState,
     ThreadView,
     Timer,
     Why,
@@ -67,6 +68,7 @@ _THREADS = select(_thread)
 _COPIES = select(_delivery).where(_delivery.c.thread.is_not(None)).order_by(_delivery.c.seq)
 _WAITING = select(_timer).where(_timer.c.done_at.is_(None))
 _HABITS = select(tables.habit)
+_OPEN_HOLDS = select(tables.hold).where(tables.hold.c.ended_at.is_(None))
 _LINKS = select(tables.link).where(tables.link.c.unlinked_at.is_(None)).order_by(tables.link.c.linked_at)
 _ABSENCES = (
     select(tables.absence)
@@ -92,6 +94,12 @@ def views(connection: Connection, vault: Vault, ids: Iterable[str], today: str) 
     timers: defaultdict[str, list[Timer]] = defaultdict(list)
     for row in among(connection, _WAITING, _timer.c.thread, threads):
         timers[row.thread].append(rows.timer_of(row))
+    # A follow-up that waits for its reader has no letter that failed: none of the many is asked for.
+    elsewhere = [name for name, each in threads.items() if each.state is not ThreadState.AWAITING_ACK]
+    holds: defaultdict[str, list[Hold]] = defaultdict(list)
+    for row in among(connection, _OPEN_HOLDS, tables.hold.c.thread, elsewhere):
+        if (hold := rows.hold_of(row, vault)).lost:
+            holds[row.thread].append(hold)
     people = {name: _rpps_of(thread) for name, thread in threads.items()}
     wanted = {rpps for group in people.values() for rpps in group}
     links, absences = links_of(connection, wanted), absences_of(connection, wanted, today)
@@ -104,6 +112,7 @@ def views(connection: Connection, vault: Vault, ids: Iterable[str], today: str) 
             absences=tuple(absence for rpps in people[name] for absence in absences.get(rpps, ())),
             readers=frozenset(address for box, address in boxes[name] if (box, "read") in habits),
             confirmers=frozenset(address for box, address in boxes[name] if (box, "dsn") in habits),
+            holds=tuple(holds[name]),
         )
         for name, thread in threads.items()
     }
@@ -229,7 +238,6 @@ _OWED = (
     .order_by(_thread.c.opened_at.desc())
     .limit(20)
 )
-_OPEN_HOLDS = select(tables.hold).where(tables.hold.c.ended_at.is_(None))
 _KEPT = (
     select(tables.hold, _envelope.c.reference)
     .join(_envelope, tables.hold.c.envelope == _envelope.c.id)

@@ -79,6 +79,7 @@ class _World:
     by_thread: dict[str | None, list[_Copy]]
     grants: dict[str, int | None]  # used_at
     holds: dict[str, int | None]  # ended_at
+    held: dict[str, str]  # hold → its envelope
     timers: dict[str, int | None]  # done_at
     # what is to be written, in the order of the plans
     decisions: list[Record] = field(default_factory=list)
@@ -142,13 +143,18 @@ _WAITING = _COPIES.where(
 _GRANTS = select(tables.grant.c.nonce, tables.grant.c.used_at).order_by(tables.grant.c.nonce)
 _TIMERS = select(tables.timer.c.id, tables.timer.c.done_at).order_by(tables.timer.c.id)
 _HOLDS = select(tables.hold.c.id, tables.hold.c.ended_at).order_by(tables.hold.c.id)
+_HELD = select(tables.hold.c.id, tables.hold.c.envelope)
 
 
 def _look(work: Transaction, plans: Sequence[Plan]) -> _World:
     """Read and lock what the plans touch; in one order of tables and ids, so that nobody waits in a circle."""
     connection, locking = work.connection, work.database.locking
     envelope, thread, delivery = tables.envelope, tables.thread, tables.delivery
-    names = sorted({plan.envelope for plan in plans if plan.envelope})
+    ended = sorted({name for plan in plans for name in plan.end_hold})
+    held = {row.id: row.envelope for row in among(connection, _HELD, tables.hold.c.id, ended)}
+    named = {plan.envelope for plan in plans if plan.envelope}
+    named |= {plan.hold.envelope for plan in plans if plan.hold}
+    names = sorted(named | set(held.values()))
     envelopes = {
         row.id: {"state": row.state, "rule": row.rule, "thread": row.thread}
         for row in among(connection, locking(_ENVELOPES), envelope.c.id, names)
@@ -191,11 +197,11 @@ def _look(work: Transaction, plans: Sequence[Plan]) -> _World:
     }
     done = sorted({name for plan in plans for name in plan.done_timers})
     timers = {row.id: row.done_at for row in among(connection, locking(_TIMERS), tables.timer.c.id, done)}
-    ended = sorted({name for plan in plans for name in plan.end_hold})
     holds = {row.id: row.ended_at for row in among(connection, locking(_HOLDS), tables.hold.c.id, ended)}
     return _World(
-        envelopes, threads, references, stays, documents, prints, copies, by_thread, grants, holds, timers
-    )
+        envelopes, threads, references, stays, documents, prints, copies, by_thread, grants, holds, held,
+        timers,
+    )  # fmt: skip
 
 
 def _owners(connection: Connection, table: Table, value: str, keys: Iterable[str]) -> dict[str, str]:
@@ -292,7 +298,8 @@ def _take(world: _World, plan: Plan, work: Transaction) -> None:
     for name in plan.end_hold:
         world.ended_holds[name] = world.holds[name] = at
         world.new_holds.pop(name, None)
-    if plan.hold is not None:
+        _settle_other(world, plan, world.held.get(name), counts)
+    if plan.hold is not None and _hold_other(world, plan, counts):
         world.new_holds[plan.hold.id] = rows.hold_row(plan.hold, work.vault, work.day)
         world.ended_holds.pop(plan.hold.id, None)
         world.holds[plan.hold.id] = None
@@ -350,6 +357,36 @@ def _take_envelope(world: _World, plan: Plan, counts: Counter[str], at: int) -> 
         if key not in world.documents:
             world.documents[key] = plan.envelope
             world.new_documents.append({"key": key, "envelope": plan.envelope})
+
+
+def _hold_other(world: _World, plan: Plan, counts: Counter[str]) -> bool:
+    """Make the envelope of the plan's hold held where it is not the plan's own; False where nothing is there to hold."""
+    hold = plan.hold
+    if hold is None or hold.envelope == plan.envelope:
+        return hold is not None
+    current = world.envelopes.get(hold.envelope)
+    if current is None or current["state"] not in (EnvelopeState.DECIDED.value, EnvelopeState.HELD.value):
+        return False  # forgotten meanwhile, or set aside by a person
+    _restate(world, hold.envelope, EnvelopeState.HELD, hold.why.value, counts)
+    world.held[hold.id] = hold.envelope
+    return True
+
+
+def _settle_other(world: _World, plan: Plan, envelope: str | None, counts: Counter[str]) -> None:
+    """A letter that was decided before it was held is so again, for the reason that ended its hold."""
+    current = world.envelopes.get(envelope) if envelope != plan.envelope and envelope else None
+    if envelope is None or current is None or current["state"] != EnvelopeState.HELD.value:
+        return
+    closed = plan.thread.closed_reason if plan.thread else None
+    why = closed or (plan.why or Why.BY_PERSON).value
+    _restate(world, envelope, EnvelopeState.DECIDED, why, counts)
+
+
+def _restate(world: _World, envelope: str, state: EnvelopeState, why: str, counts: Counter[str]) -> None:
+    current, change = world.envelopes[envelope], {"state": state.value, "why": why}
+    move(counts, "envelope", current["state"], state.value)
+    current |= change
+    world.touched.setdefault(envelope, {}).update(change)
 
 
 def _take_thread(world: _World, plan: Plan, work: Transaction) -> None:

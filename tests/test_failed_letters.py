@@ -1,0 +1,380 @@
+"""A letter that was decided and did not arrive: the ward is told with lines to fill in, and they send it elsewhere."""
+
+# ruff: noqa: F811 - fixtures
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from typing import Any
+
+import pytest
+
+from relay import planning
+from relay.errors import Refused, Rejected, Uncertain
+from relay.identity import keys_of
+from relay.model import (
+    Ask,
+    Attempt,
+    ChatKind,
+    ChatRecipe,
+    Delivery,
+    DeliveryState,
+    Link,
+    Mailbox,
+    Press,
+    Professional,
+    Purpose,
+    Registration,
+    ThreadView,
+    Why,
+)
+from relay.planning import Correction
+from tests import letters
+from tests.letters import DUPONT, DURAND, MARTIN, ODETTE
+from tests.stores import empty_sqlite, place, store  # noqa: F401 - fixtures
+from tests.test_loops import SENDER, House, house, letter, mails  # noqa: F401 - fixtures
+from tests.test_planning import (  # noqa: F401 - fixtures
+    RULES,
+    _secret,
+    headers,
+    make_site,
+    text,
+)
+
+WARD_LINES = f"Médecin traitant : Dr Alix Dupont\nRPPS : {DUPONT.rpps}"
+
+
+def directory(*people: Any) -> list[Professional]:
+    return [
+        Professional(
+            each.rpps or "",
+            each.family_name or "",
+            each.given_name or "",
+            mailboxes=(Mailbox(each.mss_address or ""),),
+        )
+        for each in people
+    ]
+
+
+def registration(person: Any) -> Registration:
+    return Registration(
+        ins=person.ins, ins_oid="1.2.250.1.213.1.4.8", facility="450000088", birth_name=person.birth_name,
+        given_names=person.given_names, birth_date=person.birth_date, sex=person.sex,
+        gp_rpps=(DUPONT.rpps or "",),
+    )  # fmt: skip
+
+
+@pytest.fixture
+async def clinic(house: House) -> House:
+    """The house, with other doctors than Odette's in its directory."""
+    await house.store.import_professionals(directory(DUPONT, DURAND), str.upper)
+    return house
+
+
+async def fail(house: House, why: Why = Why.UNKNOWN_MAILBOX, **more: Any) -> Delivery:
+    """A letter that its doctor's server refuses; answers the ward's note."""
+    await house.take(letter(**more))
+    house.sender.fail(Rejected(why))
+    await house.leave()
+    return note_of(house)
+
+
+def note_of(house: House) -> Delivery:
+    return next(each for each in reversed(mails(house)) if each.to == "ward:cardiologie")
+
+
+async def answered(house: House, note: Delivery, words: str, *, sender: str = SENDER) -> None:
+    raw = letters.reply(
+        words, to_message_id=headers(note)["Message-ID"], to=headers(note)["Reply-To"].strip("<>"),
+        sender=sender, subject="RE: Lettre non remise",
+    )  # fmt: skip
+    await house.take(raw, adapter="retours")
+    await house.leave()
+
+
+async def view_of(house: House) -> ThreadView:
+    (row,) = await house.store.threads()
+    return await house.store.view(str(row["id"]))
+
+
+async def sound(house: House) -> None:
+    """Nothing is lost and every promise holds."""
+    status = await house.store.status()
+    assert status["balance"] == 0
+    assert status["open"] == 0
+    assert status["held"] == len(await house.store.holds())
+    assert not any((await house.store.invariants()).values())
+
+
+def letters_to(house: House, person: Any) -> list[Delivery]:
+    return [each for each in mails(house) if each.purpose == "letter" and each.to == f"rpps:{person.rpps}"]
+
+
+async def test_the_ward_of_a_letter_that_did_not_arrive_gets_lines_to_fill_in(clinic: House) -> None:
+    note = await fail(clinic)
+    for line in ("Médecin traitant :", "RPPS :", "Né(e) le :", "Réf. "):
+        assert line in text(note)
+    (hold,) = await clinic.store.holds()
+    assert (hold["why"], hold["desk"]) == ("unknown_mailbox", "sorties")
+    assert (await clinic.store.threads())[0]["state"] == "with_desk"
+    await sound(clinic)
+
+
+async def test_the_lines_are_asked_for_in_english_too() -> None:
+    words = replace(make_site().words, language="en")
+    assert "GP:" in words.failed("7F3Q-0000", "Dr Martin", Why.GAVE_UP, fields=True).text.replace(" :", ":")
+    assert "another GP" in words.failed("7F3Q-0000", "Dr Martin", Why.GAVE_UP, fields=True).text
+
+
+async def test_the_wards_lines_send_the_same_letter_to_the_doctor_they_name(clinic: House) -> None:
+    note = await fail(clinic)
+    before = (await view_of(clinic)).thread
+    await answered(clinic, note, WARD_LINES)
+    (sent,) = letters_to(clinic, DUPONT)
+    assert sent.address == DUPONT.mss_address
+    assert not letters_to(clinic, MARTIN)
+    assert await clinic.store.holds() == []
+    view = await view_of(clinic)
+    assert (view.thread.id, view.thread.reference) == (before.id, before.reference)
+    assert (view.thread.gp, view.thread.state.value) == (f"rpps:{DUPONT.rpps}", "awaiting_ack")
+    assert view.timers
+    former = next(part for part in view.thread.participants if part.key == f"rpps:{MARTIN.rpps}")
+    assert former.revoked
+    assert before.reference in text(sent)
+    await sound(clinic)
+    # What the former doctor writes now is a stranger's, and the new one's word counts.
+    await answered(clinic, sent, "OK", sender=DUPONT.mss_address or "")
+    assert (await view_of(clinic)).thread.owner == f"rpps:{DUPONT.rpps}"
+
+
+async def test_another_address_of_the_same_doctor_is_one_the_directory_knows(clinic: House) -> None:
+    note = await fail(clinic)
+    boxes = (Mailbox(MARTIN.mss_address or "", active=False), Mailbox("nouveau@medecin.mssante.fr"))
+    await clinic.store.import_professionals(
+        [Professional(MARTIN.rpps or "", "Martin", "Camille", mailboxes=boxes)],
+        str.upper,
+    )
+    await answered(clinic, note, f"RPPS : {MARTIN.rpps}")
+    (sent,) = letters_to(clinic, MARTIN)
+    assert sent.address == "nouveau@medecin.mssante.fr"
+    view = await view_of(clinic)
+    part = next(part for part in view.thread.participants if part.key == f"rpps:{MARTIN.rpps}")
+    assert (part.address, part.revoked, part.copy) == ("nouveau@medecin.mssante.fr", False, False)
+    await sound(clinic)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (f"Médecin traitant : Dr Camille Martin\nRPPS : {MARTIN.rpps}", "boîte"),
+        ("RPPS : 10100000099", ""),
+        (f"Médecin traitant : Dr Camille Martin\nRPPS : {DUPONT.rpps}", ""),
+        (f"{WARD_LINES}\nNé(e) le : 01/01/1950", ""),
+    ],
+    ids=["the same doctor", "nobody", "two doctors", "another patient"],
+)
+async def test_lines_that_mend_nothing_send_nothing_and_say_so(
+    clinic: House, words: str, reason: str
+) -> None:
+    note = await fail(clinic)
+    await answered(clinic, note, words)
+    assert not letters_to(clinic, DUPONT)
+    assert len(await clinic.store.holds()) >= 1
+    assert (await view_of(clinic)).thread.state.value == "with_desk"
+    await sound(clinic)
+    # The ward is told why, and may answer once more.
+    again = note_of(clinic)
+    assert again.id != note.id
+    assert "RPPS :" in text(again)
+    assert reason in text(again)
+    await answered(clinic, again, WARD_LINES)
+    assert len(letters_to(clinic, DUPONT)) == 1
+    await sound(clinic)
+
+
+async def test_words_without_lines_are_read_at_the_desk_and_the_letter_stays_there(clinic: House) -> None:
+    note = await fail(clinic)
+    await answered(clinic, note, "Nous l'appelons demain.")
+    holds = await clinic.store.holds()
+    assert {each["desk"] for each in holds} == {"sorties"}
+    assert len(holds) == 2  # the letter, and what the ward wrote
+    assert not [each for each in mails(clinic) if each.to.startswith("rpps:")]
+    await sound(clinic)
+
+
+async def test_a_strangers_lines_send_nothing(clinic: House) -> None:
+    note = await fail(clinic)
+    await answered(clinic, note, WARD_LINES, sender="x@ailleurs.mssante.fr")
+    assert not letters_to(clinic, DUPONT)
+    assert (await clinic.store.holds())[-1]["why"] == "unknown_mailbox"
+    await sound(clinic)
+
+
+async def test_a_desk_sends_it_on_with_the_command_for_holds(clinic: House) -> None:
+    await fail(clinic)
+    (hold,) = await clinic.store.holds()
+    with pytest.raises(Refused):
+        await clinic.intake.release(Correction("desk:sorties", str(hold["id"])))
+    other = letters.patient("BOISGARD", "Rémi", born=date(1951, 4, 2), sex="M", order=11)
+    await clinic.store.import_registrations([registration(other)], keys_of)
+    for person in (other, ODETTE):
+        said = Correction("desk:sorties", str(hold["id"]), gp=DUPONT.rpps, patient=person.ins)
+        if person is other:
+            with pytest.raises(Refused, match="no longer that of its follow-up"):
+                await clinic.intake.release(said)
+            continue
+        await clinic.intake.release(said)
+    await clinic.leave()
+    assert len(letters_to(clinic, DUPONT)) == 1
+    await sound(clinic)
+
+
+async def test_a_desk_sets_the_hold_aside_and_the_follow_up_stays_with_it(clinic: House) -> None:
+    await fail(clinic)
+    (row,) = await clinic.store.holds()
+    hold = await clinic.store.hold(str(row["id"]))
+    plan = planning.plan_reject(
+        clinic.site, hold, "desk:sorties", "remise en main propre", clinic.clock.now()
+    )
+    assert await clinic.store.record([plan]) == [None]
+    assert await clinic.store.holds() == []
+    assert (await clinic.store.envelopes())[0]["state"] == "decided"
+    assert (await view_of(clinic)).thread.state.value == "with_desk"
+    await sound(clinic)
+
+
+async def test_the_second_doctor_cannot_be_reached_either(clinic: House) -> None:
+    note = await fail(clinic)
+    clinic.sender.fail(Rejected(Why.MAILBOX_FULL))
+    await answered(clinic, note, WARD_LINES)
+    (hold,) = await clinic.store.holds()
+    assert hold["why"] == "mailbox_full"
+    await sound(clinic)
+    second = note_of(clinic)
+    assert second.id != note.id
+    await answered(clinic, second, f"Médecin traitant : Dr {DURAND.name}\nRPPS : {DURAND.rpps}")
+    assert len(letters_to(clinic, DURAND)) == 1
+    assert await clinic.store.holds() == []
+    await sound(clinic)
+
+
+async def test_a_letter_taken_back_after_it_failed_waits_for_nobody(clinic: House) -> None:
+    note = await fail(clinic)
+    (hold,) = await clinic.store.holds()
+    held = await clinic.store.hold(str(hold["id"]))
+    await answered(clinic, note, "ANNULER")
+    view = await view_of(clinic)
+    assert view.thread.closed_reason == "recalled"
+    assert await clinic.store.holds() == []
+    assert [row["state"] for row in await clinic.store.envelopes()] == ["decided", "decided"]
+    await sound(clinic)
+    # Lines that come afterwards send nothing any more.
+    await answered(clinic, note, WARD_LINES)
+    assert not letters_to(clinic, DUPONT)
+    assert held.lost
+
+
+async def test_a_copy_tried_again_that_leaves_ends_the_hold(clinic: House) -> None:
+    await fail(clinic, Why.MAILBOX_FULL)
+    (copy,) = await clinic.copies(purpose="letter")
+    await clinic.store.requeue(copy["id"], by="admin")
+    await clinic.leave()
+    assert len(letters_to(clinic, MARTIN)) == 1
+    assert await clinic.store.holds() == []
+    await sound(clinic)
+
+
+async def test_a_copy_tried_again_for_the_former_doctor_leaves_no_more(clinic: House) -> None:
+    note = await fail(clinic)
+    (copy,) = await clinic.copies(purpose="letter")
+    await answered(clinic, note, WARD_LINES)
+    await clinic.store.requeue(copy["id"], by="admin")
+    await clinic.leave()
+    assert not letters_to(clinic, MARTIN)
+    await sound(clinic)
+
+
+async def test_who_may_have_the_letter_all_the_same_is_asked_to_delete_it(clinic: House) -> None:
+    await clinic.take(letter())
+    clinic.sender.fail(Uncertain(Why.LOST_AFTER_SEND))
+    await clinic.leave()
+    clinic.clock.turn(seconds=10)
+    clinic.sender.fail(Uncertain(Why.LOST_AFTER_SEND))
+    await clinic.leave()
+    (copy,) = await clinic.copies(purpose="letter")
+    assert (copy["state"], copy["why"]) == ("failed", "lost_after_send")
+    await answered(clinic, note_of(clinic), WARD_LINES)
+    assert len(letters_to(clinic, DUPONT)) == 1
+    (plea,) = [each for each in mails(clinic) if each.purpose == "recall"]
+    assert (plea.to, plea.address) == (f"rpps:{MARTIN.rpps}", MARTIN.mss_address)
+    assert "supprimer sans lire" in text(plea)
+    (incident,) = await clinic.store.incidents()
+    assert incident["kind"] == "wrong_recipient"
+    assert (DUPONT.rpps or "?") not in text(plea)
+    await sound(clinic)
+
+
+async def test_a_letter_refused_outright_asks_nobody_to_delete_anything(clinic: House) -> None:
+    await answered(clinic, await fail(clinic), WARD_LINES)
+    assert not [each for each in mails(clinic) if each.purpose == "recall"]
+    assert await clinic.store.incidents() == []
+
+
+async def test_a_report_of_failure_long_after_sending_opens_the_same_hold(clinic: House) -> None:
+    await clinic.take(letter())
+    await clinic.leave()
+    (sent,) = letters_to(clinic, MARTIN)
+    raw = letters.dsn(
+        original_message_id=headers(sent)["Message-ID"], envid=sent.id, action="failed", status="5.1.1"
+    )
+    await clinic.take(raw, adapter="retours")
+    await clinic.leave()
+    (hold,) = await clinic.store.holds()
+    assert hold["why"] == "unknown_mailbox"
+    await sound(clinic)
+    await answered(clinic, note_of(clinic), WARD_LINES)
+    assert len(letters_to(clinic, DUPONT)) == 1
+    await sound(clinic)
+
+
+async def test_the_same_lines_twice_send_the_letter_once(clinic: House) -> None:
+    note = await fail(clinic)
+    await answered(clinic, note, WARD_LINES)
+    await answered(clinic, note, f"Bonjour,\n\n{WARD_LINES}")  # settled meanwhile: a person reads them
+    assert len(letters_to(clinic, DUPONT)) == 1
+    (hold,) = await clinic.store.holds()
+    assert hold["why"] == "unclear"
+    await sound(clinic)
+
+
+async def test_the_former_doctors_phone_shows_the_alert_as_withdrawn_and_the_new_ones_rings(
+    clinic: House,
+) -> None:
+    now = clinic.clock.now()
+    for number, person in (("9001", MARTIN), ("9002", DUPONT)):
+        await clinic.store.link([Link(person.rpps or "", "telegram", number, number, linked_at=now)])
+    await clinic.take(letter())
+    (ring,) = await clinic.store.claim(["telegram"], 10, 60.0)
+    await clinic.store.in_flight([ring.id])
+    await clinic.store.finish([Attempt(ring.id, DeliveryState.SENT, now, remote="77")])
+    clinic.sender.fail(Rejected(Why.UNKNOWN_MAILBOX))
+    await clinic.leave()
+    await answered(clinic, note_of(clinic), WARD_LINES)
+    waiting = await clinic.store.claim(["telegram"], 10, 60.0)
+    shown = {
+        (each.to, each.purpose, each.recipe.fields.kind)
+        for each in waiting
+        if isinstance(each.recipe, ChatRecipe)
+    }
+    assert shown == {
+        (f"rpps:{MARTIN.rpps}", Purpose.EDIT, ChatKind.WITHDRAWN),
+        (f"rpps:{DUPONT.rpps}", Purpose.ALERT, ChatKind.ALERT),
+    }
+    recipe = ring.recipe
+    assert isinstance(recipe, ChatRecipe)
+    press = Press("telegram", "9001", "9001", "77", recipe.buttons[0][0].nonce, "cb")
+    (context,) = await clinic.store.contexts([Ask(nonce=press.nonce, account=("telegram", "9001"))])
+    assert context.grant is not None
+    assert context.grant.expires <= clinic.clock.now()
+    await sound(clinic)
