@@ -16,15 +16,18 @@ from apscheduler.triggers.cron import CronTrigger
 from relay import crash, log, planning
 from relay.clock import either
 from relay.errors import Stale
+from relay.model import Ask
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from datetime import datetime
 
     from relay.model import Plan, Timer
     from relay.ports import Clock
     from relay.store import Store
 
 BATCH = 100
+LISTS_AT = 18  # o'clock, by the site's clock
 LONGEST_WAIT = 30.0  # seconds; a timer written by another process is seen at the latest then
 
 
@@ -43,12 +46,13 @@ class Schedule:
 
     def settle_in(self) -> None:
         """The relay's own periodic work."""
-        self.every("daily_lists", self.daily_lists, hour=18, minute=0)
+        self.every("daily_lists", self.daily_lists, hour=LISTS_AT, minute=0)
         self.every("retention", self.retention, hour=3, minute=20)
 
-    async def daily_lists(self) -> None:
-        """Tell each ward that wants it what became of its letters."""
+    async def daily_lists(self, due: datetime | None = None) -> None:
+        """Tell each ward that wants it what became of its letters in the day up to `due` (None: now)."""
         site, now = self.site(), self.clock.now()
+        due = due or now
         plans = []
         for ward in site.settings.wards.values():
             boxes = [t for t in site.settings.adapters.values() if t.ward and t.ward.slug == ward.slug]
@@ -56,14 +60,23 @@ class Schedule:
             if ward.receipts != "daily" or observed:
                 continue
             views, holds = await self.store.letters_of(
-                ward.slug, [box.name for box in boxes], now - timedelta(days=1)
+                ward.slug, [box.name for box in boxes], due - timedelta(days=1)
             )
-            plan = planning.plan_daily(site, ward, views, holds, now)
+            plan = planning.plan_daily(site, ward, views, holds, now, due)
             if plan is not None:
                 plans.append(plan)
+        made = [Ask(deliveries=tuple(copy.id for copy in plan.deliveries)) for plan in plans]
+        told = await self.store.contexts(made) if made else ()
+        plans = [plan for plan, context in zip(plans, told, strict=True) if not context.deliveries]
         for problem in await self.store.record(plans) if plans else ():
             if problem is not None:
                 log.failure("daily_list_not_recorded", problem)
+
+    async def missed_lists(self) -> None:
+        """The daily lists that fell due last, where the relay stood still then."""
+        now = self.clock.now().astimezone(self.site().settings.zone)
+        due = now.replace(hour=LISTS_AT, minute=0, second=0, microsecond=0)
+        await self.daily_lists(due if due <= now else due - timedelta(days=1))
 
     async def retention(self) -> None:
         """Forget what the retention periods say."""
@@ -84,6 +97,7 @@ class Schedule:
                 self._guarded, trigger, args=(name, work), id=name, coalesce=True, misfire_grace_time=3600
             )
         scheduler.start()
+        missed = asyncio.ensure_future(self._guarded("missed_lists", self.missed_lists))
         try:
             while True:
                 seen = self.store.calls
@@ -91,8 +105,9 @@ class Schedule:
                     await self.rest(seen)
         finally:
             scheduler.shutdown(wait=False)
+            missed.cancel()
             await asyncio.gather(
-                *self._at_work, return_exceptions=True
+                missed, *self._at_work, return_exceptions=True
             )  # the library cancels, and waits for none
 
     async def rest(self, seen: int) -> None:

@@ -20,19 +20,31 @@ _FURTHEST = (DeliveryState.SEEN, DeliveryState.ACCEPTED, DeliveryState.SENT, Del
 
 
 def plan_daily(
-    site: Site, ward: Ward, views: Sequence[ThreadView], holds: Sequence[Hold], at: datetime
+    site: Site,
+    ward: Ward,
+    views: Sequence[ThreadView],
+    holds: Sequence[Hold],
+    at: datetime,
+    due: datetime,
 ) -> Plan | None:
     """One mail with a line for each of the ward's letters of the day and each that still waits for somebody.
 
-    None when there is nothing to tell. The same day gives the same delivery: planned twice, sent once.
+    What came after `due` is the next list's. None when there is nothing to tell. The same day gives the same
+    delivery: planned twice, sent once.
     """
-    lines = [(view.thread.reference, view.thread.opened_at, standing(site, view, at)) for view in views]
-    for hold in holds:  # held within a known stay, it was told under that stay's reference
+    lines = [
+        (view.thread.reference, view.thread.opened_at, standing(site, view, at))
+        for view in views
+        if view.thread.opened_at <= due
+    ]
+    for hold in (
+        each for each in holds if each.since <= due
+    ):  # held within a known stay, it was told under that stay's reference
         own = hold.reference or site.tokens.reference(thread_id(hold.envelope))
         lines.append((own, hold.since, hold.reason))
     if not lines:
         return None
-    day = at.astimezone(site.settings.zone).date()
+    day = due.astimezone(site.settings.zone).date()
     thread = thread_id("daily", ward.slug, day.isoformat())
     made = mail(
         site,
