@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from typing import Any, NoReturn, cast
 
@@ -38,6 +39,7 @@ def root(version: bool = typer.Option(False, "--version", help="Print the versio
         raise typer.Exit
 
 
+@functools.cache  # a second call in one process would add every command once more
 def _register() -> None:
     from relay.cli import care, operations, people, rulesets, start
 
