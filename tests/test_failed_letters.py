@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from typing import Any
@@ -31,7 +32,13 @@ from relay.model import (
 )
 from relay.planning import Correction
 from tests import letters
+from tests.conftest import RELAY, WARD
 from tests.letters import DUPONT, DURAND, MARTIN, ODETTE
+from tests.servers.dovecot import Dovecot
+from tests.servers.postfix import BOUNCING_ADDRESS
+from tests.servers.postgres import Postgres
+from tests.servers.telegram import Telegram
+from tests.site import Site, answer, body, documents, parsed, reference
 from tests.stores import empty_sqlite, place, store  # noqa: F401 - fixtures
 from tests.test_loops import SENDER, House, house, letter, mails  # noqa: F401 - fixtures
 from tests.test_planning import (  # noqa: F401 - fixtures
@@ -42,6 +49,7 @@ from tests.test_planning import (  # noqa: F401 - fixtures
     text,
 )
 
+WARD_PEOPLE = "sorties@chr-exemple.mssante.fr"
 WARD_LINES = f"Médecin traitant : Dr Alix Dupont\nRPPS : {DUPONT.rpps}"
 
 
@@ -341,8 +349,12 @@ async def test_a_report_of_failure_long_after_sending_opens_the_same_hold(clinic
 async def test_the_same_lines_twice_send_the_letter_once(clinic: House) -> None:
     note = await fail(clinic)
     await answered(clinic, note, WARD_LINES)
-    await answered(clinic, note, f"Bonjour,\n\n{WARD_LINES}")  # settled meanwhile: a person reads them
+    await answered(clinic, note, f"Bonjour,\n\n{WARD_LINES}")
     assert len(letters_to(clinic, DUPONT)) == 1
+    assert await clinic.store.holds() == []
+    # Other lines come too late: the letter left. A person reads them.
+    await answered(clinic, note, f"Médecin traitant : Dr {DURAND.name}\nRPPS : {DURAND.rpps}")
+    assert not letters_to(clinic, DURAND)
     (hold,) = await clinic.store.holds()
     assert hold["why"] == "unclear"
     await sound(clinic)
@@ -378,3 +390,99 @@ async def test_the_former_doctors_phone_shows_the_alert_as_withdrawn_and_the_new
     assert context.grant is not None
     assert context.grant.expires <= clinic.clock.now()
     await sound(clinic)
+
+
+# ------------------------------------------------------------------------------------------------ on real servers
+
+ABSENT = letters.doctor("Absent", "Jo", 9)  # the mail server does not know this mailbox
+GONE = letters.doctor("Lointain", "Eve", 12, address=BOUNCING_ADDRESS)
+DUPONTS_BOX = DUPONT.mss_address or ""
+MakeSite = Callable[..., Site]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> str:
+    if request.param == "sqlite":
+        return "sqlite:///state/relay.db"
+    postgres: Postgres = request.getfixturevalue("postgres")
+    return postgres.fresh()
+
+
+def ready(site: Site, gp: Any) -> Site:
+    """Odette's registered GP cannot be reached; Dr Dupont can, and has a phone."""
+    site.directory([gp, DUPONT])
+    site.patients([(ODETTE, [gp])])
+    site.relay("directory", "link", DUPONT.rpps, "telegram:9002", "--no-notice")
+    return site
+
+
+def counted(site: Site) -> None:
+    status = site.json("status")
+    assert status["balance"] == 0
+    assert status["held"] == len(site.json("hold", "list"))
+    assert not any(status["invariants"].values())
+
+
+def test_a_refused_letter_goes_to_the_doctor_its_ward_names_untouched(
+    make_site: MakeSite, dovecot: Dovecot, telegram: Telegram, database: str
+) -> None:
+    site = ready(make_site(database=database), ABSENT)
+    mail = letters.xdm_mail(gp=ABSENT)
+    dovecot.deliver(WARD, mail, sender=SENDER)
+    with site.running():
+        (note,) = dovecot.wait_messages(WARD_PEOPLE)
+        assert "RPPS :" in body(parsed(note))
+        assert site.row("hold")["why"] == "unknown_mailbox"
+        ours = reference(body(parsed(note)))
+        site.row("threads", state="with_desk", reference=ours)
+        counted(site)
+        dovecot.deliver(RELAY, answer(parsed(note), WARD_LINES, sender=WARD_PEOPLE), sender=WARD_PEOPLE)
+        (raw,) = dovecot.wait_messages(DUPONTS_BOX)
+        assert documents(parsed(raw)) == documents(parsed(mail))
+        assert reference(body(parsed(raw))) == ours
+        (alert,) = telegram.wait("sendMessage")
+        assert int(alert["chat_id"]) == 9002
+        dovecot.deliver(RELAY, answer(parsed(raw), "OK", sender=DUPONTS_BOX), sender=DUPONTS_BOX)
+        thread = site.row("threads", state="acknowledged", reference=ours)
+        assert thread["owner"] == f"rpps:{DUPONT.rpps}"
+        assert site.json("hold", "list") == []
+        assert len(site.rows("threads")) == 1
+        counted(site)
+
+
+def test_a_letter_that_bounced_is_sent_on_by_a_desk_with_the_command_for_holds(
+    make_site: MakeSite, dovecot: Dovecot
+) -> None:
+    site = ready(make_site(), GONE)
+    dovecot.deliver(WARD, letters.text_mail(gp=GONE), sender=SENDER)
+    with site.running():
+        hold = site.row("hold")
+        assert site.row("deliveries", purpose="letter")["state"] == "failed"
+        site.relay("hold", "release", hold["id"], code=1)
+        site.relay("hold", "release", hold["id"], "--gp", str(DUPONT.rpps), "--by", "desk:sorties")
+        dovecot.wait_messages(DUPONTS_BOX)
+        assert site.row("envelopes", adapter="cardiologie")["state"] == "decided"
+        site.row("threads", state="awaiting_ack")
+        counted(site)
+
+
+@pytest.mark.parametrize("point", ["decided", "recorded", "in_flight@mss"])
+def test_killed_while_the_wards_lines_are_carried_out_the_letter_leaves_once(
+    make_site: MakeSite, dovecot: Dovecot, point: str
+) -> None:
+    site = ready(make_site(), ABSENT)
+    dovecot.deliver(WARD, letters.text_mail(gp=ABSENT), sender=SENDER)
+    with site.running():
+        (note,) = dovecot.wait_messages(WARD_PEOPLE)
+        site.until(lambda: not site.rows("deliveries", state="queued"))
+    dovecot.deliver(RELAY, answer(parsed(note), WARD_LINES, sender=WARD_PEOPLE), sender=WARD_PEOPLE)
+    site.start(env={"RELAIS_CRASH_AT": point}, ready=False)
+    assert site.died(40)
+    site.process = None
+    with site.running():
+        dovecot.wait_messages(DUPONTS_BOX)
+        site.row("deliveries", purpose="letter", to=f"rpps:{DUPONT.rpps}", state="accepted")
+        site.until(lambda: site.json("status")["open"] == 0)
+        assert site.json("hold", "list") == []
+        assert len(dovecot.messages(DUPONTS_BOX)) == 1
+        counted(site)

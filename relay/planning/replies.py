@@ -126,6 +126,10 @@ def plan_reply(site: Site, arrival: Arrival, context: Context, at: datetime) -> 
     correction = _about_a_hold(site, arrival, context, named)
     if isinstance(correction, Correction):
         return correction
+    if correction is Why.UNCLEAR and (done := _so_already(site, arrival, context, named)) is not None:
+        return _settled(
+            Draft(site, at, arrival.envelope.id, done, actor=f"ward:{done.thread.ward}"), arrival, Why.REPLY
+        )
     if isinstance(correction, Why):
         return _held(site, arrival, context, at, correction)
     view = next((v for v in context.threads if v.thread.id in named.threads), None)
@@ -238,6 +242,25 @@ def _about_a_hold(site: Site, arrival: Arrival, context: Context, named: _Named)
         return Why.UNCLEAR
     gp = fields.get("registered_gp.rpps")
     return Correction(by=note.to, hold=hold.id, gp=gp, fields=fields, envelope=arrival.envelope.id)
+
+
+def _so_already(site: Site, arrival: Arrival, context: Context, named: _Named) -> ThreadView | None:
+    """The follow-up in which the letter went to the doctor whom its ward names: it said so twice, or we were killed
+    between its letter's going and the end of this reply. None where anything else is said."""
+    meant = answers.corrections(arrival.document.text).get("registered_gp.rpps")
+    for note in context.deliveries:
+        if note.purpose is not Purpose.HOLD_NOTE or not _signed(note, named):
+            continue
+        for view in context.threads:
+            ours = note.to == f"ward:{view.thread.ward}" and _is_ward(
+                site, view.thread.ward, arrival.document.from_ or ""
+            )
+            gone = (
+                d.envelope for d in view.deliveries if d.purpose is Purpose.LETTER and d.to == view.thread.gp
+            )
+            if ours and not view.holds and view.thread.gp == f"rpps:{meant}" and note.envelope in gone:
+                return view
+    return None
 
 
 def _signed(delivery: Delivery, named: _Named) -> bool:
