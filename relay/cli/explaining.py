@@ -16,7 +16,8 @@ import typer
 from relay.cli import shared
 from relay.cli.paper import Paper
 from relay.errors import ConfigurationError, NotFound, Unavailable, UsageError
-from relay.model import is_reference
+from relay.model import Why, is_reference
+from relay.wording import Words
 
 if TYPE_CHECKING:
     from relay.config import Settings
@@ -403,7 +404,8 @@ def _show_decision(page: Paper, asked: _Asked, said: Said) -> None:
     action = page.say(*_ACTIONS[said["action"]])
     style = {"send": "green", "hold": "yellow", "file": "dim"}[said["action"]]
     by = page.say(f"par « {said['rule']} »", f"by “{said['rule']}”")
-    page.line(f"{page.style(action, 'bold', style)} {by} ({said['why']})", 2)
+    why = Words("fr" if page.french else "en").why(Why(said["why"]))
+    page.line(f"{page.style(action, 'bold', style)} {by} ({why})", 2)
     if said["reason"]:
         page.line(said["reason"], 2)
     rows: list[tuple[str, str, str, str]] = []
