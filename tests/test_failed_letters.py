@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from relay import planning
-from relay.errors import Refused, Rejected, Uncertain
+from relay.errors import NotFound, Refused, Rejected, Stale, Uncertain
 from relay.identity import keys_of
 from relay.model import (
     Ask,
@@ -21,17 +21,23 @@ from relay.model import (
     ChatRecipe,
     Delivery,
     DeliveryState,
+    Hold,
     Link,
     Mailbox,
+    Plan,
     Press,
     Professional,
     Purpose,
     Registration,
+    ThreadState,
     ThreadView,
     Why,
+    lost_id,
 )
 from relay.planning import Correction
+from relay.store import Store
 from tests import letters
+from tests import stores as rows
 from tests.conftest import RELAY, WARD
 from tests.letters import DUPONT, DURAND, MARTIN, ODETTE
 from tests.servers.dovecot import Dovecot
@@ -392,6 +398,105 @@ async def test_the_former_doctors_phone_shows_the_alert_as_withdrawn_and_the_new
     await sound(clinic)
 
 
+async def test_a_letter_nobody_follows_up_is_held_anew_too(clinic: House) -> None:
+    clinic.site = make_site(rules=RULES.replace("followup: court", "followup: none"))
+    note = await fail(clinic)
+    (hold,) = await clinic.store.holds()
+    assert hold["why"] == "unknown_mailbox"
+    assert any(each.to == "desk:sorties" for each in mails(clinic))
+    await answered(clinic, note, WARD_LINES)
+    assert len(letters_to(clinic, DUPONT)) == 1
+    assert await clinic.store.holds() == []
+    assert (await view_of(clinic)).thread.state.value == "closed"
+    await sound(clinic)
+
+
+async def test_while_another_letter_of_the_stay_is_on_its_way_to_the_former_doctor_nothing_is_sent(
+    clinic: House,
+) -> None:
+    note = await fail(clinic)
+    await clinic.take(letter(body=letters.labelled_lines(ODETTE, MARTIN) + "\nAvec un complément.\n"))
+    assert len(await clinic.copies(purpose="letter", state="queued")) == 1
+    (hold,) = await clinic.store.holds()
+    with pytest.raises(Refused, match="still on its way"):
+        await clinic.intake.release(Correction("desk:sorties", str(hold["id"]), gp=DUPONT.rpps))
+    await clinic.leave()  # it leaves, as it was decided
+    await clinic.intake.release(Correction("desk:sorties", str(hold["id"]), gp=DUPONT.rpps))
+    await clinic.leave()
+    assert len(letters_to(clinic, DUPONT)) == 1
+    assert text(note)
+    await sound(clinic)
+
+
+async def test_a_ward_that_answers_its_receipt_with_lines_is_heard_as_well(clinic: House) -> None:
+    clinic.site = make_site(receipts="each")
+    await fail(clinic)
+    (receipt,) = [each for each in mails(clinic) if each.purpose == "receipt"]
+    await answered(clinic, receipt, WARD_LINES)
+    assert len(letters_to(clinic, DUPONT)) == 1
+    # The ward is told that its letter went to another.
+    assert len([each for each in mails(clinic) if each.purpose == "receipt"]) == 2
+    await sound(clinic)
+
+
+async def test_a_letter_taken_back_by_a_desk_is_released_by_nobody(clinic: House) -> None:
+    await fail(clinic)
+    (hold,) = await clinic.store.holds()
+    view = await view_of(clinic)
+    plan = planning.plan_recall(clinic.site, view, "desk:sorties", "erreur", clinic.clock.now())
+    assert hold["id"] in plan.end_hold
+    assert await clinic.store.record([plan]) == [None]
+    assert (await clinic.store.envelopes())[0]["why"] == "recalled"
+    with pytest.raises(NotFound):
+        await clinic.intake.release(Correction("desk:sorties", str(hold["id"]), gp=DUPONT.rpps))
+    await sound(clinic)
+
+
+async def test_a_hold_of_another_arrival_makes_that_one_held_and_its_end_makes_it_decided(
+    store: Store,
+) -> None:
+    await rows.decided(store, 1, 2)
+    lost = Hold(
+        id=lost_id(rows.envelope(1).id),
+        envelope=rows.envelope(1).id,
+        why=Why.GAVE_UP,
+        reason="délai d'envoi dépassé",
+        since=rows.NOON,
+        thread=rows.thread(1).id,
+    )
+    for _ in range(2):  # told twice, held once
+        assert await store.record([Plan(at=rows.NOON, hold=lost)]) == [None]
+    states = {str(row["id"]): (row["state"], row["why"]) for row in await store.envelopes()}
+    assert states[lost.envelope] == ("held", "gave_up")
+    assert states[rows.envelope(2).id] == ("decided", "rule")
+    status = await store.status()
+    assert (status["held"], status["decided"], status["balance"]) == (1, 1, 0)
+    assert not any((await store.invariants()).values())
+    assert await store.hold(lost.envelope) == lost
+    closed = replace(
+        rows.thread(1), version=1, state=ThreadState.CLOSED, closed_at=rows.NOON, closed_reason="recalled"
+    )
+    ended = Plan(at=rows.NOON, thread=closed, drop_timers=(closed.id,), end_hold=(lost.id,))
+    assert await store.record([ended]) == [None]
+    states = {str(row["id"]): (row["state"], row["why"]) for row in await store.envelopes()}
+    assert states[lost.envelope] == ("decided", "recalled")
+    status = await store.status()
+    assert (status["held"], status["decided"], status["balance"]) == (0, 2, 0)
+    assert not any((await store.invariants()).values())
+    (again,) = await store.record([Plan(at=rows.NOON, end_hold=(lost.id,))])
+    assert isinstance(again, Stale)
+
+
+async def test_a_hold_of_an_arrival_that_is_no_more_holds_nothing_and_refuses_nothing(store: Store) -> None:
+    await rows.decided(store, 1)
+    lost = Hold(lost_id("forgotten"), "forgotten", Why.GAVE_UP, "délai", rows.NOON)
+    note = Plan(at=rows.NOON, hold=lost, deliveries=(rows.mail(9, Purpose.WARD_NOTE, thread=None),))
+    assert await store.record([note]) == [None]
+    assert await store.holds() == []
+    assert len(await store.deliveries(ids=[note.deliveries[0].id])) == 1
+    assert (await store.status())["balance"] == 0
+
+
 # ------------------------------------------------------------------------------------------------ on real servers
 
 ABSENT = letters.doctor("Absent", "Jo", 9)  # the mail server does not know this mailbox
@@ -412,7 +517,7 @@ def ready(site: Site, gp: Any) -> Site:
     """Odette's registered GP cannot be reached; Dr Dupont can, and has a phone."""
     site.directory([gp, DUPONT])
     site.patients([(ODETTE, [gp])])
-    site.relay("directory", "link", DUPONT.rpps, "telegram:9002", "--no-notice")
+    site.relay("directory", "link", str(DUPONT.rpps), "telegram:9002", "--no-notice")
     return site
 
 
