@@ -329,6 +329,20 @@ async def test_who_may_have_the_letter_all_the_same_is_asked_to_delete_it(clinic
     await sound(clinic)
 
 
+async def test_a_letter_that_may_have_come_is_taken_back_like_one_that_did(clinic: House) -> None:
+    await clinic.take(letter())
+    for _ in range(2):
+        clinic.sender.fail(Uncertain(Why.LOST_AFTER_SEND))
+        await clinic.leave()
+        clinic.clock.turn(seconds=10)
+    await answered(clinic, note_of(clinic), "ANNULER")
+    (plea,) = [each for each in mails(clinic) if each.purpose == "recall"]
+    assert plea.address == MARTIN.mss_address
+    (incident,) = await clinic.store.incidents()
+    assert incident["kind"] == "recall"
+    await sound(clinic)
+
+
 async def test_a_letter_refused_outright_asks_nobody_to_delete_anything(clinic: House) -> None:
     await answered(clinic, await fail(clinic), WARD_LINES)
     assert not [each for each in mails(clinic) if each.purpose == "recall"]
@@ -495,6 +509,14 @@ async def test_a_hold_of_an_arrival_that_is_no_more_holds_nothing_and_refuses_no
     assert await store.holds() == []
     assert len(await store.deliveries(ids=[note.deliveries[0].id])) == 1
     assert (await store.status())["balance"] == 0
+
+
+async def test_the_wards_list_of_the_day_names_it_once(clinic: House) -> None:
+    await fail(clinic)
+    ours = (await view_of(clinic)).thread.reference
+    await clinic.schedule.daily_lists()
+    await clinic.leave()
+    assert text(note_of(clinic)).count(ours) == 1
 
 
 # ------------------------------------------------------------------------------------------------ on real servers

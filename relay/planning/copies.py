@@ -328,6 +328,13 @@ def second_row(
     return changed, tuple(grant for grant in grants if (grant.verb, grant.choice) not in known)
 
 
+def may_stand(copy: Delivery) -> bool:
+    """Whether the copy stands in somebody's mailbox, or may: also one that failed after its last byte, or on the
+    other side's own software."""
+    lost = copy.state is DeliveryState.FAILED and copy.why in (Why.LOST_AFTER_SEND, Why.KO)
+    return lost or copy.state in LEFT
+
+
 def on_its_way(view: ThreadView) -> tuple[Delivery, ...]:
     """Copies that can still be stopped."""
     return tuple(d for d in view.deliveries if d.state in _ON_ITS_WAY)

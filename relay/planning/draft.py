@@ -27,7 +27,7 @@ from relay.model import (
     Why,
     derived_id,
 )
-from relay.planning.copies import LEFT, To, alert, earlier, edits, mail, on_its_way
+from relay.planning.copies import To, alert, earlier, edits, mail, may_stand, on_its_way
 from relay.planning.site import Site, away
 from relay.threads import Do
 
@@ -400,9 +400,9 @@ class Draft:
         return pinned.targets.get(pinned.ladder[-1].hand_to, {}).get("carries") == "document"
 
     def had_letter(self, among: AbstractSet[str] | None = None) -> tuple[Delivery, ...]:
-        """The letters that left, one for each mailbox; `among` narrows them to those of some arrivals."""
+        """The letters that left or may have, one for each mailbox; `among` narrows them to those of some arrivals."""
         view = self.view.deliveries if self.view else ()
-        left = (d for d in view if d.purpose is Purpose.LETTER and d.state in LEFT)
+        left = (d for d in view if d.purpose is Purpose.LETTER and may_stand(d))
         return tuple({d.address: d for d in left if among is None or d.envelope in among}.values())
 
     def asked_at(self) -> datetime:

@@ -37,9 +37,8 @@ def plan_daily(
         for view in views
         if view.thread.opened_at <= due
     ]
-    for hold in (
-        each for each in holds if each.since <= due
-    ):  # held within a known stay, it was told under that stay's reference
+    # What did not arrive has its follow-up's line. Held within a known stay, it was told under that stay's reference.
+    for hold in (each for each in holds if each.since <= due and not each.lost):
         own = hold.reference or site.tokens.reference(thread_id(hold.envelope))
         lines.append((own, hold.since, hold.reason))
     if not lines:

@@ -247,7 +247,8 @@ def _about_a_hold(site: Site, arrival: Arrival, context: Context, named: _Named)
 def _so_already(site: Site, arrival: Arrival, context: Context, named: _Named) -> ThreadView | None:
     """The follow-up in which the letter went to the doctor whom its ward names: it said so twice, or we were killed
     between its letter's going and the end of this reply. None where anything else is said."""
-    meant = answers.corrections(arrival.document.text).get("registered_gp.rpps")
+    filled: dict[str, str] = dict(answers.corrections(arrival.document.text))
+    meant = filled.get("registered_gp.rpps")
     for note in context.deliveries:
         if note.purpose is not Purpose.HOLD_NOTE or not _signed(note, named):
             continue

@@ -30,7 +30,7 @@ from relay.model import (
     Why,
     delivery_id,
 )
-from relay.planning.copies import LEFT, To, alert, earlier, fields, mail, on_its_way
+from relay.planning.copies import To, alert, earlier, fields, mail, may_stand, on_its_way
 from relay.planning.documents import (
     NOTICE,
     document_keys,
@@ -70,8 +70,6 @@ if TYPE_CHECKING:
 
 
 _LAST_RESORT: Final = "1d"
-_MAY_HAVE_COME: Final = frozenset({Why.LOST_AFTER_SEND, Why.LEASE_ENDED, Why.KO})
-"""Failures of copies that may stand in the mailbox all the same."""
 
 
 @lru_cache(maxsize=64)
@@ -388,7 +386,7 @@ class Writer:
             d.address: d
             for d in view.deliveries
             if d.purpose is Purpose.LETTER and d.envelope == letter and d.to in former
-            if d.state in LEFT or d.why in _MAY_HAVE_COME
+            if may_stand(d)
         }
         for ordinal, copy in enumerate(had.values()):
             part = Participant(copy.to, copy.address, draft.name(copy.to), revoked=True)
