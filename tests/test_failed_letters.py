@@ -7,10 +7,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from adapters import memory
 from relay import planning
 from relay.errors import NotFound, Refused, Rejected, Stale, Uncertain
 from relay.identity import keys_of
@@ -45,7 +47,7 @@ from tests.servers.postfix import BOUNCING_ADDRESS
 from tests.servers.postgres import Postgres
 from tests.servers.telegram import Telegram
 from tests.site import Site, answer, body, documents, parsed, reference
-from tests.stores import empty_sqlite, place, store  # noqa: F401 - fixtures
+from tests.stores import Place, empty_sqlite, place, store  # noqa: F401 - fixtures
 from tests.test_loops import SENDER, House, house, letter, mails  # noqa: F401 - fixtures
 from tests.test_planning import (  # noqa: F401 - fixtures
     RULES,
@@ -54,6 +56,7 @@ from tests.test_planning import (  # noqa: F401 - fixtures
     make_site,
     text,
 )
+from tests.trials import tools
 
 WARD_PEOPLE = "sorties@chr-exemple.mssante.fr"
 WARD_LINES = f"Médecin traitant : Dr Alix Dupont\nRPPS : {DUPONT.rpps}"
@@ -509,6 +512,36 @@ async def test_a_hold_of_an_arrival_that_is_no_more_holds_nothing_and_refuses_no
     assert await store.holds() == []
     assert len(await store.deliveries(ids=[note.deliveries[0].id])) == 1
     assert (await store.status())["balance"] == 0
+
+
+async def test_a_replacement_for_another_doctor_ends_what_waited(
+    place: Place, store: Store, tmp_path: Path
+) -> None:
+    sender = memory.connect("mss", memory.Settings(), tools(tmp_path, place.clock))
+    house = House(place, store, make_site(), sender)
+    await store.import_professionals(directory(MARTIN, DUPONT), str.upper)
+    known = replace(
+        registration(ODETTE), ins_oid=letters.INS_NIR, birth_name="CORMERAIS", used_name="VALBRUNE",
+        birth_place="45234",
+    )  # fmt: skip
+    await store.import_registrations([replace(known, gp_rpps=(MARTIN.rpps or "",))], keys_of)
+    first, real = "1.2.250.1.999.1.1.20261201.1", replace(ODETTE, ins_oid=letters.INS_NIR)
+    await house.take(letters.cda_mail(letter=letters.cda(patient=real, document_id=first), sender=SENDER))
+    house.sender.fail(Rejected(Why.UNKNOWN_MAILBOX))
+    await house.leave()
+    (hold,) = await store.holds()
+    assert hold["why"] == "unknown_mailbox"
+    await store.import_registrations([known], keys_of)
+    second = letters.cda(
+        patient=real, gp=DUPONT, recipients=(DUPONT,), document_id=f"{first[:-1]}2", version="2",
+        replaces=first,
+    )  # fmt: skip
+    await house.take(letters.cda_mail(letter=second, gp=DUPONT, sender=SENDER))
+    await house.leave()
+    assert len(letters_to(house, DUPONT)) == 1
+    assert await store.holds() == []
+    assert {row["state"] for row in await store.envelopes()} == {"decided"}
+    await sound(house)
 
 
 async def test_the_wards_list_of_the_day_names_it_once(clinic: House) -> None:

@@ -216,7 +216,7 @@ class Writer:
             timers=timers,
             drop_timers=(kept.id,) if step.anew and self.view else (),
             grants=tuple(grants),
-            end_hold=self.ends,
+            end_hold=(*self.ends, *self._replaced(follows)),
             void_grants_of=(kept.id,) if self.view and step.anew and alerts and not same_reader else (),
             incident=ended.incident if ended else None,
             audit=(*audit, *(ended.audit if ended else ())),
@@ -247,6 +247,13 @@ class Writer:
         if known == {NOTICE}:
             return "letter"
         return "same" if known and own not in known else "addendum"
+
+    def _replaced(self, follows: str) -> tuple[str, ...]:
+        """The holds of letters that did not arrive, and which this one replaces: nobody need send them elsewhere."""
+        if self.view is None or follows != "replacement":
+            return ()
+        meant = meant_by(self.arrival, self.context, self.view)
+        return tuple(hold.id for hold in self.view.holds if meant is None or hold.envelope in meant)
 
     def _thread(self, decision: Decision, start: datetime, follows: str) -> tuple[Thread, threads.Step]:
         """The thread, opened or joined, with this plan's timers."""
