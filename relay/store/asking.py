@@ -26,6 +26,7 @@ from relay.model import (
     ThreadView,
     Timer,
     Why,
+    lost_id,
 )
 from relay.store import rows
 from relay.store.database import chunks
@@ -95,11 +96,16 @@ def views(connection: Connection, vault: Vault, ids: Iterable[str], today: str) 
     for row in among(connection, _WAITING, _timer.c.thread, threads):
         timers[row.thread].append(rows.timer_of(row))
     # A follow-up that waits for its reader has no letter that failed: none of the many is asked for.
-    elsewhere = [name for name, each in threads.items() if each.state is not ThreadState.AWAITING_ACK]
+    lost = {
+        lost_id(copy.envelope): name
+        for name, each in threads.items()
+        if each.state is not ThreadState.AWAITING_ACK
+        for copy in copies[name]
+        if copy.purpose is Purpose.LETTER and copy.envelope
+    }
     holds: defaultdict[str, list[Hold]] = defaultdict(list)
-    for row in among(connection, _OPEN_HOLDS, tables.hold.c.thread, elsewhere):
-        if (hold := rows.hold_of(row, vault)).lost:
-            holds[row.thread].append(hold)
+    for row in among(connection, _OPEN_HOLDS, tables.hold.c.id, lost):
+        holds[lost[row.id]].append(rows.hold_of(row, vault))
     people = {name: _rpps_of(thread) for name, thread in threads.items()}
     wanted = {rpps for group in people.values() for rpps in group}
     links, absences = links_of(connection, wanted), absences_of(connection, wanted, today)
