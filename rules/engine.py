@@ -241,7 +241,7 @@ def _readable(facts: Mapping[str, object]) -> dict[str, object]:
             value = composed(value)
             values[name] = frozenset((value.casefold(),)) if name == "ward" else value.casefold()
             values["~" + name] = (value,)
-        elif isinstance(value, AbstractSet | tuple | list) and (name == "ward" or kind == "set"):
+        elif (kind == "set" or name == "ward") and isinstance(value, AbstractSet | tuple | list):
             spellings = tuple(composed(each) for each in value if isinstance(each, str))
             values[name] = frozenset(each.casefold() if name == "ward" else each for each in spellings)
             values["~" + name] = spellings
