@@ -5,7 +5,6 @@ A file of its own: while the browser's fixture lives, its loop runs in this thre
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,12 +12,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.browser import browser  # noqa: F401 - a fixture
 from tests.site import Site, free_port
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
-
-CHROMIUM = Path("/usr/bin/chromium")
 
 CONFIG = """\
 [relay]
@@ -53,21 +51,6 @@ default: { hold: sorties, reason: "Rien ne va" }
 """
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Chromium, where there is one."""
-    if not CHROMIUM.exists():
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"CI=true: {CHROMIUM} has to be there", pytrace=False)
-        pytest.skip(f"{CHROMIUM} is not installed")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture(params=["fr", "en"])
 def site(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
     port = free_port()
@@ -82,7 +65,7 @@ def site(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
 
 
 @pytest.fixture
-def page(browser: Browser, site: Site) -> Iterator[Page]:
+def page(browser: Browser, site: Site) -> Iterator[Page]:  # noqa: F811
     context = browser.new_context(viewport={"width": 900, "height": 600})
     page = context.new_page()
     page.set_default_timeout(10_000)
