@@ -151,10 +151,11 @@ def test_the_page_can_be_used_without_a_mouse(page: Page) -> None:
 
 def test_opened_letters_scroll_in_their_column_and_the_page_stays_as_high_as_the_screen(page: Page) -> None:
     page.set_viewport_size({"width": 1400, "height": 900})
-    for sent in range(4):
-        page.get_by_text("Écrire une lettre").click()  # it closes with each letter
+    for _ in range(4):
+        page.get_by_text("Écrire une lettre").click()
         page.locator("#write").get_by_role("button", name="Envoyer").click()
-        page.locator("#doctor .mail").nth(sent).wait_for()
+        page.locator("details.write:not([open])").wait_for()  # taken: the next click opens it, and does not close it
+    page.locator("#doctor .mail").nth(3).wait_for()
     page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
     page.locator("#doctor textarea").nth(3).wait_for()
     assert page.evaluate("document.documentElement.scrollHeight") <= 900
