@@ -154,7 +154,8 @@ def test_opened_letters_scroll_in_their_column_and_the_page_stays_as_high_as_the
     for _ in range(4):
         page.get_by_text("Écrire une lettre").click()
         page.locator("#write").get_by_role("button", name="Envoyer").click()
-        page.locator("details.write:not([open])").wait_for()  # taken: the next click opens it, and does not close it
+        # It closes when the letter is taken; before that, the next click would close it instead of opening it.
+        page.locator("details.write:not([open])").wait_for()
     page.locator("#doctor .mail").nth(3).wait_for()
     page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
     page.locator("#doctor textarea").nth(3).wait_for()
