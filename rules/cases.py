@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -140,11 +140,12 @@ def missing(
         covered |= reach.reached(decide(rules, case.given, case.at))
     added: list[Case] = []
     left: list[str] = []
+    taken = set(reading.names)
     for entry in (*(each for each in rules.every() if each.mode != "off"), None):
         name = "default" if entry is None else entry.id
         found = reach.answer(rules, entry) if name not in covered else None
         if isinstance(found, Witness):
-            added.append(case_for(rules, entry, found, _new_name(name, reading.names)))
+            added.append(case_for(rules, entry, found, _new_name(name, taken)))
             covered |= reach.reached(decide(rules, found.facts, found.at))
         elif name not in covered:
             left.append(name)
@@ -159,17 +160,17 @@ def missing(
     return Written(content, tuple(case.name for case in added), tuple(left))
 
 
-def _new_name(name: str, taken: dict[str, int]) -> str:
+def _new_name(name: str, taken: set[str]) -> str:
     """A name that no case has yet; noted as taken."""
     new, number = name, 1
     while new in taken:
         number += 1
         new = f"{name} ({number})"
-    taken[new] = 0
+    taken.add(new)
     return new
 
 
-def _uncovered(rules: RuleSet, covered: set[str], taken: Mapping[str, int], lang: str) -> tuple[Finding, ...]:
+def _uncovered(rules: RuleSet, covered: set[str], taken: Collection[str], lang: str) -> tuple[Finding, ...]:
     """E304 for what no case reaches, with one that does; what nothing can reach is told elsewhere."""
     report = Report(rules.file, rules.text, lang)
     for entry in (*(each for each in rules.every() if each.mode != "off"), None):
@@ -177,7 +178,7 @@ def _uncovered(rules: RuleSet, covered: set[str], taken: Mapping[str, int], lang
         place = (rules.default.line, 1) if entry is None else (entry.line, entry.column)
         found = reach.answer(rules, entry) if name not in covered else None
         if isinstance(found, Witness):
-            case = case_for(rules, entry, found, _new_name(name, dict(taken)))
+            case = case_for(rules, entry, found, _new_name(name, set(taken)))
             report.tell("no_case_but", place, word=name, facts=case.given, case=case.in_line())
         elif name not in covered and found is None:
             report.tell("no_case", place, word=name)
@@ -267,7 +268,7 @@ class _Cases(Reader):
     def __init__(self, report: Report, rules: RuleSet) -> None:
         super().__init__(report)
         self.rules = rules
-        self.names: dict[str, int] = {}
+        self.names: dict[str, Node] = {}
         deciding = [rule.id for rule in rules.rules]
         self._known: Mapping[str, Mapping[str, None]] = {
             "rule": dict.fromkeys([*deciding, "default"]),
@@ -309,9 +310,9 @@ class _Cases(Reader):
             return None
         scalar = self.word(found["name"][1], "name")
         name = scalar.text if scalar else ""
-        first = self.names.setdefault(name, node.line)
-        if scalar is not None and first != node.line:
-            self.tell("case_twice", scalar, word=shown(name), first=first)
+        first = self.names.setdefault(name, node)
+        if scalar is not None and first is not node:
+            self.tell("case_twice", scalar, word=shown(name), first=first.line)
         at = self._instant(found["at"][1], "at") if "at" in found else datetime.fromisoformat(USUAL_INSTANT)
         given = self._given(found["given"][1])
         expected = self._expected(*found["expect"])

@@ -63,7 +63,7 @@ class FileReader(ConditionReader):
         self.followup_names: Names = {}
         self.desks: set[str] = set()
         self.clocks: Mapping[str, Hours] = {}
-        self.ids: dict[str, int] = {}
+        self.ids: dict[str, Scalar] = {}
 
     def rule_set(self, root: Node, file: str, digest: str, text: str) -> RuleSet | None:
         """The file's rule set; None when too little of it could be read. Errors are in the report."""
@@ -566,9 +566,10 @@ class FileReader(ConditionReader):
             self.tell("reserved", scalar, word=name)
         former = self.words(found["was"][1], "was") if "was" in found else []
         for each in (scalar, *former):
-            first = self.ids.setdefault(each.text, key.line)
-            if first != key.line:
-                self.tell("id_twice", key if each is scalar else each, word=shown(each.text), first=first)
+            first = self.ids.setdefault(each.text, key)
+            if first is not key:
+                at = key if each is scalar else each
+                self.tell("id_twice", at, word=shown(each.text), first=first.line)
         return found, key, name
 
     def _life(self, found: Entries) -> tuple[date | None, date | None, Mode]:

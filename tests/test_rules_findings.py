@@ -165,6 +165,7 @@ IN_TESTS = [
     ("tests:\n  - { name: x, given: { event: birth }, §expect: {} }\n", "E109", "expect_empty"),
     ("tests:\n  - { name: x, at: §demain, given: { event: birth }, expect: { rule: default } }\n", "E104", "instant"),
     (f"tests:\n{CASE}{CASE.replace('name: x', 'name: §x')}", "E203", "case_twice"),
+    (f"tests: [ {CASE[4:-1]}, {CASE[4:-1].replace('name: x', 'name: §x')} ]\n", "E203", "case_twice"),
     (f"tests:\n{CASE.replace('- {', '- §{').replace('rule: default', 'rule: sortie')}", "T001", "case_failed"),
     ("tests:\n  - §{ name: x, given: { event: birth } }\n", "E103", "missing"),
     ("tests:\n  - { name: x, given: { event: birth }, expect: { rule: §sorti } }\n", "E110", "undefined"),
@@ -377,6 +378,18 @@ def test_a_quote_that_is_missing_is_looked_for_where_the_text_began():
     (other,) = findings_of(WHOLE.replace('"Gardé avec le séjour"', "'Gardé avec l'avis'"))
     assert "apostrophe" in other.message
     assert "apostrophe" in findings_of(other.source_line, lang="en")[0].message
+
+
+def test_rules_of_one_name_are_told_though_they_stand_in_one_line():
+    start, end = WHOLE.index("rules:\n"), WHOLE.index("also:\n")
+    rule = "id: sortie, was: depart, when: { event: %s }, send: gp, followup: none"
+    for name, told in (("sortie", "§id: sortie"), ("depart", "§id: depart")):
+        other = (rule % "birth").replace("id: sortie, was: depart", told)
+        listed = f"rules: [ {{ {rule % 'discharge'} }}, {{ {other} }} ]\n"
+        text, (expected,) = places(WHOLE[:start] + listed + WHOLE[end:])
+        (finding,) = findings_of(text)
+        assert (finding.line, finding.column, finding.code) == (*expected, "E203"), name
+        assert f"l.{finding.line}" in finding.message
 
 
 def test_an_accent_counts_as_the_same_however_it_was_typed():
