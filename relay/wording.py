@@ -655,6 +655,20 @@ class Words:
             ),
         )
 
+    def unsure_recall(self, reference: str) -> Mail:
+        """To a ward whose words may ask for its letter back without being the one word that does it."""
+        return Mail(
+            self.say("Lettre non rappelée – Réf. {reference}", reference=reference),
+            self._body(
+                [
+                    self.ref(reference),
+                    self.say("Votre message n'a pas été transmis et rien n'est annulé pour l'instant."),
+                    self.say("Pour retirer la lettre, répondez à ce message par le seul mot ANNULER."),
+                ],
+                self.say("Sinon, une personne de l'hôpital lira votre message."),
+            ),
+        )
+
     def given_back(self, reference: str, words: str) -> Mail:
         """To a ward that a desk gives a thread back to."""
         return Mail(

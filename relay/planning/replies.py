@@ -54,6 +54,9 @@ MOST_TURNS: Final = 8
 VERBS: Final = {"OK": Verb.ACK, "RAPPEL": Verb.CALL_ME, "ERREUR": Verb.REFUSE}
 """The one-word answers of a GP; anything else is a question."""
 
+_CANCEL: Final = "ANNUL"
+"""How annuler, annulez, annulation begin."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Named:
@@ -348,8 +351,17 @@ def _turns(view: ThreadView, at: datetime) -> int:
 
 
 def _word(line: str) -> str:
-    """One line as a verb: case, accents, quotes and punctuation aside."""
-    return re.sub(r"[^A-Z0-9]+", " ", folded(line)).strip()
+    """One line as a verb: case, accents, quotes and punctuation aside (« O.K. »)."""
+    return " ".join(re.sub(r"[^A-Z0-9\s]+", "", folded(line)).split())
+
+
+def _may_take_back(reply: answers.Reply, *, asked: bool) -> bool:
+    """Whether a ward's words may mean RECALL_WORD without being it: « Annuler svp », « Merci d'annuler ».
+
+    `asked`: a question waits for its answer, which may speak of something else that is cancelled.
+    """
+    words = re.findall(r"[A-Z]+", folded(reply.first_line if asked else reply.text))
+    return words[:1] == [RECALL_WORD] or (not asked and any(word.startswith(_CANCEL) for word in words))
 
 
 def _unreached(view: ThreadView) -> Why | None:
@@ -406,6 +418,8 @@ def _said(
                 candidates=(meant,) if meant else (),
                 desk=view.thread.desk or threads.last_desk(view.thread.followup),
             )
+        if _may_take_back(reply, asked=view.thread.state is ThreadState.AWAITING_WARD):
+            return _unsure_recall(draft, arrival)
         return _answered(draft, arrival, speaker, words)
     if _ABSENT.match(reply.first_line):
         return plan_hold(
@@ -432,6 +446,16 @@ def _said(
     if not words:
         return _held(site, arrival, Context(), at, Why.UNCLEAR, view=view)
     return _asked(draft, arrival, part, Verb.ASK, words)
+
+
+def _unsure_recall(draft: Draft, arrival: Arrival) -> Plan:
+    """A ward that may want its letter back: the GP reads none of it, the ward how to say so, and a person the rest."""
+    view, words = draft.view, draft.site.words
+    assert view is not None  # noqa: S101 - replies belong to a thread here
+    reason = words.say("Le service demande peut-être de retirer sa lettre")
+    held = _held(draft.site, arrival, Context(), draft.at, Why.UNCLEAR, view=view, reason=reason)
+    draft.tell_ward(words.unsure_recall(view.thread.reference), answers=arrival.document.message_id)
+    return replace(held, deliveries=(*held.deliveries, *draft.plan().deliveries))
 
 
 def _reader_said(draft: Draft, arrival: Arrival, part: Participant, verb: Verb | None, words: str) -> Plan:
