@@ -316,6 +316,26 @@ def compare_given(stated: Sequence[str], known: Sequence[str]) -> Fit:
     return Fit.SAME if further[0] <= further[1] or further[1] <= further[0] else Fit.UNSURE
 
 
+def somebody_else(one: Patient, other: Patient) -> bool:
+    """Whether two letters are surely about two people: another INS, or, where one has none, another trait.
+
+    Names speak against only where they share no word, or where the first given names cannot be one (twins).
+    """
+    ours, theirs = ins_of(one), ins_of(other)
+    if ours and theirs:
+        return ours.body != theirs.body
+    if Fit.OTHER in (_equal(one.birth_date, other.birth_date), _equal(_sex(one.sex), _sex(other.sex))):
+        return True
+    words, others = (
+        frozenset(tokens(who.birth_name or "", who.used_name or "", *who.given_names)) for who in (one, other)
+    )
+    if not words or not others:
+        return False
+    if one.order_unsure or other.order_unsure:
+        return bool(words - others and others - words)
+    return not words & others or compare_given(one.given_names, other.given_names) is Fit.OTHER
+
+
 def first_given(names: Sequence[str]) -> tuple[str, ...]:
     """The folded words of the first given name: as far as the first space, so « Jean-Pierre » is two words, one name."""
     for name in names:

@@ -566,6 +566,7 @@ class Thread:
     participants: tuple[Participant, ...] = ()
     version: int = 0
     about: str = ""  # the patient as the ward's own people read it; sealed at rest, for hospital mail only
+    whose: Patient | None = None  # INS and strict traits; sealed at rest, to tell another patient's letter by
     acknowledged_by: str | None = None  # the words: « Dr Ambre », « par le secrétariat du Dr Ambre »
     acknowledged_at: datetime | None = None
 

@@ -5,13 +5,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 
 import pytest
 
-from relay.model import Purpose
+from relay.identity import keys_of
+from relay.model import Mailbox, Patient, Professional, Purpose, Registration
 from tests import letters
-from tests.letters import hl7
+from tests.letters import DUPONT, MARTIN, hl7
 from tests.letters.hprim import hprim
 from tests.stores import place, store  # noqa: F401 - fixtures
 from tests.test_joining import CDA, ODETTE, SENDER, arrive, his, house, mailed, to_gp  # noqa: F401 - a fixture
@@ -62,3 +64,95 @@ async def test_the_same_file_about_one_of_them_leaves(house: House, alone: bytes
     (row,) = await house.store.envelopes()
     assert (row["state"], row["kind"]) == ("decided", "notice"), (row["why"], await house.store.holds())
     assert len(to_gp(house)) == 1
+
+
+# ------------------------------------------------------------------------------------- one stay number, two people
+
+
+def without_ins(who: Patient) -> Patient:
+    return replace(who, ins=None, ins_oid=None, ins_key_valid=None)
+
+
+REMI = replace(OTHER, ins_oid=letters.INS_NIR, local_ids=())
+PAUL = letters.patient(
+    "GAUDRY", "Paul", born=date(1960, 5, 3), sex="M", order=12, ipp=None, oid=letters.INS_NIR
+)
+TWIN = replace(without_ins(REMI), given_names=("Rémy-Luc",))
+NEWBORN = without_ins(letters.patient("VALBRUNE", "Lina", born=date(2026, 11, 28), ipp=None))
+
+PAIRS = {
+    "neither with an INS": (without_ins(REMI), without_ins(PAUL)),
+    "the first with an INS": (REMI, without_ins(PAUL)),
+    "the second with an INS": (without_ins(REMI), PAUL),
+    "both with an INS": (REMI, PAUL),
+    "twins": (without_ins(REMI), TWIN),
+    "a mother and her child": (ODETTE, NEWBORN),
+    "twins, one in capitals": (
+        without_ins(REMI),
+        replace(TWIN, birth_name="LUC", given_names=("BOISGARD",), name_kind="unstated", order_unsure=True),
+    ),
+}
+
+
+async def registered(house: House, *people: tuple[Patient, str]) -> None:
+    """These patients, each with their GP; both doctors have mailboxes."""
+    rows = [
+        Registration(
+            ins=who.ins or "", ins_oid=who.ins_oid or "", facility="450000088", birth_name=who.birth_name or "",
+            given_names=who.given_names, birth_date=who.birth_date, sex=who.sex or "", gp_rpps=(gp,),
+        )
+        for who, gp in people
+    ]  # fmt: skip
+    await house.store.import_registrations(rows, keys_of)
+    dupont = Professional(DUPONT.rpps or "", "Dupont", "Alix", mailboxes=(Mailbox(DUPONT.mss_address or ""),))
+    await house.store.import_professionals([dupont], str.upper)
+
+
+def letter(who: Patient, gp: str, stay: str = "S-77") -> tuple[bytes, str]:
+    doctor = MARTIN if gp == MARTIN.rpps else DUPONT
+    return mailed(letters.text_mail(patient=who, gp=doctor, stay=stay, sender=SENDER))
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+async def test_a_stay_number_copied_from_another_patients_letter_joins_nobodys_follow_up(
+    house: House, pair: str
+) -> None:
+    first, second = PAIRS[pair]
+    await registered(house, (first, MARTIN.rpps or ""), (second, DUPONT.rpps or ""))
+    await arrive(house, letter(first, MARTIN.rpps or ""), letter(second, DUPONT.rpps or ""))
+    (held,) = await house.store.holds()
+    assert held["why"] == "stay_of_another"
+    letters_sent = [each for each in house.sender.sent if each.purpose is Purpose.LETTER]
+    assert [each.to for each in letters_sent] == [f"rpps:{MARTIN.rpps}"]
+    (thread,) = await house.store.threads()
+    found = await house.store.thread(str(thread["id"]))
+    assert found.thread.gp == f"rpps:{MARTIN.rpps}"
+    assert not any(part.revoked for part in found.thread.participants)
+
+
+SAME = {
+    "with and without an INS": (REMI, without_ins(REMI)),
+    "without and with an INS": (without_ins(REMI), REMI),
+    "another spelling": (without_ins(ODETTE), replace(without_ins(ODETTE), given_names=("ODETTE", "MARIE LOUISE"))),
+    "fewer given names": (without_ins(ODETTE), replace(without_ins(ODETTE), given_names=("Odette",))),
+    "by the name in use": (
+        ODETTE,
+        replace(ODETTE, birth_name="VALBRUNE", used_name=None, name_kind="unstated"),
+    ),
+    "in capitals, the given name first": (
+        ODETTE,
+        replace(ODETTE, birth_name="ODETTE", used_name=None, given_names=("VALBRUNE",), name_kind="unstated",
+                order_unsure=True),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("said", SAME)
+async def test_one_patient_told_of_in_two_ways_stays_in_one_follow_up(house: House, said: str) -> None:
+    first, second = SAME[said]
+    if first.birth_name != "CORMERAIS":
+        await registered(house, (first, MARTIN.rpps or ""))
+    await arrive(house, letter(first, MARTIN.rpps or ""), letter(second, MARTIN.rpps or ""))
+    assert await house.store.holds() == []
+    assert len(await house.store.threads()) == 1
+    assert len(to_gp(house)) == 2

@@ -21,6 +21,7 @@ from relay.model import (
     EnvelopeState,
     LadderStep,
     Participant,
+    Patient,
     Pinned,
     Plan,
     Purpose,
@@ -52,6 +53,7 @@ from relay.planning.site import (
     further_stays,
     name_of,
     own_stay,
+    patient_of,
     recipients,
     thread_id,
 )
@@ -270,6 +272,7 @@ class Writer:
             patient = self.arrival.notice.patient
             thread = Thread(
                 about=self.site.words.patient(patient) if patient and patient.birth_name else "",
+                whose=patient_of(arrival),
                 id=made,
                 reference=site.tokens.reference(made, arrival.draw),
                 state=ThreadState.AWAITING_ACK,
@@ -296,6 +299,7 @@ class Writer:
                 former=view.thread.gp if gp and view.thread.gp != f"rpps:{gp.rpps}" else "",
             ),
             version=view.thread.version + 1,
+            whose=self._whose(view.thread),
             urgency="urgent" if "urgent" in (urgency, view.thread.urgency) else urgency,
             gp=f"rpps:{gp.rpps}" if gp else view.thread.gp,
             stay=own_stay(arrival, self.context, view.thread.id) or view.thread.stay,
@@ -308,6 +312,11 @@ class Writer:
             replace(thread, followup=followup), Event(Happening.RENEWED), start, view.timers
         )
         return step.thread, step
+
+    def _whose(self, known: Thread) -> Patient | None:
+        """As the thread keeps it; a letter with an INS knows better than one without."""
+        mine = patient_of(self.arrival)
+        return mine if known.whose is None or (mine and mine.ins and not known.whose.ins) else known.whose
 
     def _told(self, decision: Decision, copies: Sequence[Delivery], follows: str, *, alerts: bool) -> bool:
         """Whether somebody hears of it: now, by a follow-up's reminders and its desk, or because they did before."""

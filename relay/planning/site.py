@@ -10,11 +10,12 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
-from relay.identity import ins_of
+from relay.identity import ins_of, somebody_else
 from relay.model import (
     Absence,
     Context,
     Link,
+    Patient,
     Person,
     Professional,
     ThreadView,
@@ -200,6 +201,22 @@ def one_line(text: str) -> str:
 # ------------------------------------------------------------------------------------------------------- stays
 
 
+def patient_of(arrival: Arrival) -> Patient | None:
+    """Whom the letter is about, as its thread keeps it: the strict traits as stated, and the INS."""
+    stated = arrival.notice.patient
+    if stated is None:
+        return None
+    return Patient(
+        ins=patient_ins(arrival),
+        birth_name=stated.birth_name,
+        used_name=stated.used_name,
+        given_names=stated.given_names,
+        sex=stated.sex,
+        birth_date=stated.birth_date,
+        order_unsure=stated.order_unsure,
+    )
+
+
 def patient_ins(arrival: Arrival) -> str | None:
     """The patient's INS without spaces; the registry's, which has its key, before the letter's."""
     registered = arrival.resolution.registration if arrival.resolution else None
@@ -222,14 +239,27 @@ def joined(arrival: Arrival, context: Context) -> ThreadView | None:
     ours = arrival.ward.facility if arrival.ward else ""
     if found is not None and ours and found.thread.facility not in ("", ours):
         return None
-    return None if found is not None and found.thread.id in context.strangers else found
+    return None if found is not None and found.thread.id in _strangers(arrival, context) else found
 
 
 def stay_of_another(arrival: Arrival, context: Context) -> bool:
     """Whether the stay this arrival names is already that of another patient: one of the two numbers is wrong."""
     if arrival.stay is None:
         return False
-    return any(context.stays.get(key) in context.strangers for key in arrival.stay.asked)
+    strangers = _strangers(arrival, context)
+    return any(context.stays.get(key) in strangers for key in arrival.stay.asked)
+
+
+def _strangers(arrival: Arrival, context: Context) -> frozenset[str]:
+    """The threads that are another patient's: by the INS, or by the traits where either letter has none."""
+    who = patient_of(arrival)
+    if who is None:
+        return context.strangers
+    return context.strangers.union(
+        view.thread.id
+        for view in context.threads
+        if view.thread.whose is not None and somebody_else(who, view.thread.whose)
+    )
 
 
 def own_stay(arrival: Arrival, context: Context, thread: str) -> str:

@@ -22,6 +22,7 @@ from relay.model import (
     Link,
     MailRecipe,
     Participant,
+    Patient,
     Pinned,
     Press,
     Purpose,
@@ -142,11 +143,13 @@ class _Sealed:
 
     participants: tuple[Participant, ...] = ()
     about: str = ""
+    whose: Patient | None = None
 
 
 def thread_row(thread: Thread, vault: Vault, day: str) -> Record:
     """All columns but `patient`."""
-    sealed = json_of(_Sealed).dump_json(_Sealed(thread.participants, thread.about))
+    inside = _Sealed(thread.participants, thread.about, thread.whose)
+    sealed = json_of(_Sealed).dump_json(inside, exclude_defaults=True)
     return {
         "id": thread.id,
         "reference": thread.reference,
@@ -208,6 +211,7 @@ def thread_of(row: Any, vault: Vault) -> Thread:
         closed_reason=row.closed_reason,
         participants=inside.participants,
         about=inside.about,
+        whose=inside.whose,
         version=row.version,
         acknowledged_by=row.acknowledged_by,
         acknowledged_at=moment_or_none(row.acknowledged_at),
