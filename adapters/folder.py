@@ -108,6 +108,7 @@ class Folder:
         self._done = self._path / settings.done
         self._max_bytes = settings.max_bytes or tools.max_bytes
         self._given: dict[str, _File] = {}  # ref → file, from its yielding until it is put away
+        self._seen: set[_File] = set()  # given at any time, and still there
         self._turn = asyncio.Lock()
 
     async def probe(self) -> None:
@@ -138,13 +139,16 @@ class Folder:
             ready = [
                 (name, sight.stamp) for name, sight in sights.items() if sight.settled and name not in given
             ]
-            ready.sort(key=lambda file: (file[1].written, file[0]))
+            # Where nothing can be put away, every file ever kept comes again: behind the new ones.
+            self._seen.intersection_update(found.items())
+            ready.sort(key=lambda file: (file in self._seen, file[1].written, file[0]))
             while ready:
                 with _verdicts():
                     taken, count = await asyncio.to_thread(self._take, ready)
                 del ready[:count]
                 if taken:
                     self._given |= {envelope.ref: file for envelope, file in taken}
+                    self._seen |= {file for _, file in taken}
                     envelopes = tuple(envelope for envelope, _ in taken)
                     yield Batch(self.account, envelopes, envelopes[-1].ref)
             await self._tools.clock.sleep(LOOK_SECONDS)

@@ -259,7 +259,8 @@ class Imap:
         if cursor.uid > cursor.floor:
             criteria = (*unacknowledged, *_since(cursor.floor_date if not cursor.floor else None))
             again = await session.search(cursor.floor + 1, cursor.uid, *criteria)
-        return cursor, again + await session.search(cursor.uid + 1)
+        # Behind what is new: where nothing can be put away, every letter ever stored stands there again.
+        return cursor, await session.search(cursor.uid + 1) + again
 
     async def _all_since_floor(self, session: _Session, cursor: Cursor) -> list[int]:
         return await session.search(1, None, *_since(cursor.floor_date))

@@ -325,6 +325,21 @@ async def test_a_folder_of_finished_files_that_cannot_be_made_is_deferred_and_th
     assert (depot.done / "lettre.xml").exists()
 
 
+async def test_files_that_can_never_be_put_away_keep_no_new_file_waiting(depot: Depot) -> None:
+    for number in range(4):
+        os.utime(depot.put(f"{number}.xml"), (number, number))
+    first = await depot.settle()
+    depot.done.write_bytes(b"in the way")
+    with pytest.raises(Deferred):
+        await depot.adapter.acknowledge(first)
+    depot.done.unlink()
+    await depot.end()
+    depot.put("neuf.xml", b"neuf")
+    depot.watching, depot.following = depot.adapter.watch(None), None
+    again = await depot.settle()
+    assert [envelope.raw for envelope in again] == [b"neuf", *(envelope.raw for envelope in first)]
+
+
 # ----------------------------------------------------------------------------------------------- what goes wrong
 
 

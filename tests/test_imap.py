@@ -287,6 +287,25 @@ async def test_what_a_person_read_before_it_was_put_away_comes_again_all_the_sam
     assert subjects((await first(opened(), batch.cursor)).envelopes) == ["un", "deux"]
 
 
+async def test_what_can_never_be_put_away_keeps_no_new_letter_waiting(
+    mailbox: Dovecot, opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imap, "BATCH_MESSAGES", 2)
+    mailbox.deliver(RETURNS, letter("un"), letter("deux"))
+    cursor, seen = None, []
+    for arriving in ("trois", "quatre", "cinq"):
+        adapter = opened(done="Archives//2026")  # no name of a folder here
+        batch = await first(adapter, cursor)
+        with pytest.raises(Deferred):
+            await adapter.acknowledge(batch.envelopes)
+        cursor = batch.cursor
+        seen.append(subjects(batch.envelopes))
+        mailbox.deliver(RETURNS, letter(arriving))
+    assert seen[0] == ["un", "deux"]
+    assert "trois" in seen[1]
+    assert "quatre" in seen[2]
+
+
 async def test_500_letters_are_put_away_in_one_go(mailbox: Dovecot, opened: Opener) -> None:
     mailbox.fill(RETURNS, [letter(f"n{number}") for number in range(1200)])
     adapter = opened()
