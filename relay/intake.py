@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from relay import crash, log, metrics, planning, reading, recognition, resolution
-from relay.errors import NotFound, Refused, RelaisError, Stale, Unavailable
+from relay.errors import NotFound, Refused, RelaisError, Stale, Unavailable, Verdict
 from relay.formats import replies, words
 from relay.model import (
     Ask,
@@ -127,6 +127,7 @@ class Intake:
         inbox = self.inboxes[name]
         arrivals = inbox.watch(await self.store.cursor(inbox.account))
         following: asyncio.Task[object] | None = None
+        refused: Verdict | None = None
         try:
             following = asyncio.ensure_future(anext(arrivals))
             while True:
@@ -148,8 +149,15 @@ class Intake:
                     log.failure("arrivals_not_decided", error, adapter=name, count=len(fresh))
                     raise Unavailable("arrivals could not be decided; the next start decides them") from None
                 finally:
-                    # What was accepted is decided whatever becomes of the connection.
-                    await acknowledging
+                    # What was accepted is decided whatever becomes of the connection, and why it was not
+                    # counts for more.
+                    try:
+                        await acknowledging
+                    except Verdict as verdict:
+                        refused = refused or verdict
+                # A mailbox may be readable and refuse to let anything be moved: what is new there goes on.
+                if refused is not None and not (fresh and following.done()):
+                    raise refused
         finally:
             if following is not None:
                 following.cancel()

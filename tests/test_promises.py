@@ -642,6 +642,42 @@ async def test_what_was_accepted_is_decided_though_the_connection_breaks_before_
     inbox.acknowledge = acknowledge  # type: ignore[method-assign]
 
 
+async def test_a_mailbox_that_lets_nothing_be_moved_gives_its_letters_all_the_same(
+    house: House, tmp_path: Any
+) -> None:
+    inbox = memory.connect("cardiologie", memory.Settings(batch=1), tools(tmp_path, house.clock))
+    house.intake.inboxes = {"cardiologie": inbox}
+    for number in range(3):
+        inbox.arrive(letter(stay=f"S-2026-00000{number}", message_id=f"<{number}@chr-exemple.mssante.fr>"))
+
+    async def refusing(envelopes: Any) -> None:
+        raise Deferred(Why.SERVER_ERROR)
+
+    inbox.acknowledge = refusing  # type: ignore[method-assign]
+    with pytest.raises(Deferred):
+        await house.intake.watch("cardiologie")
+    assert [each["state"] for each in await house.store.envelopes()] == ["decided"] * 3
+
+
+async def test_letters_not_decided_end_the_relay_though_its_mailbox_broke_as_well(
+    house: House, tmp_path: Any
+) -> None:
+    inbox = memory.connect("cardiologie", memory.Settings(), tools(tmp_path, house.clock))
+    house.intake.inboxes = {"cardiologie": inbox}
+    inbox.arrive(letter())
+
+    async def breaking(envelopes: Any) -> None:
+        raise Deferred(Why.CONNECTION)
+
+    def failing() -> Any:
+        raise RuntimeError("nobody expected this")
+
+    inbox.acknowledge = breaking  # type: ignore[method-assign]
+    house.intake.site = failing
+    with pytest.raises(Unavailable):  # else the letter would lie undecided for as long as the relay runs
+        await house.intake.watch("cardiologie")
+
+
 async def test_a_letter_recalled_while_on_the_wire_is_not_tried_again(house: House) -> None:
     await house.take(letter())
     (thread,) = await house.store.threads()
