@@ -336,6 +336,7 @@ async def test_files_that_can_never_be_put_away_keep_no_new_file_waiting(depot: 
     await depot.end()
     depot.put("neuf.xml", b"neuf")
     depot.watching, depot.following = depot.adapter.watch(None), None
+    depot.clock.asleep.clear()
     again = await depot.settle()
     assert [envelope.raw for envelope in again] == [b"neuf", *(envelope.raw for envelope in first)]
 
