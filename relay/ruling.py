@@ -357,7 +357,8 @@ async def put_in_force(
     if disk.rules_digest == rules.digest:
         await store.note_rule_file(_in_force_again(mark, now))
     elif not configured and (mark is None or (mark.digest, mark.state) != (disk.digest, "refused")):
-        await store.note_rule_file(RuleFile(disk.digest, "passed_over", now, told=True))
+        aside = disk.rules_digest or ""
+        await store.note_rule_file(RuleFile(disk.digest, "passed_over", now, told=True, aside=aside))
     return revision
 
 
@@ -434,17 +435,17 @@ class Ruling:
     # -- the file
 
     def _stamp(self) -> object:
-        """What changes when the file or its tests do."""
+        """What changes when the file or its tests do, or who may read them."""
         from rules import cases
 
-        found: list[tuple[int, int, int] | None] = []
+        found: list[tuple[int, ...] | None] = []
         for file in (self.settings.rules, Path(cases.tests_beside(str(self.settings.rules)))):
             try:
                 said = file.stat()
             except OSError:
                 found.append(None)
             else:
-                found.append((said.st_mtime_ns, said.st_size, said.st_ino))
+                found.append((said.st_mtime_ns, said.st_ctime_ns, said.st_size, said.st_ino))
         return tuple(found)
 
     async def _settled(self, stamp: object) -> OnDisk:
@@ -482,6 +483,14 @@ class Ruling:
         active = await self.store.rules_active()
         if active is not None and disk.rules_digest == active.digest and self.rules is not None:
             await self._mark(_in_force_again(mark, self.clock.now()))
+            return
+        if mark is not None and mark.aside and mark.aside == disk.rules_digest:
+            # Other tests beside them, or a while in which the file was away, make no other rules of them.
+            if (mark.digest, mark.state) != (disk.digest, "passed_over"):
+                now = self.clock.now()
+                mark = RuleFile(disk.digest, "passed_over", now, told=True, aside=mark.aside)
+                await self.store.note_rule_file(mark)
+            self._gauge(mark)
             return
         if mark is not None and mark.digest == disk.digest and mark.state in ("passed_over", "waiting"):
             self._gauge(mark)
@@ -522,6 +531,8 @@ class Ruling:
 
     async def _set_aside(self, mark: RuleFile, before: RuleFile | None) -> None:
         """The rules in force stay. Since when, and whether the admins know, is kept from the last time it was judged."""
+        if before is not None:
+            mark = replace(mark, aside=before.aside)
         if before is not None and (before.digest, before.state) == (mark.digest, mark.state):
             mark = replace(mark, since=before.since, told=before.told)
         await self._mark(mark)

@@ -350,6 +350,8 @@ async def _put(
     if active is not None and active.digest == rules.digest:
         if written is not None:
             shared.write_whole(site.rules, written)
+        # The relay looks every two seconds: it may have been faster than the person, and knows no reason.
+        noted = not undo and await store.give_rules_a_reason(active.revision, by=by, reason=reason)
         unwritten = _schemas_again(site)
         if shared.chosen.json:
             shared.emit({"ok": True, "revision": active.revision, "digest": active.digest, "changed": False})
@@ -361,6 +363,13 @@ async def _put(
                     f"These rules are in force already (revision {active.revision}).",
                 )
             )
+            if noted:
+                page.line(
+                    page.say(
+                        f"Le relais les avait prises du fichier ; le motif est noté ({reason}).",
+                        f"The relay had taken them from the file; the reason is noted ({reason}).",
+                    )
+                )
         return 0
     weighed = await _weigh(site, store, before, rules, since)
     document = _document(weighed, active, rules)

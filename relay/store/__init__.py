@@ -521,6 +521,13 @@ class Store:
             lambda work: ruling.activate(work, text, digest, by, reason, after, note), quiet=True
         )
 
+    async def give_rules_a_reason(self, revision: int, *, by: str, reason: str) -> bool:
+        """Note who wanted the rules of a revision that the relay took from the file by itself, and why.
+
+        False, and nothing is noted, where that revision bears a person's reason already.
+        """
+        return await self._write(lambda work: ruling.give_reason(work, revision, by, reason), quiet=True)
+
     async def rule_file(self) -> RuleFile | None:
         """What became of the rule file on the disk; None where it is in force."""
         return await self._read(ruling.file)

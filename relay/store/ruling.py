@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from sqlalchemy import Connection, func, or_, select
+from sqlalchemy import Connection, func, or_, select, update
 
 from relay import tables
 from relay.errors import NotFound, Stale
@@ -51,6 +51,7 @@ class RuleFile:
     since: datetime
     first: str = ""
     told: bool = False  # the admins were
+    aside: str = ""  # digest of the rules that a person passed over: they do not come back by themselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,18 @@ def activate(
     work.add(tables.ruleset, [row])
     work.trail.append(AuditEvent(by, "rules_activated", digest, note=note))
     return revision(work.connection)
+
+
+def give_reason(work: Transaction, number: int, by: str, reason: str) -> bool:
+    """Note who wanted a set that the relay had taken from the file by itself, and why; False: it bears a reason."""
+    table = tables.ruleset
+    unreasoned = table.c.seq == number, table.c.by == "relay", table.c.reason == "file"
+    row = work.connection.execute(select(table.c.digest).where(*unreasoned)).one_or_none()
+    if row is None:
+        return False
+    work.connection.execute(update(table).where(*unreasoned).values(by=by, reason=reason))
+    work.trail.append(AuditEvent(by, "rules_wanted", row.digest))
+    return True
 
 
 def file(connection: Connection) -> RuleFile | None:
