@@ -13,6 +13,7 @@ import importlib
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -44,8 +45,10 @@ if TYPE_CHECKING:
 
     from relay.ports import Opener
 
-DRAIN = 10.0  # seconds between SIGTERM and the end
-LAST_PAGES = 3.0  # seconds for the pages' last answers
+STOP = 9.5  # seconds between SIGTERM and the end of the process
+DRAIN = 7.5  # of these, for what is on the wire
+CUT = 0.5  # for what was cut to notice
+GOODBYE = 1.0  # to hang up
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0  # seconds between two tries of a broken adapter
 
 Role = Literal["intake", "dispatch", "console"]
@@ -71,13 +74,18 @@ def key_ring(settings: Settings) -> FileKeyRing:
 async def open_store(settings: Settings, clock: Clock | None = None) -> Store:
     """The site's database, its schema brought up to date. Raises Unavailable or ConfigurationError."""
     password = settings.database_password
-    return await Store.open(
-        settings.database_url,
-        Vault(key_ring(settings)),
-        clock=clock or SystemClock(),
-        node=node_name(),
-        password=password.get_secret_value() if password else None,
-    )
+    try:
+        return await Store.open(
+            settings.database_url,
+            Vault(key_ring(settings)),
+            clock=clock or SystemClock(),
+            node=node_name(),
+            password=password.get_secret_value() if password else None,
+        )
+    except ConfigurationError as error:
+        if error.key != "database.url":
+            raise
+        raise settings.error(("database", "url"), error.text) from None
 
 
 def check_adapter(settings: Settings, table: AdapterTable) -> object:
@@ -203,9 +211,16 @@ class Daemon:
         only: Role | None = None,
         pages: Sequence[BaseRoute] = (),
         opened: Callable[[], None] | None = None,
+        overdue: Callable[[bool], None] | None = None,
     ) -> None:
-        """`opened` is called once, when everything is open and nothing is served yet."""
-        self.settings, self.only, self.pages, self._opened = settings, only, pages, opened
+        """`opened` is called once, when everything is open and nothing is served yet.
+
+        `overdue` is called in a thread of its own when `STOP` seconds after the end began the process still
+        lives, with whether that end was asked for: a database or a name server that answers nobody keeps
+        threads that no task can cancel.
+        """
+        self.settings, self.only, self.pages = settings, only, pages
+        self._opened, self._overdue = opened, overdue
         self.clock: Clock = clock or SystemClock()
         self.ready = asyncio.Event()
         self.readiness = console.Readiness()
@@ -461,7 +476,10 @@ class Daemon:
     async def _end(self, tasks: set[asyncio.Task[None]], server: uvicorn.Server | None) -> None:
         """Let what is on the wire end, then cut."""
         log.get().info("stopping")
-        end = asyncio.get_running_loop().time() + DRAIN
+        if self._overdue is not None:
+            watch = threading.Timer(STOP, self._overdue, (self._stopping.is_set(),))
+            watch.daemon = True
+            watch.start()
         tasks = tasks | self._reloading
         for task in tasks:
             if task.get_name() in ("intake", "schedule"):
@@ -473,24 +491,26 @@ class Daemon:
         for task in tasks - pages:
             task.cancel()
         # Who waits for a silent server even now, for instance to acknowledge, is cancelled a second time.
-        _, late = await asyncio.wait(tasks - pages, timeout=max(1.0, end - asyncio.get_running_loop().time()))
+        _, late = await asyncio.wait(tasks - pages, timeout=CUT)
         for task in late:
             task.cancel()
         await asyncio.gather(*(tasks - pages), return_exceptions=True)
         await self.lookups.close()
-        for adapter in self.adapters.values():
-            with contextlib.suppress(Verdict, OSError):
-                await adapter.close()
+        hanging_up = {asyncio.create_task(_hang_up(each)) for each in self.adapters.values()}
         # A closed chat lets its waiting browsers go; only then can the server end without cutting them off.
-        if pages:
-            await asyncio.wait(pages, timeout=LAST_PAGES)
-        for task in pages:
+        await asyncio.wait(hanging_up | pages, timeout=GOODBYE)
+        for task in hanging_up | pages:
             task.cancel()
-        await asyncio.gather(*pages, return_exceptions=True)
+        await asyncio.gather(*hanging_up, *pages, return_exceptions=True)
         with contextlib.suppress(RelaisError):  # a database that went away is why we end, perhaps
             for name in self.health.tried():
                 await self.store.adapter_state(name, "down", "stopped")
         log.get().info("stopped")
+
+
+async def _hang_up(adapter: Adapter) -> None:
+    with contextlib.suppress(Verdict, OSError):
+        await adapter.close()
 
 
 class _Server(uvicorn.Server):
