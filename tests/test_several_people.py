@@ -13,7 +13,7 @@ import pytest
 from relay.identity import keys_of
 from relay.model import Mailbox, Patient, Professional, Purpose, Registration
 from tests import letters
-from tests.letters import DUPONT, MARTIN, hl7
+from tests.letters import DUPONT, MARTIN, hl7, printed
 from tests.letters.hprim import hprim
 from tests.stores import place, store  # noqa: F401 - fixtures
 from tests.test_joining import CDA, ODETTE, SENDER, arrive, his, house, mailed, to_gp  # noqa: F401 - a fixture
@@ -66,11 +66,90 @@ async def test_the_same_file_about_one_of_them_leaves(house: House, alone: bytes
     assert len(to_gp(house)) == 1
 
 
-# ------------------------------------------------------------------------------------- one stay number, two people
+# ---------------------------------------------------------------------------------------------- twins in one mail
 
 
 def without_ins(who: Patient) -> Patient:
     return replace(who, ins=None, ins_oid=None, ins_key_valid=None)
+
+
+LEA = without_ins(letters.patient("BOISGARD", "Léa", born=date(2019, 4, 2), ipp=None))
+ZOE = replace(LEA, given_names=("Zoé",))
+
+
+def mail_of(*people: Patient, text: str = "Ci-joint.", kind: str = "pdf") -> tuple[bytes, str]:
+    """A mail with a letter about each of them."""
+    written = {
+        "pdf": ("pdf", "application/pdf", lambda who, n: printed.letter(who, MARTIN)),
+        "cda": (
+            "xml",
+            "text/xml",
+            lambda who, n: letters.cda(patient=who, document_id=f"1.2.250.1.999.5.{n}"),
+        ),
+        "hprim": ("hpr", "application/octet-stream", lambda who, n: hprim(who)),
+    }
+    ending, media, make = written[kind]
+    return mailed(
+        letters.mail(text, sender=SENDER, to="relais@relais45.mssante.fr", subject="Lettres de sortie",
+                     attachments=[(f"{n}.{ending}", make(who, n), media) for n, who in enumerate(people)])
+    )  # fmt: skip
+
+
+def lines(who: Patient) -> str:
+    return letters.labelled_lines(who, MARTIN)
+
+
+TWINS: dict[str, Callable[[Patient, Patient], tuple[bytes, str]]] = {
+    "two PDF": mail_of,
+    "two CDA": lambda one, other: mail_of(one, other, kind="cda"),
+    "two HPRIM": lambda one, other: mail_of(one, other, kind="hprim"),
+    "lines and a PDF": lambda one, other: mail_of(other, text=lines(one)),
+    "lines in capitals and a PDF": lambda one, other: mail_of(other, text=lines(one).upper()),
+    "lines and a CDA": lambda one, other: mail_of(other, text=lines(one), kind="cda"),
+    "an older letter quoted below": lambda one, other: mailed(
+        letters.text_mail(
+            sender=SENDER, body=lines(one) + "\nCordialement.\n\n> " + lines(other).replace("\n", "\n> ")
+        )
+    ),
+    "a package": lambda one, other: mailed(
+        letters.xdm_mail(
+            patient=one, with_pdf=False, sender=SENDER,
+            package=letters.xdm(
+                [(f"DOC0000{n}.XML", letters.cda(patient=who, document_id=f"1.2.250.1.999.5.{n}"), "text/xml")
+                 for n, who in enumerate((one, other), 1)],
+                patient=one,
+            ),
+        )
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", TWINS)
+async def test_letters_of_twins_without_an_ins_in_one_mail_are_held(house: House, way: str) -> None:
+    await registered(house, (LEA, MARTIN.rpps or ""), (ZOE, MARTIN.rpps or ""))
+    await arrive(house, TWINS[way](LEA, ZOE))
+    (held,) = await house.store.holds()
+    assert held["why"] == "two_patients"
+    assert not to_gp(house)
+
+
+INITIAL = replace(LEA, given_names=("L.",))
+MORE = replace(LEA, given_names=("Léa", "Zoé"))
+
+
+@pytest.mark.parametrize(
+    ("way", "other"),
+    [*((way, who) for way in TWINS for who in (LEA, MORE)), ("lines and a PDF", INITIAL)],
+    ids=lambda each: each if isinstance(each, str) else each.given_names[-1],
+)
+async def test_two_letters_of_one_of_them_leave(house: House, way: str, other: Patient) -> None:
+    await registered(house, (LEA, MARTIN.rpps or ""), (ZOE, MARTIN.rpps or ""))
+    await arrive(house, TWINS[way](LEA, other))
+    assert await house.store.holds() == []
+    assert len(to_gp(house)) == 1
+
+
+# ------------------------------------------------------------------------------------- one stay number, two people
 
 
 REMI = replace(OTHER, ins_oid=letters.INS_NIR, local_ids=())

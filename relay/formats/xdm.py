@@ -38,6 +38,7 @@ _CONFIDENTIALITY = "urn:uuid:f4f85eac-e6cb-4883-b524-f2705394840f"
 _NOISE = re.compile(
     r"(^|/)(__macosx|\.svn|\.git)(/|$)|(^|/)(\.ds_store|thumbs\.db|\._[^/]*|\.[^/]*\.sw[a-p]|[^/]*~)$"
 )
+_NO_NAME = frozenset(["sans", "prenom", "inconnu", "inconnue", "bebe", "nouveau", "ne", "anonyme"])
 _RANK = {"discharge": 0, "death": 0, "er_visit": 1, "birth": 2, "transfer": 3, "admission": 4}
 
 
@@ -339,23 +340,43 @@ def _read_from(chief: Notice, paper: Notice) -> Notice:
 
 
 def differ(one: Patient, other: Patient) -> bool:
-    """Whether two descriptions cannot be of one person: other INS, other birth date, other sex, or other names."""
+    """Whether two descriptions cannot be of one person: other INS, other birth date, other sex, or other names.
+
+    Names are others' where they share no word, or no given name: twins share the rest.
+    """
     if one.ins and other.ins and one.ins_oid == other.ins_oid and one.ins[:13] != other.ins[:13]:
         return True
     if one.birth_date and other.birth_date and one.birth_date != other.birth_date:
         return True
     if one.sex in ("M", "F") and other.sex in ("M", "F") and one.sex != other.sex:
         return True
-    names = [
-        {
-            word
-            for name in (who.birth_name, who.used_name, *who.given_names)
-            if name
-            for word in re.split(r"[\s'-]+", formats.fold(name))
-        }
-        for who in (one, other)
-    ]
-    return bool(names[0] and names[1]) and not names[0] & names[1]
+    if one.birth_name and (one.birth_name, one.given_names) == (other.birth_name, other.given_names):
+        return False
+    family, further = _words(one.birth_name, one.used_name), _words(other.birth_name, other.used_name)
+    given, others = _words(*one.given_names), _words(*other.given_names)
+    whole, all_of_other = family | given, further | others
+    if not whole or not all_of_other:
+        return False
+    if not whole & all_of_other:
+        return True
+    # Where nobody knows which word is the family name, it is the other one's.
+    if one.order_unsure:
+        given = whole - (all_of_other if other.order_unsure else further)
+    if other.order_unsure:
+        others = all_of_other - (whole if one.order_unsure else family)
+    given, others = _telling(given), _telling(others)
+    return bool(given and others) and not given & all_of_other and not others & whole
+
+
+def _words(*names: str | None) -> frozenset[str]:
+    return frozenset(
+        word for name in names if name for word in re.split(r"[\s'-]+", formats.fold(name)) if word
+    )
+
+
+def _telling(given: frozenset[str]) -> frozenset[str]:
+    """Without initials; nothing of « sans prénom », « bébé » and the like, which are nobody's name."""
+    return frozenset() if given & _NO_NAME else frozenset(word for word in given if len(word.strip(".")) > 1)
 
 
 # -------------------------------------------------------------------------------------------------------- metadata
