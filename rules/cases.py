@@ -16,7 +16,16 @@ from rules.nodes import FOLLOWUPS, KEYWORDS, RULES, TARGETS, Reader, whole
 from rules.reach import Witness
 from rules.ruleset import RuleSet
 from rules.source import Finding, Listing, Node, Report, Scalar, Table, as_text, compose, shown
-from rules.writing import USUAL_INSTANT, Case, as_yaml, case_for, new_file, with_cases
+from rules.writing import (
+    USUAL_INSTANT,
+    Case,
+    as_yaml,
+    case_for,
+    has_place,
+    new_file,
+    only_remarks,
+    with_cases,
+)
 
 EXPECTED: Final = (
     "rule",
@@ -127,17 +136,17 @@ def missing(
     What stands in it stays as it is. An Outcome instead, with the findings, where it can't be read. Raises
     ValueError where it has no place for more.
     """
-    lang = lang or rules.language
-    if text is not None and not text.strip():
-        text = None
-    content, report = as_text(text or "", file, lang)
-    root = None if text is None else compose(content, report)
-    if text is not None and (root is None or report.failed):
+    content, report = as_text(text or "", file, lang or rules.language)
+    bare = not report.failed and only_remarks(content)
+    root = None if bare else compose(content, report)
+    if not bare and (root is None or report.failed):
         return Outcome((), report.findings)
     reading = _Cases(report, rules)
     covered: set[str] = set()
     for case in reading.cases(root)[0] if root is not None else ():
         covered |= reach.reached(decide(rules, case.given, case.at))
+    if root is not None and not has_place(root):
+        return Outcome((), report.findings)
     added: list[Case] = []
     left: list[str] = []
     taken = set(reading.names)
@@ -153,8 +162,8 @@ def missing(
         "Écrit d'après ce que font les règles, non d'après ce qu'elles devraient faire : à relire.",
         "Written from what the rules do, not from what they should do: read it again.",
     )
-    if text is None:
-        content = new_file(added, remark)
+    if bare:
+        content = new_file(added, remark, above=content)
     elif added:
         content = with_cases(content, added, remark)
     return Written(content, tuple(case.name for case in added), tuple(left))

@@ -17,11 +17,13 @@ import yaml
 from rules.engine import decide
 from rules.facts import facts_as_json
 from rules.ruleset import Copy, Rule, RuleSet
+from rules.source import Listing, Scalar, Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rules.reach import Witness
+    from rules.source import Node
 
 USUAL_INSTANT: Final = "2026-01-06T10:00"
 """When a case without `at` happens, in the rule set's time zone: a Tuesday morning, no holiday near."""
@@ -103,10 +105,29 @@ def as_yaml(value: object) -> str:
     return f"{value:f}".rstrip("0") if isinstance(value, float) and not value.is_integer() else str(value)
 
 
-def new_file(cases: Sequence[Case], remark: str) -> str:
-    """A test file of these cases, which wants one for every rule. `remark` stands above them."""
-    body = "".join(case.as_entry(2, "\n") for case in cases)
-    return f"# {remark}\ntests:\n{body}coverage: every-rule\n"
+def only_remarks(text: str) -> bool:
+    """Whether a file has nothing but comments and blank lines."""
+    return all(line.lstrip().startswith("#") for line in _BREAK.split(text) if line.strip())
+
+
+def has_place(root: Node) -> bool:
+    """Whether cases can be put into a test file: its `tests` are a list, or nothing yet."""
+    listed = (value for key, value in root.entries if key.text == "tests") if isinstance(root, Table) else ()
+    return isinstance(root, Table) and all(
+        isinstance(value, Listing) or (isinstance(value, Scalar) and value.empty) for value in listed
+    )
+
+
+def new_file(cases: Sequence[Case], remark: str, above: str = "") -> str:
+    """A test file of these cases, which wants one for every rule. `remark` stands above them.
+
+    `above` is what the file has already: comments (`only_remarks`), which stay as they are.
+    """
+    newline = "\r\n" if "\r\n" in above else "\n"
+    if above and above[-1] not in "\r\n":
+        above += newline
+    body = "".join(case.as_entry(2, newline) for case in cases)
+    return f"{above}# {remark}{newline}tests:{newline}{body}coverage: every-rule{newline}"
 
 
 def with_cases(text: str, cases: Sequence[Case], remark: str) -> str:
@@ -119,6 +140,10 @@ def with_cases(text: str, cases: Sequence[Case], remark: str) -> str:
     root = yaml.compose(text, Loader=yaml.CSafeLoader)
     pairs = root.value if isinstance(root, yaml.MappingNode) else []
     listed = next((value for key, value in pairs if key.value == "tests"), None)
+    if isinstance(listed, yaml.ScalarNode) and listed.value:
+        # `~` or `null`, which a list cannot follow.
+        start, end = _offset(text, listed.start_mark), _offset(text, listed.end_mark)
+        return with_cases(text[:start].rstrip(" ") + text[end:], cases, remark)
     if isinstance(listed, yaml.SequenceNode) and listed.flow_style:
         return _in_brackets(text, listed, cases, newline)
     if listed is None and isinstance(root, yaml.MappingNode) and root.flow_style:

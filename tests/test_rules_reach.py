@@ -433,6 +433,8 @@ WRITTEN = (
     f"coverage: every-rule\r\ntests: [\r\n    {ONE} # first\r\n  ]\r\n# end\r\n",
     "{ coverage: every-rule, tests: [] }",
     "coverage: every-rule",
+    "# yaml-language-server: $schema=./routes.v1.test.schema.json\n\n  # nothing yet",
+    "# nothing yet\r\n",
     "tests:   # none yet\n\ncoverage: every-rule\n",
     f"tests:\n    - {ONE}   # first\n\n# after\ncoverage: every-rule\n",
     "tests:\n- name: >-\n    r1\n  given: { event: birth }\n  expect:\n    rule: |-\n      r0\n\n\ncoverage: none\n",
@@ -483,8 +485,23 @@ def test_a_test_file_that_cannot_be_read_is_not_written_to():
     made = cases.missing(rules_of("event: birth"), "tests: [", "routes.test.yaml")
     assert isinstance(made, cases.Outcome)
     assert [f.code for f in made.findings] == ["E105"]
+    for stands in (f"tests:\n  {ONE[2:-2]}\n", "tests:\n  name: a\n", "tests: later\n", "[]"):
+        made = cases.missing(rules_of("event: birth"), stands, "routes.test.yaml")
+        assert isinstance(made, cases.Outcome), stands
+        assert made.findings
     with pytest.raises(ValueError, match="braces"):
         cases.missing(rules_of("event: birth"), "{ coverage: every-rule }", "routes.test.yaml")
+
+
+@pytest.mark.parametrize("nothing", ["~", "null   # none yet"])
+def test_cases_take_the_place_of_a_word_for_nothing(nothing):
+    made = cases.missing(
+        rules_of("event: birth"), f"tests: {nothing}\ncoverage: every-rule\n", "routes.test.yaml"
+    )
+    assert isinstance(made, cases.Written)
+    assert made.names == ("r0", "default")
+    assert cases.run(rules_of("event: birth"), made.text, "routes.test.yaml").ok
+    assert ("# none yet" in made.text) is ("#" in nothing)
 
 
 def test_the_hour_that_a_night_has_twice_is_written_with_its_offset():
@@ -524,6 +541,15 @@ def test_the_command_writes_them_at_once_and_then_the_file_passes(tmp_path):
     assert beside.read_text(encoding="utf-8").count("yaml-language-server") == 1
     assert beside.stat().st_mode & 0o777 == 0o640
     assert sorted(each.name for each in tmp_path.iterdir()) == ["routes.test.yaml", "routes.yaml"]
+    beside.write_text("tests:\n  name: a\n", encoding="utf-8")
+    code, said = relay("rules", "test", str(file), "--write-missing")
+    assert (code, said["ok"], said["written"]) == (1, False, [])
+    told = subprocess.run(
+        [sys.executable, "-m", "relay", "rules", "test", str(file), "--write-missing"],
+        check=False, capture_output=True, text=True, cwd=tmp_path,
+    ).stdout  # fmt: skip
+    assert "rien ne manquait" not in told
+    assert beside.read_text(encoding="utf-8") == "tests:\n  name: a\n"
 
 
 # -- against trying everything

@@ -164,7 +164,7 @@ def test(
             "ok": outcome.ok,
             "cases": [result.as_json() for result in outcome.results],
         }
-        shared.emit(document if written is None else {**document, "written": list(written)})
+        shared.emit({**document, "written": list(written or ())} if write_missing else document)
     else:
         for result in outcome.results:
             print(f"{'✓' if result.ok else '✗'} {result.name}")
@@ -181,7 +181,7 @@ def test(
     return 0 if outcome.ok else 1
 
 
-def _write_missing(rules: RuleSet, beside: Path, lang: str) -> tuple[str, ...]:
+def _write_missing(rules: RuleSet, beside: Path, lang: str) -> tuple[str, ...] | None:
     """Add the cases that are missing to a test file; their names. None, and no touch, when it can't be read.
 
     A file that is made begins with the line by which editors find its schema.
@@ -193,7 +193,9 @@ def _write_missing(rules: RuleSet, beside: Path, lang: str) -> tuple[str, ...]:
         made = cases.missing(rules, _text(beside) if stands else None, str(beside), lang)
     except ValueError as error:
         raise ConfigurationError(str(error), file=str(beside)) from None
-    if isinstance(made, cases.Outcome) or not made.names:
+    if isinstance(made, cases.Outcome):
+        return None
+    if not made.names:
         return ()
     head = "" if stands else schema.EDITOR_LINE.format(schema.TESTS_FILE_NAME) + "\n"
     shared.write_whole(beside, head + made.text)
