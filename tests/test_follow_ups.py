@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
+
 import pytest
 
 from relay import planning
-from relay.model import EnvelopeState, Purpose, ThreadState, Why
+from relay.model import ChatKind, DeliveryState, EnvelopeState, Participant, Purpose, ThreadState, Verb, Why
+from tests.letters import DUPONT, ODETTE
 from tests.test_planning import (  # noqa: F401 - fixtures
     AT,
+    GP,
+    LATER,
     LINKED,
     WARD,
     _secret,
     after,
     arrive,
+    chat,
+    fire,
     headers,
     letter,
     make_site,
     one,
     opened,
+    press,
     replied,
     sent,
     text,
@@ -66,3 +75,84 @@ def test_an_answer_that_speaks_of_something_cancelled_reaches_whoever_asked() ->
     back = replied(site, view, one(asked, Purpose.QUESTION), "Non, il est annulé.", sender=WARD)
     answered = [copy for copy in back.deliveries if copy.purpose is Purpose.ANSWER and copy.adapter == "mss"]
     assert ["il est annulé" in text(copy) for copy in answered] == [True]
+
+
+# --------------------------------------------------------------------------------------- words on another patient
+
+ANOTHER = [
+    "Patient : VASSEUR Odile\nNé(e) le : 02/07/1944\n\nElle prend 5 mg.",
+    "Pour Mme VASSEUR Odile, née le 02/07/1944 : 5 mg.",
+    "INS : 2 44 07 45 234 012 37\n\n5 mg le soir.",
+]
+
+
+@pytest.mark.parametrize("words", ANOTHER)
+def test_words_on_another_patient_reach_neither_the_gp_nor_the_ward(words: str) -> None:
+    site = make_site()
+    first, view = opened(site)
+    asked = replied(site, view, one(first, Purpose.LETTER), "Quelle dose le soir ?")
+    view = sent(after(view, asked))
+    for mail, sender in ((one(asked, Purpose.QUESTION), WARD), (one(first, Purpose.LETTER), GP)):
+        back = replied(site, view, mail, words, sender=sender)
+        assert (back.state, back.why, back.thread) == (EnvelopeState.HELD, Why.TOKEN_MISMATCH, None)
+        assert [copy.to for copy in back.deliveries] == ["desk:sorties"]
+        assert back.hold is not None
+        assert back.hold.reason == "La réponse nomme un autre patient que celui de la lettre"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Pour Mme CORMERAIS Odette, née le 17/03/1948 : 5 mg.",
+        "Patiente : Mme Valbrune\nSexe : F\n\n5 mg, comme son fils né le 02/07/1974.",
+        f"INS : {ODETTE.ins}\n5 mg.",
+    ],
+)
+def test_words_that_name_the_letters_patient_pass(words: str) -> None:
+    site = make_site()
+    first, view = opened(site)
+    asked = replied(site, view, one(first, Purpose.LETTER), words)
+    assert "5 mg" in text(one(asked, Purpose.QUESTION))
+
+
+def test_a_refusal_that_names_somebody_else_is_heard_at_once() -> None:
+    site = make_site()
+    first, view = opened(site)
+    plan = replied(site, view, one(first, Purpose.LETTER), f"ERREUR\n\n{ANOTHER[1]}")
+    assert plan.incident is not None
+    assert not any("VASSEUR" in str(copy.recipe) for copy in plan.deliveries)
+
+
+# ------------------------------------------------------------------------------------------------ what phones say
+
+
+def test_who_waits_for_an_answer_is_reminded_of_the_answer_and_not_of_the_letter() -> None:
+    site = make_site()
+    first, view = opened(site)
+    asked = replied(site, view, one(first, Purpose.LETTER), "Quelle dose le soir ?")
+    view = sent(after(view, asked))
+    view = sent(after(view, replied(site, view, one(asked, Purpose.QUESTION), "5 mg.", sender=WARD)))
+    plan = fire(site, view, 0, LATER + timedelta(hours=1))
+    reminder = one(plan, Purpose.REMINDER)
+    assert chat(reminder).fields.kind is ChatKind.ANSWERED
+    more, _ = press(site, sent(after(view, plan)), plan, Verb.MORE, choice="snooze")
+    assert chat(more.deliveries[0]).fields.kind is ChatKind.ANSWERED
+
+
+def test_whoever_was_told_beside_the_gp_silences_their_own_phone_alone() -> None:
+    site = make_site()
+    first, view = opened(site)
+    other = Participant(f"rpps:{DUPONT.rpps}", "dr.dupont@medecin.mssante.fr", "Dr Dupont")
+    alert = replace(one(first, Purpose.ALERT), id="beside", to=other.key, address="9002", remote="r9")
+    view = replace(
+        view,
+        thread=replace(view.thread, participants=(*view.thread.participants, other)),
+        deliveries=(*view.deliveries, replace(alert, state=DeliveryState.SENT)),
+    )
+    plan = planning.plan_verb(site, view, Verb.REFUSE, other.key, None, LATER)
+    assert plan.thread is not None
+    assert plan.thread.state is ThreadState.WITH_DESK
+    assert [copy.to for copy in plan.deliveries if copy.purpose is Purpose.EDIT] == [other.key]
+    assert not plan.void_grants_of
+    taken, words = press(site, after(view, plan), first, Verb.ACK)
+    assert (taken.why, words) == (Why.PRESS, "Merci, c'est noté.")

@@ -212,7 +212,12 @@ class Draft:
         return hours.closes_at(self.at) if hours else None
 
     def remind_by_chat(
-        self, rpps: str, via: Iterable[str], kind: ChatKind = ChatKind.REMINDER, target: str = ""
+        self,
+        rpps: str,
+        via: Iterable[str],
+        kind: ChatKind = ChatKind.REMINDER,
+        target: str = "",
+        purpose: Purpose = Purpose.REMINDER,
     ) -> bool:
         """A new message with buttons on each account of that person; False when there is none."""
         links = self.view.links if self.view else ()
@@ -224,7 +229,6 @@ class Draft:
             return False
         adapter, accounts = chosen
         later = self.quiet_until(target)
-        purpose = Purpose.ANSWER if kind is ChatKind.ANSWERED else Purpose.REMINDER
         for ordinal, link in enumerate(accounts):
             made, grants = alert(
                 self.site,
@@ -302,6 +306,9 @@ class Draft:
                 case Do.SHOW_WITHDRAWN:
                     self.show(ChatKind.WITHDRAWN)
                     self.void = (thread.id,)
+                case Do.SHOW_REFUSED if event.by != thread.gp:
+                    # Not the patient of whoever was told beside the GP: the GP's own phone and buttons stay.
+                    self.show(ChatKind.REFUSED, only=event.by)
                 case Do.SHOW_REFUSED:
                     self.show(ChatKind.REFUSED)
                     self.void = (thread.id,)
@@ -470,7 +477,9 @@ class Draft:
         known = thread.followup.targets.get(target, {}) if thread.followup and target else {}
         via = known.get("via")
         chats = tuple(str(name) for name in via) if isinstance(via, list | tuple) else self.chats
-        if self.remind_by_chat(thread.gp.removeprefix("rpps:"), chats, target=target):
+        # Whoever read the letter and asked is waited for because of the answer, not of the letter.
+        kind = ChatKind.ANSWERED if thread.state is ThreadState.AWAITING_GP else ChatKind.REMINDER
+        if self.remind_by_chat(thread.gp.removeprefix("rpps:"), chats, kind, target):
             return
         self.remind_by_mail(thread.gp, answer=answer, target=target)
 

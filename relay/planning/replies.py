@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from relay import threads
 from relay.formats import replies as answers
+from relay.formats import text as letters
+from relay.identity import somebody_else
 from relay.model import (
     Ask,
     AuditEvent,
@@ -364,6 +366,18 @@ def _may_take_back(reply: answers.Reply, *, asked: bool) -> bool:
     return words[:1] == [RECALL_WORD] or (not asked and any(word.startswith(_CANCEL) for word in words))
 
 
+def _of_another(arrival: Arrival, view: ThreadView, words: str) -> bool:
+    """Whether these words name a patient who is surely not the letter's: somebody answered the wrong mail."""
+    whose = view.thread.whose
+    if whose is None:
+        return False
+    said = letters.read(words)
+    named = (said.notice.patient if said.has_patient else None, arrival.recognised.notice.patient)
+    if any(each is not None and somebody_else(each, whose) for each in named):
+        return True
+    return whose.birth_date is not None and not said.born <= {whose.birth_date}
+
+
 def _unreached(view: ThreadView) -> Why | None:
     """Why no letter of this follow-up reached its doctor; None where one did, or may have."""
     letters = [d for d in view.deliveries if d.purpose is Purpose.LETTER and d.to == view.thread.gp]
@@ -394,7 +408,9 @@ def _said(
         reason = site.words.say("Échanges trop rapprochés, peut-être automatiques")
         return _held(site, arrival, Context(), at, Why.AUTOMATIC, view=view, reason=reason)
     draft = Draft(site, at, arrival.envelope.id, view, actor=part.key)
-    if part.copy:
+    wordless = not is_hospital(part.key) and VERBS.get(word) in (Verb.CALL_ME, Verb.REFUSE)
+    another = not wordless and _of_another(arrival, view, reply.text)
+    if part.copy and not another:
         return _reader_said(draft, arrival, part, VERBS.get(word), words)
     if is_hospital(part.key):
         if word == RECALL_WORD:
@@ -420,7 +436,11 @@ def _said(
             )
         if _may_take_back(reply, asked=view.thread.state is ThreadState.AWAITING_WARD):
             return _unsure_recall(draft, arrival)
-        return _answered(draft, arrival, speaker, words)
+        if not another:
+            return _answered(draft, arrival, speaker, words)
+    if another:
+        reason = site.words.say("La réponse nomme un autre patient que celui de la lettre")
+        return _held(site, arrival, Context(), at, Why.TOKEN_MISMATCH, view=view, reason=reason)
     if _ABSENT.match(reply.first_line):
         return plan_hold(
             site,
@@ -589,7 +609,9 @@ def answer(draft: Draft, asker: str, words: str) -> None:
         draft.site.words.answer(reference, draft.ward_name, words),
     )
     if asker.startswith("rpps:"):
-        draft.remind_by_chat(asker.removeprefix("rpps:"), draft.chats, ChatKind.ANSWERED)
+        draft.remind_by_chat(
+            asker.removeprefix("rpps:"), draft.chats, ChatKind.ANSWERED, purpose=Purpose.ANSWER
+        )
 
 
 def _settled(draft: Draft, arrival: Arrival, why: Why) -> Plan:
