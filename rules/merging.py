@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from difflib import SequenceMatcher
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rules.source import Listing, Scalar, Table, as_text, compose
 
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rules.source import Node
+
+
+_BREAK: Final = re.compile(r"(\r\n|\n|\r)")
 
 
 class Overlap(ValueError):
@@ -24,8 +28,18 @@ class Overlap(ValueError):
 def take_back(now: str, changed: str, before: str) -> str:
     """`now` without the change that made `changed` out of `before`, later changes kept: a merge of three texts.
 
-    Raises Overlap where a later change touches the same lines.
+    An editor that ended all lines another way has changed that, and no line. Raises Overlap where a later change
+    touches the same lines.
     """
+    ends = [set(_BREAK.findall(text)) for text in (now, changed, before)]
+    if all(len(each) == 1 for each in ends):
+        end = (ends[2] if ends[0] == ends[1] else ends[0]).pop()
+        merged = _merged(*(_BREAK.sub("\n", text) for text in (now, changed, before)))
+        return merged if end == "\n" else merged.replace("\n", end)
+    return _merged(now, changed, before)
+
+
+def _merged(now: str, changed: str, before: str) -> str:
     mine, base, theirs = (text.splitlines(keepends=True) for text in (now, changed, before))
     ours, back = _edits(base, mine), _edits(base, theirs)
     merged: list[str] = []
@@ -55,13 +69,14 @@ def promoted(text: str, name: str) -> str:
     mode = _mode(compose(content, report), name)
     if mode is None or mode.text != "observe":
         raise KeyError(name)
-    lines = content.split("\n")
-    line = lines[mode.line - 1]
+    lines = _BREAK.split(content)
+    at = 2 * (mode.line - 1)  # their ends stand between them
+    line = lines[at]
     start = mode.column - 1
     assert line[start:].lstrip("\"'").startswith("observe")  # noqa: S101 - positions are exact
     before, after = line[:start], line[start:]
-    lines[mode.line - 1] = before + after.replace("observe", "on", 1)
-    return "\n".join(lines)
+    lines[at] = before + after.replace("observe", "on", 1)
+    return "".join(lines)
 
 
 def _mode(root: Node | None, name: str) -> Scalar | None:

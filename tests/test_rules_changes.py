@@ -666,6 +666,18 @@ def test_one_change_is_taken_back_and_later_ones_stay():
     assert take_back(third, third, second) == second
 
 
+def test_an_editor_that_ends_lines_another_way_has_touched_none_of_them():
+    first, second, third = "a\nb\nc\nd\n", "a\nB\nc\nd\n", "a\nB\nc\nD\n"
+    for end in ("\r\n", "\r"):
+        other = third.replace("\n", end)
+        assert take_back(other, second, first) == "a\nb\nc\nD\n".replace("\n", end)
+        # That change itself is taken back like any other.
+        assert take_back(other, third.replace("\n", end), third) == third
+        assert take_back(third, second.replace("\n", end), first.replace("\n", end)) == "a\nb\nc\nD\n"
+    mixed = "a\r\nB\nc\nd\n"
+    assert take_back(mixed, second, first) == "a\r\nb\nc\nd\n"
+
+
 def test_a_change_that_a_later_one_touched_is_not_taken_back():
     with pytest.raises(Overlap) as caught:
         take_back("a\nBB\nc\n", "a\nB\nc\n", "a\nb\nc\n")
@@ -677,7 +689,9 @@ def test_promoting_changes_one_word_of_the_file():
         HEAD
         + "rules:\n  - id: sortie   # la nôtre\n    when: { event: discharge }\n    mode: observe\n    send: [gp]\n    followup: none\n"
     )
-    assert promoted(text, "sortie") == text.replace("mode: observe", "mode: on")
+    for end in ("\n", "\r\n", "\r"):
+        written = text.replace("\n", end)
+        assert promoted(written, "sortie") == written.replace("mode: observe", "mode: on")
     with pytest.raises(KeyError):
         promoted(text.replace("observe", "on"), "sortie")
     with pytest.raises(KeyError):
