@@ -16,6 +16,7 @@ from datetime import date, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Protocol, TypeVar
+from urllib.parse import parse_qsl, urlencode
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
@@ -178,6 +179,9 @@ class _Relay(_Table):
 class _Database(_Table):
     url: str
     password: SecretStr | None = None
+    ca: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
 
 
 class _Keys(_Table):
@@ -492,7 +496,7 @@ class _Reader:
         state = self.folder / relay.state
         url = tree.database.url if tree.database else f"sqlite:///{state / 'relay.db'}"
         if tree.database:
-            url = self.database(url)
+            url = self.database(tree.database)
         agreed = tree.chat.dpo_agreed
         return Settings(
             file=self.file,
@@ -531,18 +535,25 @@ class _Reader:
             positions=self.positions,
         )
 
-    def database(self, url: str) -> str:
+    def database(self, table: _Database) -> str:
         """SQLite paths count from the file's folder; a password may not stand in the URL."""
+        url = table.url
+        files = {"sslrootcert": table.ca, "sslcert": table.client_cert, "sslkey": table.client_key}
+        tls = {name: str(self.folder / file) for name, file in files.items() if file}
         if url.startswith("sqlite:///"):
+            if tls:
+                raise self.error(("database",), "ca, client_cert and client_key concern PostgreSQL")
             return f"sqlite:///{self.folder / url.removeprefix('sqlite:///')}"
         if not url.startswith("postgresql://"):
             raise self.error(("database", "url"), "write sqlite:///FILE or postgresql://USER@HOST/NAME")
-        authority = url.removeprefix("postgresql://").partition("/")[0]
-        if "@" in authority and ":" in authority.rpartition("@")[0]:
+        place, _, query = url.removeprefix("postgresql://").partition("?")
+        said = [name.lower() for name, _ in parse_qsl(query, keep_blank_values=True)]
+        # A password may hold a slash: what stands before the last @ is no host.
+        if ("@" in place and ":" in place.rpartition("@")[0]) or {"password", "sslpassword"} & {*said}:
             raise self.error(
                 ("database", "url"), 'take the password out of the URL; write password = { env = "NAME" }'
             )
-        return url
+        return f"{url}{'&' if query else '?'}{urlencode(tls)}" if tls else url
 
     def domains(self, value: list[str] | dict[str, str]) -> tuple[str, ...]:
         if isinstance(value, list):

@@ -11,7 +11,9 @@ import asyncio
 import contextlib
 import functools
 import os
+import re
 import sqlite3
+import ssl
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -37,6 +39,7 @@ from sqlalchemy.exc import (
 from relay import log
 from relay.errors import ConfigurationError, RelaisError, Unavailable
 from relay.store import schema
+from relay.tls import is_loopback
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
@@ -58,6 +61,7 @@ LIBPQ: Mapping[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,
 }
+_NO_TLS = re.compile(r"certificate|does not support SSL")  # libpq says it in words alone
 
 
 class Inconsistent(RelaisError):
@@ -173,6 +177,10 @@ class Database(ABC):
         cause = getattr(error, "orig", None) or error
         if isinstance(error, IntegrityError | DataError):
             return Inconsistent(f"the store refuses this row ({type(cause).__name__})")
+        if isinstance(error, OperationalError) and _NO_TLS.search(str(cause)):
+            return Unavailable(
+                "the database shows no certificate that is trusted for its name (ca in [database])"
+            )
         return Unavailable(f"the database does not answer ({type(cause).__name__})")
 
     # ------------------------------------------------------------------------------------------- waking
@@ -472,12 +480,13 @@ class Postgres(Database):
         """LISTEN on a connection of its own; when it breaks, wake everybody once after it is back."""
         import psycopg  # 9 MB that a relay on SQLite does without
 
-        options = self._url.translate_connect_args(username="user", database="dbname")
+        # The same address as every other connection has: with what its URL says of TLS.
+        _, options = self._engine.dialect.create_connect_args(self._url)
         pause = 0.2
         while True:
             try:
                 async with await psycopg.AsyncConnection.connect(
-                    **options, **LIBPQ, autocommit=True
+                    **{**options, **LIBPQ}, autocommit=True
                 ) as connection:
                     await connection.execute(f"LISTEN {CHANNEL}")
                     if self._watching.is_set():
@@ -522,12 +531,47 @@ async def connect(url: str, password: str | None) -> Database:
     if address.drivername == "sqlite" and address.database and address.database != ":memory:":
         database = Sqlite(Path(address.database))
     elif address.drivername in ("postgresql", "postgresql+psycopg"):
-        address = address.set(drivername="postgresql+psycopg")
+        address = protected(address.set(drivername="postgresql+psycopg"))
         database = Postgres(address.set(password=password) if password else address)
     else:
         raise ConfigurationError("the database is sqlite:///FILE or postgresql://USER@HOST/NAME")
     await database.start()
     return database
+
+
+DEBIAN_AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
+
+
+def protected(address: URL) -> URL:
+    """The same address, with TLS whose chain and host name are checked wherever the server may be another machine.
+
+    libpq by itself takes whatever answers, and goes on in plain text, password first, with a server that says it has
+    no TLS. A Unix socket knows no TLS: libpq then passes over all of this. Raises ConfigurationError for less.
+    """
+    said = address.normalized_query
+    named = [address.host or "", *said.get("host", ())]
+    hosts = [host for each in named for host in each.split(",") if host] or [os.environ.get("PGHOST", "")]
+    if all(host.startswith("/") or is_loopback(_bare(host)) for host in hosts):
+        return address
+    if any(mode != "verify-full" for mode in said.get("sslmode", ())):
+        raise ConfigurationError(
+            "the database is on another machine: leave sslmode out of its URL, its certificate is always checked",
+            key="database.url",
+        )
+    trusted = {} if "sslrootcert" in said else {"sslrootcert": _authorities()}
+    return address.update_query_dict({"sslmode": "verify-full", **trusted})
+
+
+def _bare(host: str) -> str:
+    """Without the port that libpq's lists of hosts may give: `db.example:5432`, `[::1]:5432`."""
+    found = re.fullmatch(r"(\[[^\]]*\]|[^:]*)(?::\d*)?", host)
+    return found[1] if found else host
+
+
+def _authorities() -> str:
+    """The system's store. psycopg brings an OpenSSL of its own along, which does not know where that is."""
+    known = (ssl.get_default_verify_paths().cafile, DEBIAN_AUTHORITIES)
+    return next((file for file in known if file and Path(file).is_file()), "system")
 
 
 @functools.lru_cache(maxsize=256)  # the same query is the same object, for which SQLAlchemy has its SQL ready
