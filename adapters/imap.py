@@ -97,7 +97,8 @@ class Cursor:
 
     `floor` is the last UID that was there before the very first start, `floor_date` the same as a date,
     for the day the server gives all messages new UIDs. `era` grows when a server starts its UIDs anew
-    without saying so.
+    without saying so. Up to the UID `dated`, only what came on `floor_date` or later was asked for; what
+    arrives after that is taken whatever date its server gives it.
     """
 
     validity: int
@@ -105,16 +106,19 @@ class Cursor:
     floor: int = 0
     floor_date: date | None = None
     era: int = 0
+    dated: int = 0
 
     def __str__(self) -> str:
         day = self.floor_date.isoformat() if self.floor_date else ""
-        return f"{self.validity}.{self.era}.{self.uid}.{self.floor}.{day}"
+        dated = f".{self.dated}" if self.dated else ""
+        return f"{self.validity}.{self.era}.{self.uid}.{self.floor}.{day}{dated}"
 
     @classmethod
     def parse(cls, text: str) -> Cursor:
         """Read back what `str` wrote. Raises ValueError."""
-        validity, era, uid, floor, day = text.split(".")
-        return cls(int(validity), int(uid), int(floor), date.fromisoformat(day) if day else None, int(era))
+        validity, era, uid, floor, day, *dated = text.split(".")
+        floor_date = date.fromisoformat(day) if day else None
+        return cls(int(validity), int(uid), int(floor), floor_date, int(era), *map(int, dated))
 
     def ref(self, uid: int) -> str:
         """What names one message within the account."""
@@ -155,9 +159,10 @@ class Imap:
     async def watch(self, since: str | None) -> AsyncIterator[Batch]:
         """Yield arrivals after the cursor for ever; see `relay.ports.Inbox.watch`.
 
-        At the very first start with `since = "now"` an empty batch carries the cursor, so that what
-        arrives before the first letter is stored is not skipped by a restart. What stands unacknowledged
-        in the folder comes again at each connection.
+        Where the count of UIDs begins and nothing is wanted of what stands there (`since = "now"` at the
+        very first start), an empty batch carries the cursor, so that what arrives before the first letter is
+        stored is not skipped by a restart. What stands unacknowledged in the folder comes again at each
+        connection.
         """
         session: _Session | None = None
         try:
@@ -165,12 +170,13 @@ class Imap:
                 session = await self._session(readonly=True)
                 cursor, waiting = await self._begin(session, since)
             self._place = cursor.validity, cursor.era
-            if since is None and not waiting:
+            if str(cursor) != since and not waiting:
                 yield Batch(self.account, (), str(cursor))
             while True:
                 async for batch in self._fetched(session, cursor, waiting):
                     yield batch
                     cursor = Cursor.parse(batch.cursor)
+                cursor = replace(cursor, uid=max(cursor.uid, cursor.dated))  # what is too old is passed over
                 with _verdicts():
                     waiting = await self._arrivals(session, cursor)
         finally:
@@ -239,20 +245,17 @@ class Imap:
             if first == "now":
                 newest = session.uid_next - 1
                 return Cursor(session.validity, newest, newest, today - timedelta(days=1)), []
-            cursor = Cursor(session.validity, floor_date=None if first == "all" else first)
-            return cursor, await self._all_since_floor(session, cursor)
+            return await self._anew(session, Cursor(session.validity), None if first == "all" else first)
         cursor = Cursor.parse(since)
         if cursor.validity != session.validity:
             # Every UID means another message now: read the whole folder again; what is known is recognised
             # by its bytes further on.
             log.get().warning("uidvalidity_changed", adapter=self.name)
-            cursor = Cursor(session.validity, floor_date=cursor.floor_date)
-            return cursor, await self._all_since_floor(session, cursor)
+            return await self._anew(session, Cursor(session.validity), cursor.floor_date)
         if session.uid_next <= cursor.uid:
             # UIDs only ever grow (RFC 3501 §2.3.1.1): this server was rolled back or renumbered in silence.
             log.get().warning("uids_restarted", adapter=self.name)
-            cursor = Cursor(session.validity, floor_date=cursor.floor_date, era=cursor.era + 1)
-            return cursor, await self._all_since_floor(session, cursor)
+            return await self._anew(session, Cursor(session.validity, era=cursor.era + 1), cursor.floor_date)
         # Stored, but the crash came before the acknowledgement: once more, the store knows them.
         unacknowledged = () if self._settings.done else ("UNSEEN",)
         again: list[int] = []
@@ -260,10 +263,21 @@ class Imap:
             criteria = (*unacknowledged, *_since(cursor.floor_date if not cursor.floor else None))
             again = await session.search(cursor.floor + 1, cursor.uid, *criteria)
         # Behind what is new: where nothing can be put away, every letter ever stored stands there again.
-        return cursor, await session.search(cursor.uid + 1) + again
+        return cursor, await self._after(session, cursor) + again
 
-    async def _all_since_floor(self, session: _Session, cursor: Cursor) -> list[int]:
-        return await session.search(1, None, *_since(cursor.floor_date))
+    async def _anew(self, session: _Session, cursor: Cursor, since: date | None) -> tuple[Cursor, list[int]]:
+        """Begin with the first UID; of what stands there now, only what came on that date or later."""
+        if since is not None:
+            cursor = replace(cursor, floor_date=since, dated=session.uid_next - 1)
+        return cursor, await self._after(session, cursor)
+
+    @staticmethod
+    async def _after(session: _Session, cursor: Cursor) -> list[int]:
+        """What stands behind the cursor."""
+        if cursor.uid >= cursor.dated:
+            return await session.search(cursor.uid + 1)
+        old = await session.search(cursor.uid + 1, cursor.dated, *_since(cursor.floor_date))
+        return old + await session.search(cursor.dated + 1)
 
     async def _arrivals(self, session: _Session, cursor: Cursor) -> list[int]:
         """Wait until there are messages after the cursor."""

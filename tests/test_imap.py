@@ -194,6 +194,42 @@ async def test_a_date_leaves_older_mail_and_takes_newer(mailbox: Dovecot, opened
     assert got[0].received_at == datetime(2026, 10, 1, 10, tzinfo=UTC)
 
 
+async def test_a_date_leaves_older_mail_where_nothing_newer_stands_or_it_was_put_there_later(
+    mailbox: Dovecot, opened: Opener
+) -> None:
+    with mailbox.session(RETURNS) as person:
+        for day, mark in (("01-Mar-2026", "mars"), ("01-Apr-2026", "avril")):
+            person.append("INBOX", "", f'"{day} 10:00:00 +0000"', letter(mark))
+    adapter = opened(since="2026-07-01", done=None)
+    watching = adapter.watch(None)
+    start = await anext(watching)
+    assert start.envelopes == ()
+    with mailbox.session(RETURNS) as person:
+        for day, mark in (("01-Oct-2026", "octobre"), ("02-Jan-1970", "horloge arrêtée")):
+            person.append("INBOX", "", f'"{day} 10:00:00 +0000"', letter(mark))
+    assert subjects(await take(watching, 2)) == ["octobre", "horloge arrêtée"]
+    again = await take(opened(since="2026-07-01", done=None).watch(start.cursor), 2)
+    assert subjects(again) == ["octobre", "horloge arrêtée"]
+    mailbox.renumber(RETURNS)
+    anew = opened(since="2026-07-01", done=None).watch(start.cursor)
+    assert subjects(await take(anew, 1)) == ["octobre"]
+    mailbox.deliver(RETURNS, letter("demain"))
+    assert subjects(await take(anew, 1)) == ["demain"]
+
+
+async def test_old_mail_moved_in_before_the_first_start_is_left_even_by_a_start_cut_short(
+    mailbox: Dovecot, opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imap, "BATCH_MESSAGES", 1)
+    with mailbox.session(RETURNS) as person:
+        for day, mark in (("01-Oct-2026", "octobre"), ("01-Mar-2026", "mars"), ("02-Oct-2026", "novembre")):
+            person.append("INBOX", "", f'"{day} 10:00:00 +0000"', letter(mark))
+    start = await first(opened(since="2026-07-01"))
+    assert subjects(start.envelopes) == ["octobre"]
+    after = await first(opened(since="2026-07-01"), start.cursor)
+    assert subjects(after.envelopes) == ["novembre"]
+
+
 async def test_mail_a_person_has_read_meanwhile_is_taken_all_the_same(
     mailbox: Dovecot, opened: Opener
 ) -> None:
@@ -751,7 +787,8 @@ def test_uids_are_written_as_ranges(uids: list[int], text: str) -> None:
 
 
 def test_a_cursor_reads_back_what_it_wrote() -> None:
-    for cursor in (imap.Cursor(7), imap.Cursor(7, 5, 3, date(2026, 11, 1), 2)):
+    day = date(2026, 11, 1)
+    for cursor in (imap.Cursor(7), imap.Cursor(7, 5, 3, day, 2), imap.Cursor(7, 5, 0, day, 0, 9)):
         assert imap.Cursor.parse(str(cursor)) == cursor
 
 
