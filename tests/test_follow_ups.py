@@ -1,5 +1,7 @@
 """Follow-ups where things cross: words that nearly are one word, letters that meet questions, people who answer oddly."""
 
+# ruff: noqa: F811 - fixtures
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -8,8 +10,24 @@ from datetime import timedelta
 import pytest
 
 from relay import planning
-from relay.model import ChatKind, DeliveryState, EnvelopeState, Participant, Purpose, ThreadState, Verb, Why
-from tests.letters import DUPONT, ODETTE
+from relay.model import (
+    ChatKind,
+    Delivery,
+    DeliveryState,
+    EnvelopeState,
+    Participant,
+    Purpose,
+    ThreadState,
+    Verb,
+    Why,
+)
+from relay.planning import Correction
+from tests import letters
+from tests.letters import DUPONT, MARTIN, ODETTE
+from tests.stores import place, store  # noqa: F401 - fixtures
+from tests.test_joining import FORMS, SENDER, STAY, body, house, mailed, sound, to_gp  # noqa: F401 - a fixture
+from tests.test_joining import arrive as arrive_by
+from tests.test_loops import House, mails
 from tests.test_planning import (  # noqa: F401 - fixtures
     AT,
     GP,
@@ -156,3 +174,74 @@ def test_whoever_was_told_beside_the_gp_silences_their_own_phone_alone() -> None
     assert not plan.void_grants_of
     taken, words = press(site, after(view, plan), first, Verb.ACK)
     assert (taken.why, words) == (Why.PRESS, "Merci, c'est noté.")
+
+
+# ------------------------------------------------------------------------------------------------ letters that cross
+
+
+@pytest.mark.parametrize("place", ["sqlite"], indirect=True)
+async def test_a_question_stays_the_wards_to_answer_when_more_of_the_stay_comes(house: House) -> None:
+    await arrive_by(house, FORMS["text"]())
+    first = mails(house)[0]
+    house.clock.turn(minutes=20)
+    asked = house.clock.now()
+    await house.take(reply_to(first, "Quelle dose le soir ?"), adapter="retours")
+    await house.leave()
+    house.clock.turn(minutes=20)
+    await arrive_by(house, mailed(letters.text_mail(gp=MARTIN, stay=STAY, sender=SENDER, admitted=None)))
+    assert [each.purpose for each in mails(house)] == ["letter", "question", "letter"]
+    (row,) = await house.store.threads()
+    view = await house.store.view(str(row["id"]))
+    assert view.thread.state is ThreadState.AWAITING_WARD
+    assert view.thread.counts_from == asked
+    house.clock.at = asked + timedelta(hours=1, seconds=1)
+    await house.schedule.turn()
+    await house.leave()
+    assert (mails(house)[-1].to, mails(house)[-1].purpose) == ("ward:cardiologie", "reminder")
+    await sound(house)
+
+
+@pytest.mark.parametrize("place", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("forms", [("MDM", "PDF"), ("PDF", "MDM"), ("text", "XDM")])
+async def test_another_form_of_a_letter_taken_back_waits_for_a_person(
+    house: House, forms: tuple[str, str]
+) -> None:
+    await arrive_by(house, FORMS[forms[0]]())
+    await recall(house)
+    before = len(house.sender.sent)
+    await arrive_by(house, FORMS[forms[1]]())
+    assert not to_gp(house, before)
+    (held,) = await house.store.holds()
+    assert held["why"] == "recalled"
+    await house.intake.release(Correction(by="admin", hold=str(held["id"])))
+    await house.leave()
+    (mail,) = to_gp(house, before)
+    assert "précédente" not in body(mail)
+    assert [row["state"] for row in await house.store.threads()] == ["awaiting_ack"]
+    await sound(house)
+
+
+@pytest.mark.parametrize("place", ["sqlite"], indirect=True)
+async def test_a_letter_written_anew_after_one_was_taken_back_stands_by_itself(house: House) -> None:
+    await arrive_by(house, FORMS["text"]())
+    await recall(house)
+    before = len(house.sender.sent)
+    await arrive_by(house, mailed(letters.text_mail(gp=MARTIN, stay=STAY, sender=SENDER, admitted=None)))
+    (mail,) = to_gp(house, before)
+    assert "Complète la lettre précédente" not in body(mail)
+    assert [row["state"] for row in await house.store.threads()] == ["awaiting_ack"]
+    await sound(house)
+
+
+async def recall(house: House) -> None:
+    (row,) = await house.store.threads()
+    view = await house.store.view(str(row["id"]))
+    plan = planning.plan_recall(house.site, view, f"ward:{view.thread.ward}", "erreur", house.clock.now())
+    assert await house.store.record([plan]) == [None]
+    await house.leave()
+
+
+def reply_to(copy: Delivery, words: str, sender: str = GP) -> bytes:
+    return letters.reply(
+        words, to_message_id=headers(copy)["Message-ID"], to=headers(copy)["Reply-To"].strip("<>"), sender=sender
+    )  # fmt: skip

@@ -26,9 +26,11 @@ from relay.planning.documents import (
     changed_in_place,
     document_keys,
     form_key,
+    forms_told,
     in_doubt,
     meant_by,
     names_known,
+    own_form,
     same_document,
     sent_letters,
     stands_elsewhere,
@@ -121,6 +123,8 @@ def _decided(site: Site, arrival: Arrival, context: Context, at: datetime, ends:
         return _retracted(site, arrival, context, view, at, ends, by)
     if view is not None and _refused_by(view, arrival) and not _person_insists(arrival):
         return plan_hold(site, arrival, context, Why.GP_REFUSED, at)
+    if view is not None and _recalled_in(view, arrival, context) and not _person_insists(arrival):
+        return plan_hold(site, arrival, context, Why.RECALLED, at)
     writer = Writer(site, site.rules, arrival, context, at, view, ends=ends, by=by)
     return writer.plan(decision)
 
@@ -142,6 +146,21 @@ def _refused_by(view: ThreadView, arrival: Arrival) -> bool:
     """Whether the GP it would go to has said « pas mon patient » of this stay: another letter is another disclosure."""
     gp = arrival.resolution.professional if arrival.resolution else None
     return gp is not None and any(p.key == f"rpps:{gp.rpps}" and p.revoked for p in view.thread.participants)
+
+
+def _recalled_in(view: ThreadView, arrival: Arrival, context: Context) -> bool:
+    """Whether it is another form of the letter that was taken back from this GP, not one that was written anew."""
+    gp, notice = arrival.resolution.professional if arrival.resolution else None, arrival.notice
+    recalled = view.thread.closed_reason == Why.RECALLED.value
+    if not recalled or gp is None or view.thread.gp != f"rpps:{gp.rpps}":
+        return False
+    letters = forms_told(arrival, context) - {NOTICE}
+    return (
+        notice.document == "letter"
+        and not notice.replaces
+        and bool(letters)
+        and own_form(arrival) not in letters
+    )
 
 
 def _person_insists(arrival: Arrival) -> bool:

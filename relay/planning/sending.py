@@ -246,8 +246,8 @@ class Writer:
             return "addendum" if self._has_document else "same"
         if replaces or notice.document == "addendum":
             return "letter" if known <= {NOTICE} else "addendum"
-        if known == {NOTICE}:
-            return "letter"
+        if known == {NOTICE} or view.thread.closed_reason == Why.RECALLED.value:
+            return "letter"  # its readers were asked to delete the one before
         return "same" if known and own not in known else "addendum"
 
     def _replaced(self, follows: str) -> tuple[str, ...]:
@@ -308,6 +308,10 @@ class Writer:
             return thread, threads.Step(thread)
         if decision.followup in (None, "none"):
             return thread, threads.Step(thread)
+        if thread.state is ThreadState.AWAITING_WARD and thread.gp == view.thread.gp:
+            # The ward still owes its answer; after it the GP is waited for in any case.
+            step = threads.repinned(thread, followup, self.at, view.timers)
+            return step.thread, step
         step = threads.advance(
             replace(thread, followup=followup), Event(Happening.RENEWED), start, view.timers
         )
