@@ -28,6 +28,11 @@ _LIGATURES: Final = str.maketrans({"œ": "oe", "Œ": "oe", "æ": "ae", "Æ": "ae
 _MARKS: Final = re.compile("[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]+")
 _GAP: Final = re.compile(r"[\s_'’ʼ`´\-\u2010-\u2015\u2212\x00-\x1f]+")
 _CUT: Final = re.compile(r"(?<=[^\W\d_])[-\u2010\u2011][ \t]*\r?\n[ \t]*(?=[^\W\d_])")
+# A quotation, an escape, a class, the beginning of a group, or one character.
+_PARTS: Final = re.compile(
+    r"\\Q.*?(?:\\E|\Z)|\\.|\[\^?\]?(?:\\.|\[:\^?\w+:\]|[^\]\\])*\]|\((?:\?(?:P?<\w+>|[\w-]*[:)]))?|.",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,6 +81,27 @@ def compile_words(words: Iterable[str]) -> Any:  # google-re2 has no types
         raise ValueError("too many words") from None
 
 
+def _with_edges(pattern: str) -> str | None:
+    """The pattern with the `\\b` at its edges, and at those of its groups, such as they are meant of letters with accents.
+
+    RE2's own knows ASCII letters only: `\\béchec` would be found in no letter at all. None where that is no matter,
+    or takes more memory than a pattern may.
+    """
+    if pattern.isascii() or "\\b" not in pattern:
+        return None
+    parts = _PARTS.findall(pattern)
+    made = "".join(
+        part if part != "\\b" else "(?:^|[^\\pL\\pN_])" if before.startswith("(") or before in ("", "|")
+        else "(?:[^\\pL\\pN_]|$)" if after in (")", "|", "") else part
+        for before, part, after in zip(["", *parts], parts, [*parts[1:], ""], strict=False)
+    )  # fmt: skip
+    try:
+        re2.compile(made, _options(1 << 20, fold_case=True))
+    except re2.error:
+        return None
+    return made
+
+
 # ------------------------------------------------------------------------------------------------------ searching
 
 
@@ -115,7 +141,13 @@ class _Searched:
 
 class _Groups:
     def __init__(self, keywords: Mapping[str, Keyword]) -> None:
-        patterns = [(name, each.pattern) for name, group in keywords.items() for each in group.patterns]
+        patterns = [
+            (name, form)
+            for name, group in keywords.items()
+            for each in group.patterns
+            for form in (each.pattern, _with_edges(each.pattern))
+            if form is not None
+        ]
         words = [(name, group.words.pattern) for name, group in keywords.items() if group.words is not None]
         self.folded: Final = _Searched([*words, *patterns])
         self.plain: Final = _Searched(patterns)

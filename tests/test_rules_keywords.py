@@ -59,6 +59,23 @@ def test_words_are_found_whatever_accents_case_hyphens_and_line_breaks_and_nothi
     assert mentioned(good(GROUPS), text) == names
 
 
+@pytest.mark.parametrize(
+    ("pattern", "found", "not_found"),
+    [
+        (r"\béchec\b", ("l'échec total", "ÉCHEC", "un e\u0301chec"), ("échecs", "rééchec", "echec")),
+        (r"\bopéré(?:e|s)?\b", ("patient opéré de", "opérées, opérée"), ("réopéré", "opéra")),
+        (r"(?:\bcôté\b|\bété) *(?:a|x\b|\bé\b)", ("l'été x", "à côté a"), ("étéxx", "ete x", "étéé")),
+        (r"\\bé", (r"a\bé",), ("é", " é")),
+        (r"[|(\]é]\b", ("a(b",), ("a",)),
+        (r"(?:\bé\b){900}", (), ("é",)),
+    ],
+)  # fmt: skip
+def test_the_edges_of_a_word_in_a_pattern_know_accents(pattern, found, not_found):
+    rules = good({"groupe": {"matches": pattern}})
+    assert [text for text in found if not mentioned(rules, text)] == []
+    assert [text for text in not_found if mentioned(rules, text)] == []
+
+
 def test_a_group_that_the_automaton_has_no_room_for_is_found_all_the_same(monkeypatch):
     monkeypatch.setattr(keywords, "_SET_MEMORY", 1 << 12)
     assert keywords._Searched([("a", "(?i)(x|y){0,30}chute"), ("b", "fugue")]).found_in("une chute") == {"a"}
