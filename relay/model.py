@@ -33,6 +33,7 @@ class Why(StrEnum):
     UNLISTED_SENDER = "unlisted_sender"
     TWO_PATIENTS = "two_patients"
     STAY_OF_ANOTHER = "stay_of_another"
+    NUMBER_OF_ANOTHER = "number_of_another"
     WITHDRAWAL_HELD = "withdrawal_held"
     OTHER_DISCHARGE = "other_discharge"
     BROKEN_PACKAGE = "broken_package"
@@ -937,6 +938,7 @@ class Ask:
 
     fingerprint: str | None = None
     document_keys: tuple[str, ...] = ()
+    known_by: tuple[str, ...] = ()  # those of them that are the document's own
     stays: tuple[str, ...] = ()  # every key under which the same stay may be known
     message_ids: tuple[str, ...] = ()  # from In-Reply-To, References or a receipt
     deliveries: tuple[str, ...] = ()
@@ -958,6 +960,7 @@ class Context:
     letters: Mapping[str, str] = field(
         default_factory=dict
     )  # such an envelope → thread in which its letter leaves
+    followed: Mapping[str, str] = field(default_factory=dict)  # an envelope of `known_by` → its thread
     threads: tuple[ThreadView, ...] = ()
     stays: Mapping[str, str] = field(default_factory=dict)  # stay key → thread id
     deliveries: tuple[Delivery, ...] = ()  # found by message id or id; recipes left out

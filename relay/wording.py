@@ -67,6 +67,7 @@ REASONS: Final[Mapping[Why, str]] = {
     Why.UNLISTED_SENDER: N_("l'expéditeur n'est pas sur la liste de cette boîte"),
     Why.TWO_PATIENTS: N_("le message concerne deux patients"),
     Why.STAY_OF_ANOTHER: N_("ce numéro de séjour est déjà celui d'un autre patient"),
+    Why.NUMBER_OF_ANOTHER: N_("ce numéro de document est déjà celui d'une lettre d'un autre séjour"),
     Why.WITHDRAWAL_HELD: N_(
         "un autre message, retenu lui aussi, demande de retirer ou de remplacer cette lettre"
     ),

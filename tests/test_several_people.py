@@ -6,12 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import date
+from datetime import date, datetime, timedelta
 
 import pytest
 
 from relay.identity import keys_of
-from relay.model import Mailbox, Patient, Professional, Purpose, Registration
+from relay.model import Mailbox, Patient, Person, Professional, Purpose, Registration
+from relay.planning import Correction
 from tests import letters
 from tests.letters import DUPONT, MARTIN, hl7, printed
 from tests.letters.hprim import hprim
@@ -235,3 +236,65 @@ async def test_one_patient_told_of_in_two_ways_stays_in_one_follow_up(house: Hou
     assert await house.store.holds() == []
     assert len(await house.store.threads()) == 1
     assert len(to_gp(house)) == 2
+
+
+# --------------------------------------------------------------------------------- one document number, two letters
+
+
+def numbered(who: Patient, gp: Person, stay: str, left: datetime = letters.DISCHARGED) -> tuple[bytes, str]:
+    """A letter written on a form that gives every document the same id, set and version."""
+    document = letters.cda(patient=who, gp=gp, stay=stay, discharged=left)
+    return mailed(letters.xdm_mail(patient=who, letter=document, sender=SENDER))
+
+
+def movement(who: Patient, gp: Person, stay: str, left: datetime = letters.DISCHARGED) -> tuple[bytes, str]:
+    """A discharge of a system that counts movements within a stay."""
+    visit = hl7.pv1(number=stay, discharged=left)
+    return his(hl7.adt(patient=who, gp=gp, visit=visit, movement=hl7.zbe(number="2")))
+
+
+LATER = letters.DISCHARGED + timedelta(days=20)
+ALIKE: dict[str, list[tuple[bytes, str]]] = {
+    "two patients, one id": [numbered(REMI, MARTIN, "S-1"), numbered(PAUL, DUPONT, "S-2")],
+    "two stays, one id": [numbered(REMI, MARTIN, "S-1"), numbered(REMI, MARTIN, "S-2", LATER)],
+    "twins, one movement number": [movement(LEA, MARTIN, "S-1"), movement(ZOE, DUPONT, "S-2")],
+    "two stays, one movement number": [movement(REMI, MARTIN, "S-1"), movement(REMI, MARTIN, "S-2", LATER)],
+    "a notice after its letter, and another stay's": [
+        numbered(REMI, MARTIN, "S-1"),
+        movement(REMI, MARTIN, "S-1"),
+        movement(REMI, MARTIN, "S-2", LATER),
+    ],
+}
+
+
+@pytest.mark.parametrize("case", ALIKE)
+async def test_a_document_number_that_another_letter_bore_puts_no_letter_aside(
+    house: House, case: str
+) -> None:
+    everybody = ((REMI, MARTIN), (PAUL, DUPONT), (LEA, MARTIN), (ZOE, DUPONT))
+    await registered(house, *((who, gp.rpps or "") for who, gp in everybody))
+    *before, last = ALIKE[case]
+    await arrive(house, *before)
+    assert await house.store.holds() == []
+    known = len(house.sender.sent)
+    await arrive(house, last)
+    (held,) = await house.store.holds()
+    assert held["why"] == "number_of_another"
+    assert {each.purpose for each in house.sender.sent[known:]} == {Purpose.HOLD_NOTE}
+    await house.intake.release(Correction(by="admin", hold=str(held["id"])))
+    await house.leave()
+    assert [each.purpose for each in house.sender.sent if each.purpose is Purpose.LETTER][1:], (
+        "it leaves when looked at"
+    )
+    assert len(await house.store.threads()) == 2
+
+
+@pytest.mark.parametrize("case", ALIKE)
+async def test_the_same_letter_come_again_is_a_duplicate_all_the_same(house: House, case: str) -> None:
+    await registered(house, (REMI, MARTIN.rpps or ""), (LEA, MARTIN.rpps or ""))
+    (raw, adapter), *_ = ALIKE[case]
+    again = raw.replace(b"17:41:00", b"18:02:00").replace(b"|4217|", b"|4218|")
+    assert again != raw
+    await arrive(house, (raw, adapter), (again, adapter))
+    assert await house.store.holds() == []
+    assert [row["state"] for row in await house.store.envelopes()] == ["ignored", "decided"]

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from relay import composing
 from relay.model import Ask, Context, Delivery, DeliveryState, Purpose, derived_id
-from relay.planning.site import Arrival
+from relay.planning.site import Arrival, strangers
+from relay.resolution import NUMBERED as NUMBERED_STAY
 from relay.resolution import document_keys as own_documents
 from relay.resolution import replaced_keys as every_named
 
@@ -99,7 +100,7 @@ def ask_of_notice(notice: Notice, stay: StayKeys | None, ask: Ask) -> Ask:
         *ask.document_keys, *own, *own_keys(notice), *every_named(notice), *void, *also, *heirs, *forms, *waiting,
         *_movements_asked(notice, stay),
     )  # fmt: skip
-    return replace(ask, document_keys=tuple(dict.fromkeys(keys)))
+    return replace(ask, document_keys=tuple(dict.fromkeys(keys)), known_by=own_keys(notice))
 
 
 def own_keys(notice: Notice) -> tuple[str, ...]:
@@ -169,6 +170,31 @@ def same_document(arrival: Arrival, context: Context) -> bool:
 
     One that replaces the very document whose set and version it bears is a correction that nobody counted.
     """
+    return bool(_before(arrival, context))
+
+
+def number_of_another(arrival: Arrival, context: Context) -> bool:
+    """What came before under its number, or its set and version, is a letter of another patient or another stay.
+
+    Some systems count within a stay, or give every letter the number of the form it was written in.
+    """
+    views = {view.thread.id: view for view in context.threads}
+    found = (views.get(context.followed.get(envelope, "")) for envelope in _before(arrival, context))
+    return any(_elsewhere(arrival, context, view) for view in found if view is not None)
+
+
+def _elsewhere(arrival: Arrival, context: Context, view: ThreadView) -> bool:
+    if view.thread.id in strangers(arrival, context):
+        return True
+    stay, other = arrival.stay, view.thread.stay
+    if stay is None or not stay.number or not other.startswith(NUMBERED_STAY) or other == stay.number:
+        return False
+    # Two systems may number one stay each in its way: then they agree on the day.
+    return view.thread.id not in (context.stays.get(stay.number), context.stays.get(stay.day or ""))
+
+
+def _before(arrival: Arrival, context: Context) -> frozenset[str]:
+    """The other envelopes that brought this very document."""
     notice = arrival.notice
     replaced = _known(context, named_keys(notice)) if notice.document != "retraction" else frozenset()
     before = (
@@ -176,7 +202,7 @@ def same_document(arrival: Arrival, context: Context) -> bool:
         for key in own_keys(notice)
         if (envelope := context.documents.get(key)) and not (key.startswith("set-") and envelope in replaced)
     )
-    return any(envelope != arrival.envelope.id for envelope in before)
+    return frozenset(before) - {arrival.envelope.id}
 
 
 def changed_in_place(notice: Notice) -> bool:

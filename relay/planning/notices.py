@@ -30,6 +30,7 @@ from relay.planning.documents import (
     in_doubt,
     meant_by,
     names_known,
+    number_of_another,
     own_form,
     same_document,
     sent_letters,
@@ -83,6 +84,8 @@ def _decided(site: Site, arrival: Arrival, context: Context, at: datetime, ends:
         return plan_hold(site, arrival, context, Why.NO_RULES, at)
     view = joined(arrival, context)
     if same_document(arrival, context) and not ends:
+        if number_of_another(arrival, context):
+            return plan_hold(site, arrival, context, Why.NUMBER_OF_ANOTHER, at)
         if view is not None and (again := _undone(view)):
             return plan_hold(site, arrival, context, again, at)
         if changed_in_place(notice):

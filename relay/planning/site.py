@@ -239,18 +239,18 @@ def joined(arrival: Arrival, context: Context) -> ThreadView | None:
     ours = arrival.ward.facility if arrival.ward else ""
     if found is not None and ours and found.thread.facility not in ("", ours):
         return None
-    return None if found is not None and found.thread.id in _strangers(arrival, context) else found
+    return None if found is not None and found.thread.id in strangers(arrival, context) else found
 
 
 def stay_of_another(arrival: Arrival, context: Context) -> bool:
     """Whether the stay this arrival names is already that of another patient: one of the two numbers is wrong."""
     if arrival.stay is None:
         return False
-    strangers = _strangers(arrival, context)
-    return any(context.stays.get(key) in strangers for key in arrival.stay.asked)
+    others = strangers(arrival, context)
+    return any(context.stays.get(key) in others for key in arrival.stay.asked)
 
 
-def _strangers(arrival: Arrival, context: Context) -> frozenset[str]:
+def strangers(arrival: Arrival, context: Context) -> frozenset[str]:
     """The threads that are another patient's: by the INS, or by the traits where either letter has none."""
     who = patient_of(arrival)
     if who is None:

@@ -233,6 +233,9 @@ _CARRIED = select(_delivery.c.envelope, _delivery.c.thread).where(
     _delivery.c.state != DeliveryState.CANCELLED.value,
     _delivery.c.thread.is_not(None),
 )
+_FOLLOWED = select(_envelope.c.id, _thread.c.id.label("thread")).join(
+    _thread, _thread.c.reference == _envelope.c.reference
+)
 REFERENCES = select(_thread.c.id, _thread.c.reference)
 _MESSAGES = select(_delivery).where(_delivery.c.message_id.is_not(None)).order_by(_delivery.c.seq)
 _DELIVERIES = select(_delivery)
@@ -263,6 +266,11 @@ def contexts(connection: Connection, vault: Vault, asks: Sequence[Ask], now: dat
     carried = {
         row.envelope: row.thread
         for row in among(connection, _CARRIED, _delivery.c.envelope, documents.values())
+    }
+    alike = [[documents[key] for key in ask.known_by if key in documents] for ask in asks]
+    followed: dict[str, str] = {
+        row.id: row.thread
+        for row in among(connection, _FOLLOWED, _envelope.c.id, (name for group in alike for name in group))
     }
     stays = _pairs(connection, tables.stay_key, "thread", (ask.stays for ask in asks))
     references: dict[str, str] = {
@@ -320,6 +328,7 @@ def contexts(connection: Connection, vault: Vault, asks: Sequence[Ask], now: dat
                     *ask.threads,
                     *(references[each] for each in ask.references if each in references),
                     *(stays[each] for each in ask.stays if each in stays),
+                    *(followed[name] for name in known if name in followed),
                     *(copy.thread for copy in mine if copy.thread),
                     *((grants[ask.nonce].thread,) if ask.nonce in grants else ()),
                     *(
@@ -330,7 +339,7 @@ def contexts(connection: Connection, vault: Vault, asks: Sequence[Ask], now: dat
                 )
             )
         )
-        for ask, mine in zip(asks, copies, strict=True)
+        for ask, mine, known in zip(asks, copies, alike, strict=True)
     ]
     seen = views(connection, vault, (name for group in threads for name in group), today)
     holds: defaultdict[str, list[Any]] = defaultdict(list)
@@ -351,7 +360,7 @@ def contexts(connection: Connection, vault: Vault, asks: Sequence[Ask], now: dat
     }  # fmt: skip
 
     answers = []
-    for ask, mine, group in zip(asks, copies, threads, strict=True):
+    for ask, mine, known, group in zip(asks, copies, alike, threads, strict=True):
         asked = patient_index(ask.patient, vault) if ask.patient else None
         account = accounts.get(ask.account, []) if ask.account else []
         wanted = dict.fromkeys((*ask.people, *(link.rpps for link in account)))
@@ -364,6 +373,7 @@ def contexts(connection: Connection, vault: Vault, asks: Sequence[Ask], now: dat
                     for key in ask.document_keys
                     if (name := documents.get(key)) is not None and name in carried
                 },
+                followed={name: followed[name] for name in known if name in followed},
                 threads=tuple(seen[name] for name in group if name in seen),
                 stays={key: stays[key] for key in ask.stays if key in stays},
                 deliveries=mine,
