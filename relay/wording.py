@@ -549,6 +549,19 @@ class Words:
             ),
         )
 
+    def deletion_answered(self, reference: str, who: str, words: str) -> Mail:
+        """To the ward: whoever was asked to delete its letter answered."""
+        return Mail(
+            self.say("Réponse à la demande de suppression – Réf. {reference}", reference=reference),
+            self._body(
+                [
+                    self.ref(reference),
+                    self.say("{who} répond à la demande de supprimer la lettre :", who=who or self.role("")),
+                ],
+                words.strip(),
+            ),
+        )
+
     def ward_reminder(self, reference: str, since: datetime) -> Mail:
         """To a ward that owes an answer."""
         return Mail(
@@ -821,6 +834,23 @@ class Words:
             self._body(
                 [self.ref(reference), self.say("Ce suivi vous est confié : {why}.", why=self.why(why)), note],
                 words.strip(),
+            ),
+        )
+
+    def desk_not_carried(self, reference: str) -> Mail:
+        """To a desk that answered a mail of the relay: its words go to nobody."""
+        return Mail(
+            self.say("Message non transmis – Réf. {reference}", reference=reference),
+            self._body(
+                [
+                    self.ref(reference),
+                    self.say("Votre message n'a été transmis ni au service ni au médecin."),
+                    self.say("Pour retirer la lettre, répondez à ce message par le seul mot ANNULER."),
+                    self.say(
+                        "Pour répondre, clore ou confier ce suivi : relay threads show {reference}.",
+                        reference=reference,
+                    ),
+                ]
             ),
         )
 

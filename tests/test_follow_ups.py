@@ -18,10 +18,11 @@ from relay.model import (
     Participant,
     Purpose,
     ThreadState,
+    ThreadView,
     Verb,
     Why,
 )
-from relay.planning import Correction
+from relay.planning import Correction, Site
 from tests import letters
 from tests.letters import DUPONT, MARTIN, ODETTE
 from tests.stores import place, store  # noqa: F401 - fixtures
@@ -30,6 +31,7 @@ from tests.test_joining import arrive as arrive_by
 from tests.test_loops import House, mails
 from tests.test_planning import (  # noqa: F401 - fixtures
     AT,
+    DESK,
     GP,
     LATER,
     LINKED,
@@ -245,3 +247,87 @@ def reply_to(copy: Delivery, words: str, sender: str = GP) -> bytes:
     return letters.reply(
         words, to_message_id=headers(copy)["Message-ID"], to=headers(copy)["Reply-To"].strip("<>"), sender=sender
     )  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------- people who answer oddly
+
+
+@pytest.mark.parametrize("place", ["sqlite"], indirect=True)
+async def test_ok_to_the_plea_to_delete_takes_no_letter_that_came_since(house: House) -> None:
+    await arrive_by(house, FORMS["text"]())
+    await recall(house)
+    plea = next(each for each in mails(house) if each.purpose is Purpose.RECALL)
+    await arrive_by(house, mailed(letters.text_mail(gp=MARTIN, stay=STAY, sender=SENDER, admitted=None)))
+    await house.take(reply_to(plea, "OK\n\nSupprimée sans lire."), adapter="retours")
+    await house.leave()
+    assert [row["state"] for row in await house.store.threads()] == ["awaiting_ack"]
+    note = mails(house)[-1]
+    assert (note.to, note.purpose) == ("ward:cardiologie", Purpose.WARD_NOTE)
+    assert "Dr Martin répond à la demande de supprimer la lettre :" in text(note)
+    assert "Supprimée sans lire." in text(note)
+    await sound(house)
+
+
+def test_who_said_not_my_patient_is_not_told_that_they_never_took_part() -> None:
+    site = make_site()
+    first, view = opened(site)
+    refused = replied(site, view, one(first, Purpose.LETTER), "ERREUR")
+    plan = replied(site, sent(after(view, refused)), one(refused, Purpose.RECALL), "C'est supprimé.")
+    assert plan.state is EnvelopeState.HELD
+    assert [copy.to for copy in plan.deliveries] == ["desk:sorties"]
+
+
+def handed_over() -> tuple[Site, ThreadView, Delivery]:
+    site = make_site()
+    _, view = opened(site)
+    plan = fire(site, view, 2, AT + timedelta(hours=4))
+    return site, sent(after(view, plan)), one(plan, Purpose.WARD_NOTE, "desk:sorties")
+
+
+def test_a_desk_takes_a_letter_back_by_the_one_word() -> None:
+    site, view, note = handed_over()
+    plan = replied(site, view, note, "Annuler.", sender=DESK)
+    assert plan.thread is not None
+    assert plan.thread.closed_reason == "recalled"
+    assert {copy.to for copy in plan.deliveries if copy.purpose is Purpose.WARD_NOTE} == {"ward:cardiologie"}
+
+
+def test_a_desk_that_answers_with_words_is_told_that_nobody_reads_them() -> None:
+    site, view, note = handed_over()
+    plan = replied(site, view, note, "Joint par téléphone, dossier clos.", sender=DESK)
+    assert (plan.state, plan.thread, plan.hold) == (EnvelopeState.DECIDED, None, None)
+    (told,) = plan.deliveries
+    assert (told.to, "ni au service ni au médecin" in text(told)) == ("desk:sorties", True)
+    for number in range(9):
+        view = sent(after(view, plan))
+        plan = replied(site, view, note, f"Absent {number} jours.", sender=DESK)
+    assert not plan.deliveries, "two machines"
+
+
+def test_somebody_elses_mail_is_no_desks() -> None:
+    site, view, note = handed_over()
+    plan = replied(site, view, note, "ANNULER", sender="autre@chr-exemple.mssante.fr")
+    assert (plan.state, plan.why, plan.thread) == (EnvelopeState.HELD, Why.UNKNOWN_SENDER, None)
+
+
+@pytest.mark.parametrize("place", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("subject", ["RE: {0}", "Votre courrier"])
+async def test_an_answer_that_lost_all_but_the_visible_reference_names_it_to_its_desk(
+    house: House, subject: str
+) -> None:
+    await arrive_by(house, FORMS["text"]())
+    first = mails(house)[0]
+    quoted = "\n".join(f"> {line}" for line in text(first).splitlines())
+    raw = letters.mail(
+        f"OK\n\n{quoted}", sender=GP, to="relais@relais45.mssante.fr",
+        subject=subject.format(headers(first)["Subject"]),
+    )  # fmt: skip
+    await house.take(raw, adapter="retours")
+    await house.leave()
+    (held,) = await house.store.holds()
+    assert held["detail"] == f"elle cite la Réf. {first.reference}"
+    note = text(mails(house)[-1])
+    assert "Une réponse est à lire." in note
+    assert f"Précision : elle cite la Réf. {first.reference}." in note
+    assert [row["state"] for row in await house.store.threads()] == ["awaiting_ack"]
+    await sound(house)

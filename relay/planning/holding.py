@@ -26,6 +26,7 @@ from relay.planning.documents import held_keys, kept_documents
 from relay.planning.draft import unless_observing
 from relay.planning.site import Arrival, Site, joined, patient_ins, thread_id
 from relay.recognition import SEALED
+from relay.tokens import references_in
 from rules.language import facts_as_json
 
 if TYPE_CHECKING:
@@ -165,13 +166,18 @@ def plan_hold(
     by the dispatcher, a minute at least apart for each desk; these are queued at once.
     """
     found, words, envelope = site.desk_named(desk), site.words, arrival.envelope
-    said = reason or words.why(why)
+    cited = _cited(arrival, why) if view is None else ""
+    said = reason or (
+        words.say("rien ne prouve à quel échange appartient cette réponse") if cited else words.why(why)
+    )
     view = view or joined(arrival, context)
     planned = thread_id(envelope.id)
     reference = view.thread.reference if view else site.tokens.reference(planned)
     ward, patient = arrival.ward, arrival.notice.patient
     named = words.patient(patient) if patient and patient.birth_name else ""
     detail = words.because(resolution) if (resolution := arrival.resolution) else ""
+    if cited:
+        detail = words.say("elle cite la Réf. {reference}", reference=cited)
     notes: list[Delivery | None] = []
     if found is not None:
         sees = found.sees == "document"
@@ -187,7 +193,7 @@ def plan_hold(
                     said,
                     ward=ward.name if ward and sees else "",
                     patient=named if sees else "",
-                    letter=arrival.recognised.outcome is not Outcome.REPLY,
+                    letter=arrival.recognised.outcome is not Outcome.REPLY and not cited,
                     detail=detail,
                 ),
                 at,
@@ -253,6 +259,16 @@ def plan_hold(
         ),
         audit=(AuditEvent("relay", "held", envelope.id, why),),
     )
+
+
+def _cited(arrival: Arrival, why: Why) -> str:
+    """The reference that a mail to the relay's own mailbox shows, whose reader can prove nothing: a suggestion."""
+    table, document = arrival.table, arrival.document
+    if table is None or table.role != "replies" or arrival.recognised.outcome is Outcome.NOTICE:
+        return ""
+    if why not in (Why.UNCLEAR, Why.UNKNOWN_SENDER, Why.UNLISTED_SENDER):
+        return ""
+    return next(iter(references_in(f"{document.subject}\n{document.text}")), "")
 
 
 def withdrawn_notes(

@@ -141,6 +141,8 @@ def plan_reply(site: Site, arrival: Arrival, context: Context, at: datetime) -> 
     if view is None:  # 7: a visible reference or a subject is a suggestion only
         return _held(site, arrival, context, at, Why.UNCLEAR)
     speaker = _speaker(site, arrival, context, view, named)
+    if speaker is None and (desk := _desk(site, arrival, named)):
+        return _desk_said(site, arrival, view, desk, at)
     if speaker is None:  # 3
         return _stranger(site, arrival, context, view, at)
     return _said(site, arrival, view, speaker, at)  # 1, 2
@@ -195,6 +197,14 @@ def _speaker(
             for other in thread.participants:
                 if participant_mark(voice(part.key, other.key)) in named.marks:
                     return _Speaker(part, other.key)
+    return None
+
+
+def _desk(site: Site, arrival: Arrival, named: _Named) -> str | None:
+    """The desk that answers a mail of its own; None where it is anybody else."""
+    for name, desk in site.settings.desks.items():
+        if participant_mark(f"desk:{name}") in named.marks and arrival.document.from_ == desk.mail.lower():
+            return name
     return None
 
 
@@ -312,6 +322,8 @@ def _stranger(site: Site, arrival: Arrival, context: Context, view: ThreadView, 
         draft.take(threads.advance(view.thread, event, at, view.timers))
     sender = arrival.document.from_
     told = any(d.purpose is Purpose.ACCOUNT and d.address == sender for d in view.deliveries)
+    # Whoever said « pas mon patient », or reads a copy no more, did take part.
+    told = told or any(part.address.lower() == sender for part in view.thread.participants)
     # Once: what answers this mail may be a machine that does not say so.
     if sender and site.allowed(sender) and not told:
         owner = context.owners.get(sender)
@@ -386,12 +398,16 @@ def _unreached(view: ThreadView) -> Why | None:
     return letters[-1].why or Why.DSN_FAILED
 
 
+def _answered_copies(site: Site, arrival: Arrival, view: ThreadView) -> tuple[Delivery, ...]:
+    """Our mails of this follow-up that the reply answers by its In-Reply-To."""
+    ours = site.tokens.read_message_ids(" ".join(arrival.document.in_reply_to))
+    answered = {each.delivery for each in ours}
+    return tuple(copy for copy in view.deliveries if copy.id in answered)
+
+
 def _lost(site: Site, arrival: Arrival, view: ThreadView) -> Hold | None:
     """The letter of this follow-up that did not arrive and of which the reply speaks; None where it may be any of several."""
-    answered = {
-        ours.delivery for ours in site.tokens.read_message_ids(" ".join(arrival.document.in_reply_to))
-    }
-    about = {copy.envelope for copy in view.deliveries if copy.id in answered}
+    about = {copy.envelope for copy in _answered_copies(site, arrival, view)}
     found = [hold for hold in view.holds if hold.envelope in about] or list(view.holds)
     return found[0] if len(found) == 1 else None
 
@@ -454,6 +470,13 @@ def _said(
             reason=site.words.say("Absence annoncée par un médecin, à enregistrer"),
         )
     verb = VERBS.get(word)
+    if verb is Verb.ACK and any(
+        copy.purpose is Purpose.RECALL for copy in _answered_copies(site, arrival, view)
+    ):
+        # « OK » to our plea to delete a letter takes no other one that came since.
+        draft.tell_ward(site.words.deletion_answered(view.thread.reference, part.name, words))
+        draft.note("deletion_answered", Why.REPLY)
+        return _settled(draft, arrival, Why.REPLY)
     if verb is Verb.ACK:
         kept = _with_attachments(site, arrival, _without_addresses(site, arrival, view, rest))
         return _step(draft, arrival, Event(Verb.ACK, part.key, part.name), note=kept)
@@ -476,6 +499,19 @@ def _unsure_recall(draft: Draft, arrival: Arrival) -> Plan:
     held = _held(draft.site, arrival, Context(), draft.at, Why.UNCLEAR, view=view, reason=reason)
     draft.tell_ward(words.unsure_recall(view.thread.reference), answers=arrival.document.message_id)
     return replace(held, deliveries=(*held.deliveries, *draft.plan().deliveries))
+
+
+def _desk_said(site: Site, arrival: Arrival, view: ThreadView, desk: str, at: datetime) -> Plan:
+    """A desk takes a letter back as its ward does. Any other words are for nobody in particular: it is told so."""
+    reply = answers.reply_text(arrival.document)
+    draft = Draft(site, at, arrival.envelope.id, view, actor=f"desk:{desk}")
+    if _word(reply.first_line) == RECALL_WORD:
+        return _step(draft, arrival, Event(Verb.RECALL, draft.actor, desk))
+    told = [d for d in view.deliveries if d.to == draft.actor and at - d.created_at < HOUR]
+    if len(told) < MOST_TURNS:  # what answers may be a machine that does not say so
+        draft.tell_desk(desk, site.words.desk_not_carried(view.thread.reference))
+    draft.note("desk_wrote", Why.REPLY)
+    return _settled(draft, arrival, Why.REPLY)
 
 
 def _reader_said(draft: Draft, arrival: Arrival, part: Participant, verb: Verb | None, words: str) -> Plan:
