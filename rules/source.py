@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
-from unicodedata import normalize
+from unicodedata import category, east_asian_width, normalize
 
 import yaml
 
@@ -74,9 +74,8 @@ class Finding:
             if place > _WIDTH:
                 line, place = "…" + line[place - _WIDTH // 2 :], _WIDTH // 2 + 1
             line = line if len(line) <= place + _WIDTH else line[: place + _WIDTH - 1] + "…"
-            before = "".join("\t" if c == "\t" else " " for c in line[:place])
             said.append(f"  {number} | {line}")
-            said.append(f"  {' ' * len(number)} | {before}^")
+            said.append(f"  {' ' * len(number)} | {''.join(map(_blank, line[:place]))}^")
         said += [f"  {line}" for line in self.details]
         if self.fix:
             said.append(f"  {'Correction :' if lang == 'fr' else 'Fix:'} {self.fix}")
@@ -93,6 +92,15 @@ class Finding:
             "message": self.message,
             "fix": self.fix,
         }
+
+
+def _blank(character: str) -> str:
+    """What is as wide as a character on a terminal: an accent of its own takes no room, an ideograph two places."""
+    if character == "\t" or character.isascii():
+        return "\t" if character == "\t" else " "
+    if category(character) in ("Mn", "Me"):
+        return ""
+    return "  " if east_asian_width(character) in ("W", "F") else " "
 
 
 class RulesError(Exception):
@@ -324,6 +332,9 @@ def _unreadable(error: yaml.MarkedYAMLError, report: Report) -> None:
         # libyaml misses something at the end and points behind it, where an editor shows nothing.
         line = max(1, len(report.lines) - (not report.lines[-1]))
         column = len(report.lines[line - 1]) + 1
+    if error.context == "while scanning a simple key" and error.context_mark:
+        # It is missed only where the next line begins, with which nothing is wrong.
+        line, column = error.context_mark.line + 1, error.context_mark.column + 1
     french, english = PARSER.get(error.problem or "", PARSER[""])
     begun = error.context_mark.line + 1 if error.context_mark else line
     opened = OPENED.get(error.context or "")

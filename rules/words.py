@@ -37,7 +37,10 @@ PARSER: Final[Mapping[str, tuple[str, str]]] = {
         "un tiret inattendu : passer à la ligne avant",
         "an unexpected dash: start a new line before it",
     ),
-    "could not find expected ':'": ("un deux-points manque après la clé", "a colon is missing after the key"),
+    "could not find expected ':'": (
+        "un deux-points manque après la clé, ou une espace après lui",
+        "a colon is missing after the key, or a space after it",
+    ),
     "found character that cannot start any token": (
         "un texte ne commence pas par ce caractère sans guillemets",
         "a text does not start with this character unless quoted",

@@ -464,6 +464,28 @@ def test_what_is_wrong_with_an_expression_is_said_in_french(pattern, words):
 # -- what a terminal shows
 
 
+@pytest.mark.parametrize("word", ["followup:standard", "followup = standard", "gp;mss;oui"])
+def test_a_colon_that_is_missing_is_told_where_it_is_missing(word):
+    text, (expected,) = places(WHOLE.replace("    followup: standard\n", f"    §{word}\n", 1))
+    (finding,) = findings_of(text)
+    assert (finding.line, finding.column, finding.code) == (*expected, "E105")
+    assert "deux-points manque après la clé" in finding.message
+    check_as_shown(finding, text)
+
+
+@pytest.mark.parametrize(
+    ("before", "room"), [("é", 1), ("e\u0301", 1), ("心", 2), ("🫀", 2), ("\t", None), ("ﬁ", 1)]
+)
+def test_the_caret_stands_under_the_place_however_wide_what_stands_before_it_is(before, room):
+    text, (expected,) = places(WHOLE.replace("identity: test", f'cpts: "{before}", §idntity: test'))
+    (finding,) = findings_of(text)
+    assert (finding.line, finding.column) == expected
+    _, shown, caret, *_ = finding.text().split("\n")
+    at = shown.index("idntity") - len(before)
+    assert caret.index("^") == at + (room if room is not None else len(before))
+    assert ("\t" in caret) is (before == "\t")
+
+
 def test_a_long_line_is_shown_around_the_place():
     text = WHOLE.replace("identity: test", f"sender: [{', '.join('a@b' for _ in range(120))}], identity: tst")
     (finding,) = findings_of(text)
