@@ -137,7 +137,8 @@ def _unfolded(value: bytes) -> str:
     return _FOLD.sub(" ", text.strip()) if "\n" in text or "\r" in text else text.strip()
 
 
-_PARAMETER = re.compile(r';[\s;]*([^\s=;"]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"?|([^;]*))', re.DOTALL)
+# One semicolon, never a run of them: from each place within a run the search would walk to its end.
+_PARAMETER = re.compile(r';\s*([^\s=;"]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"?|([^;]*))', re.DOTALL)
 _CONTINUED = re.compile(r"(.+?)(?:\*(\d{1,3}))?(\*)?$")
 
 
@@ -817,7 +818,6 @@ _BLOCKS = frozenset(
         "blockquote",
         "body",
         "center",
-        "dd",
         "div",
         "dl",
         "dt",
@@ -851,6 +851,8 @@ _HIDDEN = frozenset(
 )
 _STRUCK = frozenset(["del", "s", "strike"])
 """What somebody crossed out must not be read as said, by people or by the formats."""
+_CELLS = frozenset(["td", "th", "dd"])
+"""They stand on the line of what came before: a row's first cell, a list's term."""
 
 
 @never_raises("")
@@ -863,13 +865,21 @@ def html_text(markup: str) -> str:
     lines: list[str] = []
     line: list[str] = []
     rows: list[tuple[list[str], int]] = []  # what stood before each open cell, and how many lines
-    quoted = hidden = 0
+    quoted = hidden = set_out = 0
 
     def end_line(*, always: bool = False) -> None:
         text = re.sub(r"[ \r\n]+", " ", "".join(line)).strip(" \t")
         line.clear()
         if text or always:
             lines.append("> " * min(quoted, 5) + text)
+
+    def say(words: str) -> None:
+        if set_out:  # `pre`: its line ends are meant
+            *whole, words = words.replace("\r\n", "\n").split("\n")
+            for each in whole:
+                line.append(each)
+                end_line(always=True)
+        line.append(words)
 
     def end_cell() -> None:
         """Paragraphs in a cell break its line only where it has several: Word puts one into every cell."""
@@ -893,26 +903,30 @@ def html_text(markup: str) -> str:
                 end_line()
             elif tag == "br":
                 end_line(always=True)
-            elif tag in ("td", "th"):
+            elif tag in _CELLS:
                 if line:
                     line.append("\t")
                 rows.append((line, len(lines)))
                 line = []
             quoted += tag == "blockquote"
+            set_out += tag == "pre"
             if tag in _STRUCK:
                 line.append("[barré : ")
             if element.text and not hidden:
-                line.append(element.text)
+                say(element.text)
         else:
             if tag in _STRUCK:
                 line.append("]")
-            if tag in ("td", "th") and rows:
+            if tag in _CELLS and rows:
                 end_cell()
-            elif tag in _BLOCKS:
+                if tag == "dd":
+                    end_line()
+            elif tag in _BLOCKS and tag != "dt":
                 end_line(always=tag == "p")
             hidden -= tag in _HIDDEN
             quoted -= tag == "blockquote"
+            set_out -= tag == "pre"
             if element.tail and not hidden:
-                line.append(element.tail)
+                say(element.tail)
     end_line()
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip("\n") + "\n"

@@ -182,6 +182,14 @@ def test_false_boundaries_do_not_cost_time():
     assert time.process_time() - began < 2
 
 
+@pytest.mark.parametrize("filling", [";", "; ", ";\t;", ';a="', ";a "])
+def test_empty_parameters_do_not_cost_time(filling: str):
+    began = time.process_time()
+    raw = b"Content-Type: text/plain" + filling.encode() * 20_000 + b"\r\nSubject: x\r\n\r\nCorps\r\n"
+    assert "Corps" in read(raw).text
+    assert time.process_time() - began < 1
+
+
 def test_the_same_mail_by_another_way_has_the_same_fingerprint():
     raw = letters.xdm_mail()
     again = b"Return-Path: <x@y>\r\nReceived: from a\r\n\tby b; now\r\nX-Spam-Score: 1\r\n" + raw
