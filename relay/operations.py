@@ -162,9 +162,14 @@ async def retry(settings: Settings, store: Store, delivery: str) -> dict[str, ob
 
 
 async def cancel(settings: Settings, store: Store, delivery: str) -> dict[str, object]:
-    """Stop a copy that has not left. Raises Refused when it has."""
+    """Stop a copy that has not left; the GP's letter is then a desk's. Raises Refused when it has left."""
+    return await stop_copy(await _site(settings, store), store, delivery, _now())
+
+
+async def stop_copy(site: Site, store: Store, delivery: str, at: datetime) -> dict[str, object]:
+    """`cancel`, by the rules of this site."""
     plan = Plan(
-        at=_now(),
+        at=at,
         news=(DeliveryNews(delivery, DeliveryState.CANCELLED, Why.BY_PERSON),),
         audit=(AuditEvent("admin", "delivery_cancelled", delivery, Why.BY_PERSON),),
     )
@@ -176,7 +181,26 @@ async def cancel(settings: Settings, store: Store, delivery: str) -> dict[str, o
         raise NotFound(f"no delivery {delivery}")
     if rows[0]["state"] != DeliveryState.CANCELLED:
         raise Refused(f"this copy is {rows[0]['state']}: it can be recalled, not cancelled")
+    if rows[0]["thread"] and rows[0]["why"] == Why.BY_PERSON:
+        # Only once it is sure that the copy will not leave: it might have, at this very moment.
+        await _without_copy(site, store, str(rows[0]["thread"]), delivery, at)
     return {"delivery": delivery, "state": "cancelled"}
+
+
+async def _without_copy(site: Site, store: Store, thread: str, delivery: str, at: datetime) -> None:
+    """Carry what it means that this copy will not leave into its follow-up."""
+    for _ in range(TRIES):
+        view = await store.view(thread)
+        copy = next(each for each in view.deliveries if each.id == delivery)
+        made = planning.plan_cancelled(site, view, copy, "admin", at)
+        if made is None:
+            return
+        (problem,) = await store.record([made])
+        if problem is None:
+            return
+        if not isinstance(problem, Stale):
+            raise problem
+    raise Refused("somebody else is changing this follow-up at the moment; cancel the copy again")
 
 
 # ------------------------------------------------------------------------------------------------------ threads

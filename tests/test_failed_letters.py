@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from adapters import memory
-from relay import planning
+from relay import operations, planning
+from relay.dispatch import Dispatch
 from relay.errors import NotFound, Refused, Rejected, Stale, Uncertain
 from relay.identity import keys_of
 from relay.model import (
@@ -646,3 +647,64 @@ def test_killed_while_the_wards_lines_are_carried_out_the_letter_leaves_once(
         assert site.json("hold", "list") == []
         assert len(dovecot.messages(DUPONTS_BOX)) == 1
         counted(site)
+
+
+# ------------------------------------------------------------------------------------- stopped before it left
+
+
+async def cancelled(house: House) -> dict[str, Any]:
+    """An admin stops the GP's letter while everything waits; answers its copy's row."""
+    await house.take(letter())
+    (copy,) = await house.copies(purpose="letter")
+    await operations.stop_copy(house.site, house.store, copy["id"], house.clock.now())
+    await house.leave()
+    return copy
+
+
+async def test_a_letter_stopped_by_hand_waits_for_people_and_nobody_is_told_that_it_is_coming(
+    clinic: House,
+) -> None:
+    await clinic.store.link([Link(MARTIN.rpps or "", "telegram", "9", "9")])
+    phone = memory.connect("telegram", memory.Settings(), tools(Path(), clinic.clock))
+    clinic.dispatch = Dispatch(
+        clinic.store, {"mss": clinic.sender, "telegram": phone}, lambda: clinic.site, clinic.clock
+    )
+    await clinic.take(letter())
+    (copy,) = await clinic.copies(purpose="letter")
+    assert await clinic.copies(purpose="alert", state="queued")
+    for _ in range(2):  # the second time changes nothing
+        done = await operations.stop_copy(clinic.site, clinic.store, copy["id"], clinic.clock.now())
+        assert done["state"] == "cancelled"
+    await clinic.leave()
+    while await clinic.dispatch.turn("telegram", phone) is None:
+        pass
+    assert not await clinic.copies(purpose="alert", state="sent")
+    (hold,) = await clinic.store.holds()
+    assert (hold["envelope"], hold["why"], hold["desk"]) == (copy["envelope"], "by_person", "sorties")
+    (thread,) = await clinic.store.threads()
+    assert (thread["state"], thread["owner"]) == ("with_desk", "desk:sorties")
+    assert {each.to for each in mails(clinic)} == {"ward:cardiologie", "desk:sorties"}
+    await sound(clinic)
+    await answered(clinic, note_of(clinic), WARD_LINES)
+    assert not letters_to(clinic, MARTIN)
+    assert len(letters_to(clinic, DUPONT)) == 1
+    await sound(clinic)
+
+
+async def test_who_stopped_a_letter_by_hand_may_send_it_after_all(clinic: House) -> None:
+    copy = await cancelled(clinic)
+    await clinic.store.requeue(copy["id"], by="admin")
+    await clinic.leave()
+    assert len(letters_to(clinic, MARTIN)) == 1
+    assert await clinic.store.holds() == []
+    await sound(clinic)
+
+
+async def test_the_cancelled_note_of_a_ward_moves_no_follow_up(clinic: House) -> None:
+    await clinic.take(letter())
+    clinic.sender.fail(Rejected(Why.UNKNOWN_MAILBOX))
+    while not (waiting := await clinic.copies(purpose="hold_note", state="queued")):
+        await clinic.dispatch.turn("mss", clinic.sender)
+    before = (await view_of(clinic)).thread
+    await operations.stop_copy(clinic.site, clinic.store, waiting[0]["id"], clinic.clock.now())
+    assert (await view_of(clinic)).thread == before

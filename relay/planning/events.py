@@ -319,6 +319,35 @@ def plan_failed(
     return draft.plan()
 
 
+def plan_cancelled(site: Site, view: ThreadView, delivery: Delivery, by: str, at: datetime) -> Plan | None:
+    """A person stopped the GP's letter before it left: nobody waits for an answer to it, and people decide what becomes of it.
+
+    As with a letter that did not arrive a desk has the follow-up and the letter is held anew. None for any other copy,
+    where the letter reaches its GP all the same, and where this was done before.
+    """
+    thread = view.thread
+    if delivery.purpose is not Purpose.LETTER or delivery.to != thread.gp:
+        return None
+    draft = Draft(site, at, f"{delivery.id}/cancelled", view, actor=by)
+    desk = site.desk_named(threads.last_desk(thread.followup))
+    draft.hold = _lost(draft, delivery, Why.BY_PERSON, desk.name if desk else None)
+    if draft.hold is None or any(hold.id == draft.hold.id for hold in view.holds):
+        return None
+    event = Event(Happening.FAILED, why=Why.BY_PERSON, to=desk.name if desk else "")
+    draft.take(threads.advance(thread, event, at, view.timers))
+    # Their phone and the ward's receipt speak of a letter that is on its way.
+    draft.stop_all(Why.BY_PERSON)
+    draft.show(ChatKind.WITHDRAWN)
+    draft.void = (thread.id,)
+    draft.tell_failed(_named(draft, delivery.to), Why.BY_PERSON)
+    draft.tell_desk(
+        draft.hold.desk,
+        site.words.desk_thread(thread.reference, Why.BY_PERSON),
+        with_letter=draft.desk_reads(),
+    )
+    return draft.plan()
+
+
 def _without_letter(site: Site, view: ThreadView | None, delivery: Delivery, at: datetime) -> Delivery | None:
     """What a desk reads where the letter beside its note can be opened no more: the note must not be lost with it."""
     desk = site.settings.desks.get(delivery.to.removeprefix("desk:"))

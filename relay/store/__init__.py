@@ -457,7 +457,9 @@ class Store:
             raise problem
         (row,) = await self.deliveries(ids=[delivery])
         if row["state"] not in ("queued", "sending", "in_flight"):
-            raise Refused(f"this copy is {row['state']}: only one that failed or waits can be tried again")
+            raise Refused(
+                f"this copy is {row['state']}: only one that failed, waits or was cancelled by hand can be tried again"
+            )
 
     # ----------------------------------------------------------------------------------------------- care
 

@@ -46,6 +46,8 @@ FORWARD: dict[str, frozenset[str]] = {
     "queued": frozenset({"deferred", "held", "ambiguous", "failed"}),
 }
 LEFT = frozenset({"sent", "accepted", "seen"})
+_BY_HAND = (DeliveryState.CANCELLED.value, Why.BY_PERSON.value)
+"""Whoever cancelled a copy by hand may try it again; what an objection, a recall or an answer stopped stays so."""
 
 
 @dataclass(slots=True)
@@ -439,7 +441,8 @@ def _take_news(world: _World, news: DeliveryNews, counts: Counter[str], at: int)
             world.habits.add((copy.box, "read"))
         elif state == DeliveryState.ACCEPTED.value or news.why in (Why.DSN_FAILED, Why.DSN_DELAYED):
             world.habits.add((copy.box, "dsn"))
-    if copy.state not in FORWARD.get(state, ()):
+    taken_back = state == DeliveryState.QUEUED.value and (copy.state, copy.why) == _BY_HAND
+    if copy.state not in FORWARD.get(state, ()) and not taken_back:
         return
     why = None if news.why is None else news.why.value
     if why is None and copy.resent and state in LEFT:
