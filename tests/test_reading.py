@@ -126,6 +126,11 @@ def test_html_gives_lines_cells_and_marked_quotations():
     assert text.split("\n") == ["Bonjour", "Dr\u00a0X", "Patient\tLEROUX Paul", "> vieux", "> texte", ""]
 
 
+def test_the_terms_of_a_list_stand_before_their_values():
+    listed = "<dl><dt>Patient<dd>MARTIN Paul<dt>Seul</dt><dt>Adresse</dt>\n<dd><p>1 rue</p><p>Orléans</p></dd>\n<dd>autre</dl>Fin"
+    assert html_text(listed) == "Patient\tMARTIN Paul\nSeul\nAdresse\n1 rue\nOrléans\nautre\nFin\n"
+
+
 def test_a_message_inside_stays_closed():
     raw = letters.dsn(letters.xdm_mail(), original_message_id="<a@b>")
     assert [part.media_type for part in read(raw).parts] == [
