@@ -313,11 +313,11 @@ def _hanging(document: Document, zone: ZoneInfo, *, packed: bool = False) -> Ite
             yield from (notice for _, notice in _documents(inner))
             yield from _wrapped(inner, zone)
             yield from _hanging(inner, zone, packed=packed)
-        elif pdf.looks_like_pdf(head := part.content(1024)):
-            if words := pdf.text(part.content()):
-                yield from _told(letters.read(words, zone=zone))
-        elif xdm.looks_like_zip(head) and not packed:
-            yield from _packed(part.content(), zone)
+        elif xdm.looks_like_zip(head := part.content(1024)):  # which may show a PDF that it did not press
+            if not packed:
+                yield from _packed(part.content(), zone)
+        elif pdf.looks_like_pdf(head) and (words := pdf.text(part.content())):
+            yield from _told(letters.read(words, zone=zone))
 
 
 def _wrapped(document: Document, zone: ZoneInfo) -> Iterator[Notice]:

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, datetime, timedelta
@@ -148,6 +150,42 @@ async def test_two_letters_of_one_of_them_leave(house: House, way: str, other: P
     await arrive(house, TWINS[way](LEA, other))
     assert await house.store.holds() == []
     assert len(to_gp(house)) == 1
+
+
+# ----------------------------------------------------------------------------------------- what else hangs on a mail
+
+
+def pressed(*members: tuple[str, bytes], way: int) -> bytes:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", way) as into:
+        for name, content in members:
+            into.writestr(name, content)
+    return archive.getvalue()
+
+
+HANGING = {
+    "an archive of a PDF": lambda who: ("lettres.zip", pressed(("lettre.pdf", printed.letter(who, MARTIN)), way=zipfile.ZIP_DEFLATED), "application/zip"),
+    "an archive that presses nothing": lambda who: ("lettres.zip", pressed(("lettre.pdf", printed.letter(who, MARTIN)), way=zipfile.ZIP_STORED), "application/zip"),
+    "HTML set out as typed": lambda who: ("lettre.html", f"<html><body><pre>{lines(who)}</pre></body></html>".encode(), "text/html"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", HANGING)
+@pytest.mark.parametrize(("who", "whys"), [(LEA, []), (OTHER, ["two_patients"])], ids=["hers", "another's"])
+async def test_what_hangs_beside_a_letter_is_looked_through(
+    house: House, what: str, who: Patient, whys: list[str]
+) -> None:
+    await registered(house, (LEA, MARTIN.rpps or ""))
+    raw = letters.mail(
+        lines(LEA),
+        sender=SENDER,
+        to="relais@relais45.mssante.fr",
+        subject="Sortie",
+        attachments=[HANGING[what](who)],
+    )
+    await arrive(house, mailed(raw))
+    assert [held["why"] for held in await house.store.holds()] == whys
+    assert len(to_gp(house)) == 1 - len(whys)
 
 
 # ------------------------------------------------------------------------------------- one stay number, two people
