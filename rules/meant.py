@@ -17,16 +17,19 @@ if TYPE_CHECKING:
 
 NAMES_SEARCHED: Final = 1_000
 _SPAN: Final = re.compile(r"(\d{1,6})\s*([a-z]+)")
-_CLOCKS: Final = re.compile(r"(\d{1,2})\s*[h:]\s*(\d\d)?\s*(?:-|–|à|a)\s*(\d{1,2})\s*[h:]\s*(\d\d)?")
+_CLOCKS: Final = re.compile(r"(\d{1,2})\s*[h:.]\s*(\d\d)?\s*(?:-|–|à|a)\s*(\d{1,2})\s*[h:.]\s*(\d\d)?")
 _MOMENT: Final = re.compile(r"(\S+?),?\s+(?:a\s+)?(\d{1,2})\s*[h:]\s*(\d\d)?")
 _QUOTES: Final = "“”«»‘’'\" \xa0\u202f"
-_DAY: Final = re.compile(r"(\d{1,2})[/. -](\d{1,2})[/. -](20\d\d)")
+_DAY: Final = re.compile(r"(?P<day>\d{1,2})[/. -](?P<month>\d{1,2})[/. -](?P<year>(?:20)?\d\d)")
+_ISO_DAY: Final = re.compile(r"(?P<year>20\d\d)[/. -](?P<month>\d{1,2})[/. -](?P<day>\d{1,2})")
+_HOURS_AND_MINUTES: Final = re.compile(r"(\d{1,3})\s*h\s*(\d\d)")
 _UNITS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("s", "sec", "seconde", "secondes", "second", "seconds"), "s"),
     **dict.fromkeys(("m", "mn", "min", "minute", "minutes"), "m"),
     **dict.fromkeys(("h", "hr", "heure", "heures", "hour", "hours"), "h"),
     **dict.fromkeys(("d", "j", "jr", "jour", "jours", "day", "days"), "d"),
 }
+_WEEKS: Final = ("w", "sem", "semaine", "semaines", "week", "weeks")
 
 # What French admins write, without accents and in lower case → words of the language, the likeliest first.
 FRENCH: Final[Mapping[str, tuple[str, ...]]] = {
@@ -70,6 +73,10 @@ FRENCH: Final[Mapping[str, tuple[str, ...]]] = {
     "quand": ("when",),
     "si": ("when",),
     "sauf": ("unless",),
+    **dict.fromkeys(("or", "ou"), ("any",)),
+    **dict.fromkeys(("and", "et"), ("all",)),
+    **dict.fromkeys(("not", "pas", "sauf-si"), ("unless",)),
+    **dict.fromkeys(("else", "sinon"), ("default",)),
     "tous": ("all",),
     "pendant": ("during",),
     "envoyer": ("send",),
@@ -165,10 +172,9 @@ FRENCH: Final[Mapping[str, tuple[str, ...]]] = {
     "pharmacie": ("pharmacist",),
     "infirmier": ("nurse",),
     "infirmiere": ("nurse",),
-    "oui": ("yes",),
-    "non": ("no",),
-    "vrai": ("yes",),
-    "faux": ("no",),
+    **dict.fromkeys(("oui", "vrai", "1", "on", "yes", "true"), ("yes", "on")),
+    **dict.fromkeys(("non", "faux", "0", "off", "no", "false"), ("no", "off")),
+    **dict.fromkeys(("test", "trial"), ("observe",)),
     **dict.fromkeys(("ferme", "fermee", "fermes", "fermees"), ("closed",)),
     "ouvert": ("open",),
     "dimanche": ("as-sunday", "sun"),
@@ -233,10 +239,14 @@ def _days(word: str) -> str:
 
 
 def duration_meant(word: str) -> str | None:
-    """`1 jour`, `2 heures`, `30 min` as the language has it."""
+    """`1 jour`, `2 heures`, `30 min`, `1h30`, `1 semaine` as the language has it."""
     found = _SPAN.fullmatch(_plain(word))
     unit = _UNITS.get(found[2]) if found else None
     guess = f"{int(found[1])}{unit}" if found and unit else ""
+    if found and found[2] in _WEEKS:
+        guess = f"{7 * int(found[1])}d"
+    elif clock := _HOURS_AND_MINUTES.fullmatch(_plain(word)):
+        guess = f"{60 * int(clock[1]) + int(clock[2])}m"
     try:
         return str(Duration.parse(guess))
     except ValueError:
@@ -244,11 +254,12 @@ def duration_meant(word: str) -> str | None:
 
 
 def window_meant(word: str) -> str | None:
-    """`8h-12h30`, `20h à 8h` as the language has it."""
+    """`8h-12h30`, `20h à 8h`, `08.00-12.30` as the language has it."""
     found = _CLOCKS.fullmatch(_plain(word).strip(_QUOTES))
     if not found:
         return None
-    guess = f"{int(found[1]):02d}:{found[2] or '00'}-{int(found[3]):02d}:{found[4] or '00'}"
+    start = int(found[1]) % 24  # a day does not begin at 24:00
+    guess = f"{start:02d}:{found[2] or '00'}-{int(found[3]):02d}:{found[4] or '00'}"
     try:
         Window.parse(guess)
     except ValueError:
@@ -257,12 +268,20 @@ def window_meant(word: str) -> str | None:
 
 
 def day_meant(word: str) -> str | None:
-    """`01/03/2026`, the French way, as the language has it."""
-    found = _DAY.fullmatch(word.strip())
+    """`01/03/2026`, the French way, `01/03/26` or `2026-3-1` as the language has it."""
+    found = _DAY.fullmatch(word.strip()) or _ISO_DAY.fullmatch(word.strip())
+    if not found:
+        return None
     try:
-        return date(int(found[3]), int(found[2]), int(found[1])).isoformat() if found else None
+        return date(int(found["year"]) % 100 + 2000, int(found["month"]), int(found["day"])).isoformat()
     except ValueError:
         return None
+
+
+def days_meant(word: str) -> str | None:
+    """`lun-jeu`, `Samedi-Dimanche`, `week-end` as `hours` have it."""
+    plain = _plain(word[:60])
+    return _days(plain) or ("sat-sun" if plain in ("weekend", "week-end", "weekends") else None)
 
 
 def instant_meant(word: str) -> str | None:

@@ -79,9 +79,9 @@ class Reader:
             self._guesses[key] = nearest(*key) if self._spent < _PATIENCE else None
         return self._guesses[key]
 
-    def unknown_key(self, key: Scalar, place: Place, keys: Sequence[str]) -> None:
-        """E101, with the key that was probably meant."""
-        guess = self._guess(key.text, keys)
+    def unknown_key(self, key: Scalar, place: Place, keys: Sequence[str], guess: str | None = None) -> None:
+        """E101, with the key that was probably meant: `guess`, or one of `keys`."""
+        guess = guess or self._guess(key.text, keys)
         self.tell("unknown_key", key, guess, word=shown(key.text), place=place, listed=", ".join(keys))
 
     def unknown_value(self, node: Scalar, of: str, values: Iterable[str]) -> None:

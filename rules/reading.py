@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from relay.calendar import DAY_MINUTES, DAYS, Duration, Holidays, Hours, OnHolidays, Window, add, subdivisions
 from rules.conditions import ConditionReader, Names, takes_discharges
 from rules.keywords import Keyword, compile_words, fold
-from rules.meant import nearest, window_meant
+from rules.meant import days_meant, nearest, window_meant
 from rules.nodes import DESKS, FOLLOWUPS, HOURS, ROTAS, TARGETS, Entries, Place, whole
 from rules.ruleset import (
     CHAT_KINDS,
@@ -240,7 +240,7 @@ class FileReader(ConditionReader):
             start = DAYS.index(first)
             length = (DAYS.index(last) - start) % 7 + 1 if dash else 1
             return [(start + number) % 7 for number in range(length)]
-        self.unknown_key(key, "`hours`", HOURS_KEYS)
+        self.unknown_key(key, "`hours`", HOURS_KEYS, days_meant(key.text))
         return []
 
     def _exception(self, key: Scalar, node: Node, into: dict[date, tuple[Window, ...]]) -> None:
