@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -19,6 +20,7 @@ COMPARISONS: Final = ("gte", "lte", "lt", "gt")
 Names: TypeAlias = Mapping[str, None]
 """Names of one kind in the order of the file: thousands are looked up as quickly as a few."""
 NESTED: Final = ("any", "all", "unless")
+CURLY: Final = "“”„«»‘’‚ \xa0\u202f"
 
 
 class ConditionReader(Reader):
@@ -107,7 +109,20 @@ class ConditionReader(Reader):
         if names and scalar.text.casefold() not in folded:
             self.unknown_value(scalar, entry.name, names)
             return None
+        if entry.kind == "text":
+            self._never_met(entry, scalar)
         return value
+
+    def _never_met(self, entry: Field, scalar: Scalar) -> None:
+        """W308, for what a word processor or another program's habits make of a text."""
+        bare = scalar.text.strip(CURLY)
+        if bare and scalar.text[0] in CURLY and scalar.text[-1] in CURLY:
+            self.tell("curly_quotes", scalar, bare, word=shown(scalar.text))
+        elif "*" in scalar.text and entry.name in ("sender", "mailbox"):
+            parts = [re.escape(part) for part in scalar.text.split("*")]
+            pattern = ".*".join(["^" + parts[0], *parts[1:-1], parts[-1] + "$"])
+            pattern = pattern.removeprefix("^.*").removesuffix(".*$").removeprefix("$") or "."
+            self.tell("star", scalar, word=shown(scalar.text), of=entry.name, pattern=shown(pattern))
 
     def _wrong_value(self, entry: Field, scalar: Scalar) -> None:
         if scalar.text == "unknown":

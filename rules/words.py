@@ -604,6 +604,20 @@ WORDS: Final[Mapping[str, tuple[str, str, str, str, str]]] = {
         "Ranger les étapes par délai.",
         "Put the steps in order of time.",
     ),
+    "curly_quotes": (
+        "W308",
+        "« {word} » ne se rencontre dans aucun avis : ces guillemets en feraient partie.",
+        "no notice has “{word}”: these quotes would be part of it.",
+        "Prendre des guillemets droits.",
+        "Use straight quotes.",
+    ),
+    "star": (
+        "W308",
+        "« {word} » ne se rencontre dans aucun avis : l'astérisque en ferait partie.",
+        "no notice has “{word}”: the asterisk would be part of it.",
+        "Écrire {of}: {{ matches: '{pattern}' }}.",
+        "Write {of}: {{ matches: '{pattern}' }}.",
+    ),
     "case_failed": (
         "T001",
         "« {word} » : attendu {expected}, obtenu {got} ({facts}).",
@@ -810,6 +824,12 @@ CODES: Final[Mapping[str, tuple[str, str, str, str]]] = {
         "Too many warnings",
         "Tout ce qui est à redire d'un fichier est dit en une fois, jusqu'à 10 000 observations.",
         "Everything there is to say of a file is said at once, up to 10,000 findings.",
+    ),
+    "W308": (
+        "Valeur qui ne se rencontre pas",
+        "Value that never comes",
+        "Les textes se comparent lettre à lettre : avec des guillemets typographiques ou un astérisque, la règle ne conviendrait jamais.",
+        "Texts are compared letter by letter: with curly quotes or an asterisk the rule would never match.",
     ),
     "T001": (
         "Cas en échec",

@@ -55,6 +55,8 @@ PLACES = [
     ("quoted value", "identity: test", 'identity: §"testt"', "E102", "unknown_value"),
     ("zone", "Europe/Paris", "§Europe/Lutece", "E102", "unknown_zone"),
     ("unknown", "identity: test", "identity: §unknown", "E102", "unknown_matched"),
+    ("quotes", "identity: test", "facility: §“450000088”", "W308", "curly_quotes"),
+    ("star", "identity: test", "sender: [a@b.fr, §'*@chr-exemple.fr']", "W308", "star"),
     ("number", "gte: 18", "gte: §dix-huit", "E102", "no_number"),
     ("reserved name", "  garde:", "  §real: { who: nurse, via: mss, carries: pointer }\n  garde:", "E102", "reserved"),
     ("no version", "version: 1\n", "§", "E103", "missing"),
@@ -486,6 +488,15 @@ def test_the_caret_stands_under_the_place_however_wide_what_stands_before_it_is(
     assert ("\t" in caret) is ("\t" in before)
 
 
+@pytest.mark.parametrize(
+    ("text", "pattern"),
+    [("*@chr.fr", r"@chr\.fr$"), ("dim@*", "^dim@"), ("*", "."), ("a*b*c.fr", r"^a.*b.*c\.fr$")],
+)
+def test_a_text_with_an_asterisk_comes_with_the_pattern_that_was_meant(text, pattern):
+    (finding,) = findings_of(WHOLE.replace("identity: test", f"sender: '{text}'"))
+    assert f"'{pattern}'" in finding.fix
+
+
 def test_a_long_line_is_shown_around_the_place():
     text = WHOLE.replace("identity: test", f"sender: [{', '.join('a@b' for _ in range(120))}], identity: tst")
     (finding,) = findings_of(text)
@@ -687,6 +698,7 @@ RULES = good(WHOLE)
         ("mon-fri", "lun-ven", "mon-fri"),
         ("mon-fri", "Lundi-jeudi", "mon-thu"),
         ("mon-fri", "week-end", "sat-sun"),
+        ("identity: test", "code: « 11490-0 »", "11490-0"),
         ("identity: test", "or: [ { identity: test } ]", "any"),
         ("identity: test", "not: { identity: test }", "unless"),
         ("identity: test", "signed: on", "yes"),
