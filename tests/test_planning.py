@@ -346,6 +346,22 @@ def test_an_xdm_letter_keeps_its_subject():
     assert headers(mail)["Subject"].startswith("XDM/1.0/DDM+")
 
 
+@pytest.mark.parametrize(
+    "named",
+    ["GAUDRY Paul 03/05/1960", "CORMERAIS Lucie 17/03/1948", "CORMERAIS Odette 18/03/1948", "GAUDRY Odette"],
+)
+def test_a_subject_that_names_somebody_else_than_the_package_is_written_anew(named):
+    site = make_site()
+    stated = letters.xdm_subject(letters.ODETTE)
+    raw = letters.xdm_mail(gp=MARTIN)
+    other = raw.replace(b"CORMERAIS Odette\r\n 17/03/1948", named.encode(), 1)
+    assert reading.read(other).subject == stated.replace("CORMERAIS Odette 17/03/1948", named)
+    mail = one(planning.plan_notice(site, arrive(site, other), LINKED, AT), Purpose.LETTER)
+    subject = headers(mail)["Subject"]
+    assert subject.startswith("XDM/1.0/DDM+")
+    assert subject.endswith(" CORMERAIS Odette 17/03/1948")
+
+
 def test_nobody_linked_is_recorded_and_the_letter_goes_all_the_same():
     plan = planning.plan_notice(make_site(), arrive(make_site(), letter()), Context(), AT)
     assert one(plan, Purpose.LETTER).state is DeliveryState.QUEUED

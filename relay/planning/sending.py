@@ -9,6 +9,7 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Final
 
 from relay import composing, threads
+from relay.identity import tokens
 from relay.model import (
     AuditEvent,
     ButtonGrant,
@@ -692,12 +693,30 @@ class Writer:
         return [made] if made else []
 
 
+_DAY: Final = re.compile(r"\b\d\d/\d\d/\d{4}\b")
+
+
+def _names(subject: str, patient: Patient) -> bool:
+    """Whether family and first given name stand there, and no other birth date."""
+    words = set(tokens(subject))
+    families = [set(tokens(name)) for name in (patient.birth_name, patient.used_name) if name]
+    born = f"{patient.birth_date:%d/%m/%Y}" if patient.birth_date else ""
+    return (
+        any(family <= words for family in families)
+        and set(tokens(*patient.given_names[:1])) <= words
+        and all(day == born for day in _DAY.findall(subject))
+    )
+
+
 def xdm_subject(arrival: Arrival) -> str:
-    """The subject that the interoperability framework asks for, kept where the letter bears it (ECO.2.1.3)."""
+    """The subject that the interoperability framework asks for, kept where the letter bears it (ECO.2.1.3).
+
+    One that names somebody else than the package does, by a name or a birth date, is written anew.
+    """
     stated = arrival.document.subject
-    if re.match(r"(\[[^\]]*\]\s*)?XDM/1\.0/DDM\+", stated):
-        return stated
     notice, patient = arrival.notice, arrival.notice.patient
+    if re.match(r"(\[[^\]]*\]\s*)?XDM/1\.0/DDM\+", stated) and (patient is None or _names(stated, patient)):
+        return stated
     title = folded(notice.title or "Lettre de liaison")
     title = (notice.title or "Lettre de liaison") if title else "Lettre de liaison"
     parts = [title[:40].strip()]
