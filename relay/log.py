@@ -10,8 +10,10 @@ import logging
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import MutableMapping
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 
 import structlog
 
@@ -86,9 +88,22 @@ def set_up(form: str = "json", level: str = "info") -> None:
         library.handlers.clear()
         library.propagate = True
         library.setLevel(logging.WARNING)
+    warnings.showwarning = _warned
     sys.excepthook = _last_resort
     sys.unraisablehook = _unraisable
     threading.excepthook = _in_thread
+
+
+def _warned(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A warning of Python's own: its words, and the line of code shown below them, may quote values."""
+    get().warning("library_warning", where=f"{Path(filename).stem}:{lineno}", error=category.__name__)
 
 
 def _last_resort(kind: type[BaseException], error: BaseException, _: TracebackType | None) -> None:

@@ -12,6 +12,7 @@ import json
 import os
 import quopri
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -393,6 +394,7 @@ try:
 except Patient as error:
     log.failure("arrival_unreadable", error, envelope="e", patient=word, subject=word)
 log.get().info("settled", patient=word, envelope="e", name_of_file=word)
+warnings.warn(f"a library knows {word}", stacklevel=1)
 for name in (*log.PINNED, "somebody.else"):
     logging.getLogger(name).debug("FETCH %s", word)
     logging.getLogger(name).warning("server said %s", word, extra={"body": word})
@@ -425,7 +427,36 @@ def test_a_traceback_names_places_and_no_value(form: str) -> None:
     assert "unhandled_error" in done.stderr
     assert "arrival_unreadable" in done.stderr
     assert "Patient" in done.stderr
+    assert "UserWarning" in done.stderr
     assert Flock({"diagnosis": word}).hits(done.stderr + done.stdout) == []
+
+
+DIES = """
+import contextlib, os, resource, sys
+resource.setrlimit(resource.RLIMIT_CORE, (resource.getrlimit(resource.RLIMIT_CORE)[1],) * 2)
+from relay import cli
+with contextlib.suppress(SystemExit):
+    cli.main(["recognise", sys.argv[1]])
+print("cores:", *resource.getrlimit(resource.RLIMIT_CORE), flush=True)
+os.abort()
+"""
+
+
+def test_a_process_that_crashes_leaves_its_memory_nowhere(tmp_path: Path) -> None:
+    file = tmp_path / "lettre.eml"
+    file.write_bytes(letter(0, MARTIN))
+    died = subprocess.run(
+        [sys.executable, "-c", DIES, str(file)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert died.returncode == -signal.SIGABRT
+    assert "cores: 0 0" in died.stdout
+    assert [each.name for each in tmp_path.iterdir()] == ["lettre.eml"]
 
 
 # -------------------------------------------------------------------------------------------------- chat's words

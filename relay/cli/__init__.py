@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import resource
 import sys
 from typing import Any, NoReturn, cast
 
@@ -72,6 +73,8 @@ def exit_code(error: RelaisError) -> int:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run one command and leave with its exit code."""
+    # What crashes leaves its memory nowhere: letters and keys stand in it.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     words = sys.argv[1:] if arguments is None else arguments
     shared.chosen = shared.Chosen(json="--json" in words)
     try:
