@@ -326,7 +326,8 @@ class Daemon:
             self.schedule.every("reclaim", self.dispatch.reclaim, minute="*")
             if self.lookups.directories:
                 self.schedule.every("directory", self.lookups.refresh_in_use, hour=4, minute=10)
-            work.append(("schedule", self.schedule.run()))
+            caught_up = self.intake.caught_up if self.does("intake") else None
+            work.append(("schedule", self.schedule.run(caught_up)))
         if server is not None:
             work.append(("console", server.serve()))
         return work

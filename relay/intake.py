@@ -10,6 +10,8 @@ arrival sets that one aside, whole, for a person, and the next goes on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -59,6 +61,10 @@ _NO_LINE_MENDS = frozenset(
 )
 TRIES = 5
 """How often a decision is made again when somebody changed its thread meanwhile."""
+QUIET = 2.0
+"""Seconds without a batch after which what waited in an inbox at the start is taken to be decided."""
+CATCH_UP = 15.0
+"""Seconds after which nobody waits any longer for that: an inbox may be out of reach."""
 AT_ONCE = 2
 """Letters taken apart outside the event loop: more would only wait for one another."""
 _PDF_MAY_BE_INSIDE = (
@@ -112,6 +118,7 @@ class Intake:
     ) -> None:
         self.store, self.inboxes, self.site, self.clock, self.opener = store, inboxes, site, clock, opener
         self.lookups = lookups
+        self._quiet: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
     # ------------------------------------------------------------------------------------------------ taking
 
@@ -122,6 +129,15 @@ class Intake:
             await self.decide(waiting)
             after = waiting[-1].id
 
+    async def caught_up(self) -> None:
+        """Return once the answers that came while nobody ran are decided, as far as can be told from here."""
+        tables = self.site().settings.adapters
+        answering = [name for name in self.inboxes if name in tables and tables[name].ward is None]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CATCH_UP):
+                for name in answering:
+                    await self._quiet[name].wait()
+
     async def watch(self, name: str) -> None:
         """Serve one inbox until its connection breaks (Deferred)."""
         inbox = self.inboxes[name]
@@ -131,6 +147,10 @@ class Intake:
         try:
             following = asyncio.ensure_future(anext(arrivals))
             while True:
+                if not self._quiet[name].is_set():
+                    given, _ = await asyncio.wait({following}, timeout=QUIET)
+                    if not given:
+                        self._quiet[name].set()
                 batch = await following
                 place = name if batch.envelopes else ""  # a batch may bring a cursor alone
                 crash.point("given", place)

@@ -88,8 +88,8 @@ class Schedule:
         )
         log.get().info("purged", count=sum(counts.values()))
 
-    async def run(self) -> None:
-        """Fire timers for ever. What was missed while down fires once, at once."""
+    async def run(self, caught_up: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Fire timers for ever. What was missed while down fires once, after `caught_up`: people may have answered."""
         self.settle_in()
         scheduler = AsyncIOScheduler()
         for name, trigger, work in self._periodic:
@@ -99,6 +99,9 @@ class Schedule:
         scheduler.start()
         missed = asyncio.ensure_future(self._guarded("missed_lists", self.missed_lists))
         try:
+            due = await self.store.next_timer()
+            if caught_up is not None and due is not None and due <= self.clock.now():
+                await caught_up()
             while True:
                 seen = self.store.calls
                 if not await self.turn():

@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -23,8 +24,13 @@ from relay.model import (
     Why,
 )
 from relay.planning import Correction, Site
-from tests import letters
+from tests import conftest, letters
+from tests.conftest import make_site as real_site  # noqa: F401 - a fixture
 from tests.letters import DUPONT, MARTIN, ODETTE
+from tests.servers import until
+from tests.servers.dovecot import Dovecot
+from tests.site import FAST_RULES, answer, parsed
+from tests.site import Site as RealSite
 from tests.stores import place, store  # noqa: F401 - fixtures
 from tests.test_joining import FORMS, SENDER, STAY, body, house, mailed, sound, to_gp  # noqa: F401 - a fixture
 from tests.test_joining import arrive as arrive_by
@@ -51,6 +57,9 @@ from tests.test_planning import (  # noqa: F401 - fixtures
     sent,
     text,
 )
+
+WARD_REPLIES = "sorties@chr-exemple.mssante.fr"
+DESK_MAIL = "dpo@chr-exemple.mssante.fr"
 
 # ------------------------------------------------------------------------------------------- nearly the one word
 
@@ -331,3 +340,27 @@ async def test_an_answer_that_lost_all_but_the_visible_reference_names_it_to_its
     assert f"Précision : elle cite la Réf. {first.reference}." in note
     assert [row["state"] for row in await house.store.threads()] == ["awaiting_ack"]
     await sound(house)
+
+
+# ------------------------------------------------------------------------------------------------- while it stood still
+
+
+def test_who_answered_while_the_relay_stood_still_is_heard_before_anybody_is_told_of_silence(
+    real_site: Callable[..., RealSite], dovecot: Dovecot
+) -> None:
+    site = real_site(rules=FAST_RULES.format(first="2s", second="3s", third="5s"))
+    site.directory([MARTIN])
+    site.patients([(ODETTE, [MARTIN])])
+    dovecot.deliver(conftest.WARD, letters.text_mail(gp=MARTIN), sender=SENDER)
+    site.start()
+    (raw,) = dovecot.wait_messages(GP)
+    site.kill()
+    took = datetime.now(UTC)
+    dovecot.deliver(conftest.RELAY, answer(parsed(raw), "OK", sender=GP), sender=GP)
+    assert until(lambda: datetime.now(UTC) - took > timedelta(seconds=6), 10)
+    with site.running():
+        assert site.row("threads", state="acknowledged")["level"] < 3
+        site.until(lambda: len(site.logged("timer_fired")) + len(site.logged("settled")) > 0)
+        for told in (WARD_REPLIES, DESK_MAIL):
+            assert not dovecot.messages(told)
+        assert not any(site.json("status")["invariants"].values())
