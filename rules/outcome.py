@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rules.ruleset import Action, Copy, Rule, RuleSet, Target
 
 _RANK: Final = {"pointer": 0, "notice": 1, "document": 2}
+_PATIENCE: Final = {"delivered": 0, "seen": 1, "ack": 2}
 
 
 _WHO: Final = {
@@ -51,7 +52,8 @@ class Reach:
 class Outcome:
     """Who gets a notice (`reached`), whom its follow-up calls upon later (`chased`), at which desk it waits.
 
-    `needs_gp`: one of those reached is the GP, so that without a GP the floors hold it.
+    `needs_gp`: one of those reached is the GP, so that without a GP the floors hold it. `patience`: what the
+    follow-up waits for; the less that is, the more often it ends before anybody is called upon.
     """
 
     action: Action
@@ -59,6 +61,7 @@ class Outcome:
     chased: frozenset[Reach] = frozenset()
     desk: str | None = None
     needs_gp: bool = False
+    patience: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ def loss(before: Outcome, after: Outcome) -> Loss:
     if before.action == "hold":
         gone = before.desk if after.action == "file" or after.desk not in (None, before.desk) else None
         return Loss(people=(Reach(gone),) if gone else ())
-    there = after.reached | after.chased
+    there = after.reached | (after.chased if after.patience >= before.patience else frozenset())
     return Loss(
         people=tuple(
             sorted({*missing(before.reached, after.reached), *missing(before.chased - before.reached, there)})
@@ -146,6 +149,7 @@ def _sent(rules: RuleSet, targets: Iterable[str], followup: str | None) -> Outco
         frozenset(reach(target) for target in meant),
         frozenset(reach(rules.targets[name]) for name in called),
         needs_gp=any(target.is_gp for target in meant),
+        patience=_PATIENCE[chosen.awaits] if chosen else 0,
     )
 
 

@@ -168,7 +168,7 @@ class Replay:
             _word(after),
             _names(people),
             _names(gained),
-            bool(late) or old.chased != outcome.chased,
+            bool(late) or (old.chased, old.patience) != (outcome.chased, outcome.patience),
         )
         return way, late
 

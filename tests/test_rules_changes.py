@@ -148,6 +148,25 @@ def test_less_carried_to_the_same_people_is_a_loss():
     assert compare(after, before, NOW).harmless
 
 
+def test_a_follow_up_that_waits_for_less_ends_before_it_calls_upon_anybody():
+    sets = {
+        waits: rules_of(SORTIE, head=HEAD.replace("await: ack", f"await: {waits}"))
+        for waits in ("delivered", "seen", "ack")
+    }
+    order = list(sets)
+    for one, before in sets.items():
+        for other, after in sets.items():
+            less = order.index(other) < order.index(one)
+            compared = compare(before, after, NOW)
+            assert compared.harmless is not less, (one, other)
+            assert {str(who) for each in compared.weaker for who in each.loss.people} == (
+                {"desk/sorties (mss)"} if less else set()
+            )
+    replay = Replay(sets["ack"], sets["delivered"], {}.get)
+    replay.add({"event": "discharge", "identity": "qualified", "gp": "found"}, NOW, sets["ack"].digest, "x")
+    assert replay.takes_away
+
+
 def test_a_gp_who_must_be_found_now_holds_back_what_others_got_without():
     before = rules_of("  - { id: s, when: { event: discharge }, send: [patient], followup: court }\n")
     after = rules_of("  - { id: s, when: { event: discharge }, send: [patient, gp], followup: court }\n")
