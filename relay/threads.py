@@ -79,7 +79,8 @@ class Event:
 
     `by` is a participant's key, or "desk:NAME", "ward:SLUG", "admin:NAME"; `words` how the actor is named to
     others. `to` is whom it is handed to ("desk:NAME", "ward:SLUG"), or the desk to fall back on. `silent`:
-    the letter was accepted by a mailbox from which no read receipt ever came.
+    the letter was accepted by a mailbox from which no read receipt ever came. `why` of a step: what keeps the
+    letter from leaving.
     """
 
     what: Verb | Happening
@@ -486,7 +487,9 @@ def _stepped(thread: Thread, pinned: Pinned, event: Event, at: datetime, timers:
             close = () if any(t.kind == "close" for t in timers) else (_quiet_timer(thread, pinned, at),)
             return Step(climbed, close)
         desk = desk_of(pinned, rung.hand_to) or event.to
-        return _with_desk(climbed, desk, Why.LADDER_EXHAUSTED, Do.TELL_DESK, Do.TELL_WARD)
+        return _with_desk(climbed, desk, event.why or Why.LADDER_EXHAUSTED, Do.TELL_DESK, Do.TELL_WARD)
+    if event.why is not None:
+        return Step(climbed)  # nobody is reminded of a letter that has not left
     if thread.state is ThreadState.AWAITING_WARD:
         return Step(climbed, does=(Do.REMIND_WARD,))
     if thread.state is ThreadState.AWAITING_GP:

@@ -43,7 +43,7 @@ from tests import letters
 from tests.letters import DUPONT, MARTIN, ODETTE
 from tests.site import answer
 from tests.stores import HandClock, Place
-from tests.test_planning import RULES, _secret, make_site  # noqa: F401 - fixtures
+from tests.test_planning import RULES, _secret, make_site, text  # noqa: F401 - fixtures
 from tests.trials import tools
 
 RELAY = "relais@relais45.mssante.fr"
@@ -272,6 +272,45 @@ async def test_timers_missed_while_down_fire_once_and_only_the_latest(house: Hou
     (thread,) = await house.store.threads()
     assert thread["state"] == "with_desk"
     assert await house.copies(purpose="reminder") == []
+
+
+async def test_nobody_is_reminded_of_a_letter_that_has_not_left_and_the_desk_reads_why(house: House) -> None:
+    await house.take(letter())
+    await house.store.pause("mss")
+    for hours in (1, 1):  # both reminders of the ladder
+        house.clock.turn(hours=hours, seconds=1)
+        while await house.schedule.turn():
+            pass
+    assert not await house.copies(purpose="reminder")
+    house.clock.turn(hours=2)
+    while await house.schedule.turn():
+        pass
+    (thread,) = await house.store.threads()
+    assert (thread["state"], thread["owner"], thread["level"]) == ("with_desk", "desk:sorties", 3)
+    await house.store.resume("mss")
+    await house.leave()
+    told = [(each.to, each.purpose, text(each)) for each in mails(house)]
+    assert [each[:2] for each in told] == [
+        (f"rpps:{MARTIN.rpps}", "letter"), ("desk:sorties", "ward_note"), ("ward:cardiologie", "ward_note"),
+    ]  # fmt: skip
+    assert all("les envois sont suspendus" in said and "rappels" not in said for *_, said in told[1:])
+
+
+async def test_a_ladder_begins_when_the_letter_leaves_however_long_it_waited(house: House) -> None:
+    await house.take(letter())
+    await house.store.pause("mss")
+    house.clock.turn(hours=3)
+    while await house.schedule.turn():
+        pass
+    await house.store.resume("mss")
+    await house.leave()
+    assert [each.purpose for each in mails(house)] == ["letter"]
+    (thread,) = await house.store.threads()
+    assert (thread["state"], thread["level"]) == ("awaiting_ack", 0)
+    house.clock.turn(hours=2, seconds=1)
+    while await house.schedule.turn():
+        pass
+    assert await house.copies(purpose="reminder")
 
 
 async def test_two_letters_of_one_stay_in_one_batch_open_one_thread(house: House) -> None:

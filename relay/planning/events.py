@@ -34,7 +34,7 @@ from relay.model import (
     delivery_id,
     lost_id,
 )
-from relay.planning.copies import LEFT, To, mail, second_row, shown
+from relay.planning.copies import LEFT, To, mail, may_stand, on_its_way, second_row, shown
 from relay.planning.draft import TELLING, Draft, unless_observing
 from relay.planning.holding import plan_ignore
 from relay.planning.replies import answer, ask, authentic, tokens_of
@@ -397,7 +397,13 @@ def plan_timer(site: Site, timer: Timer, view: ThreadView, at: datetime) -> Plan
         _no_evidence(draft)
         return draft.plan(done_timers=done)
     desk = site.desk
-    event = Event(Happening(timer.kind), level=timer.level, silent=silent(view), to=desk.name if desk else "")
+    event = Event(
+        Happening(timer.kind),
+        level=timer.level,
+        silent=silent(view),
+        to=desk.name if desk else "",
+        why=_kept_back(view) if timer.kind == "step" else None,
+    )
     step = threads.advance(thread, event, at, waiting)
     if step.changed:
         draft.take(step)
@@ -408,6 +414,15 @@ def plan_timer(site: Site, timer: Timer, view: ThreadView, at: datetime) -> Plan
         note=f"level={timer.level}" + (" late" if at - timer.due > LATE else ""),
     )
     return draft.plan(done_timers=done)
+
+
+def _kept_back(view: ThreadView) -> Why | None:
+    """Why the letter that somebody should take has not left yet: its ladder counts from its sending. None once one left."""
+    letters = _letters(view)
+    if view.thread.state is not ThreadState.AWAITING_ACK or any(map(may_stand, letters)):
+        return None
+    waiting = [copy for copy in on_its_way(view) if copy in letters]
+    return (waiting[0].why or Why.PAUSED) if waiting else None
 
 
 def _letters(view: ThreadView) -> tuple[Delivery, ...]:
