@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+from relay.cli.shared import visible
+
 if TYPE_CHECKING:
     from datetime import tzinfo
 
@@ -98,7 +100,7 @@ class Paper:
             return self.say("oui", "yes") if value else self.say("non", "no")
         if isinstance(value, Mapping):
             signs = {"gte": "≥", "lte": "≤", "gt": ">", "lt": "<", "matches": "~"}
-            return ", ".join(f"{signs.get(str(key), key)} {each}" for key, each in value.items())
+            value = ", ".join(f"{signs.get(str(key), key)} {each}" for key, each in value.items())
         if isinstance(value, Iterable) and not isinstance(value, str):
-            return self.say(" ou ", " or ").join(map(str, value)) or self.say("aucun", "none")
-        return str(value)
+            value = self.say(" ou ", " or ").join(map(str, value)) or self.say("aucun", "none")
+        return visible(str(value))

@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
@@ -164,6 +165,15 @@ def show_rows(rows: Sequence[Mapping[str, object]], columns: Sequence[str], noth
         print("\n".join(line.rstrip() for line in console.file.getvalue().splitlines()))
 
 
+# What a terminal obeys instead of showing it, and what turns the direction of a line.
+_OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def visible(text: str) -> str:
+    """The text with nothing in it but signs to read: a letter's words must not clear, rename or paint a terminal."""
+    return _OBEYED.sub("\ufffd", text)
+
+
 def _cell(value: object) -> str:
     if value is None:
         return "–"
@@ -174,7 +184,7 @@ def _cell(value: object) -> str:
             map(_cell, value)
         ) or "–"
     plain = _plain(value) if not isinstance(value, (str, int, float)) else value
-    return str(plain)
+    return visible(str(plain))
 
 
 def show_one(row: Mapping[str, object]) -> None:

@@ -207,11 +207,11 @@ def recognise(files: list[Path] = typer.Argument(metavar="FILE", help="Messages 
         if shared.chosen.json:
             shared.emit(row)
             continue
-        print(f"{file}: {row['outcome']}" + (f" ({row['format']})" if row["format"] else ""))
+        print(shared.visible(f"{file}: {row['outcome']}" + (f" ({row['format']})" if row["format"] else "")))
         for key, value in row.items():
             if key not in ("file", "outcome", "format") and value not in (None, [], ""):
                 text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-                print(f"  {key}: {text}")
+                print(f"  {key}: {shared.visible(text)}")
     return 0
 
 
