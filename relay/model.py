@@ -666,6 +666,7 @@ class ChatKind(StrEnum):
     TAKEN = "taken"  # « prise en charge », buttons gone
     WITHDRAWN = "withdrawn"  # « retirée »
     ANSWERED = "answered"  # the ward answered: read your secure mailbox
+    ANSWER_WAITS = "answer_waits"
     REFUSED = "refused"
     SNOOZED = "snoozed"
     ASKED = "asked"

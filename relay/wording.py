@@ -837,6 +837,19 @@ class Words:
             ),
         )
 
+    def desk_relieved(self, reference: str, who: str, *, recalled: bool = False) -> Mail:
+        """To a desk that had a follow-up which somebody answered, or whose letter was taken back."""
+        said = (
+            self.say("La lettre a été rappelée par « {who} ».", who=who)
+            if recalled
+            else self.say("{who} a répondu.", who=who)
+        )
+        over = self.say("Ce suivi ne vous est plus confié.")
+        return Mail(
+            self.say("Suivi repris – Réf. {reference}", reference=reference),
+            self._body([self.ref(reference), f"{said} {over}"]),
+        )
+
     def desk_not_carried(self, reference: str) -> Mail:
         """To a desk that answered a mail of the relay: its words go to nobody."""
         return Mail(
@@ -1111,6 +1124,10 @@ def chat_text(fields: ChatFields) -> str:
             return say("Lettre retirée par l'hôpital. Réf. {ref}", ref=ref)
         case ChatKind.ANSWERED:
             return say("L'hôpital a répondu, à lire dans votre messagerie sécurisée. Réf. {ref}", ref=ref)
+        case ChatKind.ANSWER_WAITS:
+            return say(
+                "Rappel : l'hôpital a répondu, à lire dans votre messagerie sécurisée. Réf. {ref}", ref=ref
+            )
         case ChatKind.REFUSED:
             return say("Signalée « pas mon patient » : merci de supprimer la lettre. Réf. {ref}", ref=ref)
         case ChatKind.SNOOZED:

@@ -13,10 +13,12 @@ import pytest
 from relay import planning
 from relay.model import (
     ChatKind,
+    Context,
     Delivery,
     DeliveryState,
     EnvelopeState,
     Participant,
+    Plan,
     Purpose,
     ThreadState,
     ThreadView,
@@ -163,9 +165,9 @@ def test_who_waits_for_an_answer_is_reminded_of_the_answer_and_not_of_the_letter
     view = sent(after(view, replied(site, view, one(asked, Purpose.QUESTION), "5 mg.", sender=WARD)))
     plan = fire(site, view, 0, LATER + timedelta(hours=1))
     reminder = one(plan, Purpose.REMINDER)
-    assert chat(reminder).fields.kind is ChatKind.ANSWERED
+    assert chat(reminder).fields.kind is ChatKind.ANSWER_WAITS
     more, _ = press(site, sent(after(view, plan)), plan, Verb.MORE, choice="snooze")
-    assert chat(more.deliveries[0]).fields.kind is ChatKind.ANSWERED
+    assert chat(more.deliveries[0]).fields.kind is ChatKind.ANSWER_WAITS
 
 
 def test_whoever_was_told_beside_the_gp_silences_their_own_phone_alone() -> None:
@@ -311,6 +313,37 @@ def test_a_desk_that_answers_with_words_is_told_that_nobody_reads_them() -> None
         view = sent(after(view, plan))
         plan = replied(site, view, note, f"Absent {number} jours.", sender=DESK)
     assert not plan.deliveries, "two machines"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [("OK", "Dr Martin a répondu."), ("Quelle dose ?", "Dr Martin a répondu.")]
+)
+def test_a_desk_hears_that_somebody_answered_after_all(words: str, said: str) -> None:
+    site, view, _ = handed_over()
+    letter_to_gp = next(d for d in view.deliveries if d.purpose is Purpose.LETTER)
+    message_id = letter_to_gp.message_id or ""
+    raw = letters.reply(words, to_message_id=message_id, sender=GP)
+    plan = planning.plan_reply(site, arrive(site, raw, adapter="retours"), Context(threads=(view,)), LATER)
+    assert isinstance(plan, Plan)
+    note = one(plan, Purpose.WARD_NOTE, "desk:sorties")
+    assert f"{said} Ce suivi ne vous est plus confié." in text(note)
+
+
+def test_a_desk_hears_that_the_ward_took_its_letter_back_and_not_what_it_did_itself() -> None:
+    site, view, _ = handed_over()
+    plan = planning.plan_recall(site, view, "ward:cardiologie", "erreur", LATER)
+    assert "rappelée par « Cardiologie »" in text(one(plan, Purpose.WARD_NOTE, "desk:sorties"))
+    own = planning.plan_verb(site, view, Verb.CLOSE, "desk:sorties", "by_phone", LATER)
+    assert not [copy for copy in own.deliveries if copy.to == "desk:sorties"]
+
+
+def test_a_ward_reads_how_many_letters_were_stopped_and_not_how_many_phones_were_to_change() -> None:
+    site = make_site(receipts="each")
+    first, view = opened(site)
+    acknowledged = after(view, replied(site, view, one(first, Purpose.LETTER), "OK"))
+    assert any(copy.purpose is Purpose.EDIT for copy in acknowledged.deliveries)  # still to leave
+    plan = planning.plan_recall(site, acknowledged, "ward:cardiologie", "erreur", LATER)
+    assert "Envois arrêtés avant leur départ : 0." in text(one(plan, Purpose.WARD_NOTE))
 
 
 def test_somebody_elses_mail_is_no_desks() -> None:

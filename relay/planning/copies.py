@@ -323,10 +323,10 @@ def second_row(
     buttons, grants = _buttons(site, (*rows, *more), message.id, thread.id, message.to, account, at)
     known = {(verb, coded) for row in rows for verb, coded in row}
     kind = ChatKind.ALERT if message.purpose is Purpose.ALERT else ChatKind.REMINDER
-    if message.purpose is Purpose.ANSWER or (
-        message.purpose is Purpose.REMINDER and thread.state is ThreadState.AWAITING_GP
-    ):
+    if message.purpose is Purpose.ANSWER:
         kind = ChatKind.ANSWERED
+    elif message.purpose is Purpose.REMINDER and thread.state is ThreadState.AWAITING_GP:
+        kind = ChatKind.ANSWER_WAITS
     changed = edit(site, thread, message, kind, at, seed=seed, rows=buttons)
     return changed, tuple(grant for grant in grants if (grant.verb, grant.choice) not in known)
 

@@ -43,6 +43,8 @@ TELLING: Final = (
     Purpose.LETTER, Purpose.ALERT, Purpose.REMINDER, Purpose.ANSWER, Purpose.RECEIPT, Purpose.EDIT,
 )  # fmt: skip
 """Copies that speak of the letter as if it stood."""
+COUNTED: Final = (Purpose.LETTER, Purpose.ALERT, Purpose.REMINDER, Purpose.ANSWER)
+"""Of these, what a ward is told was stopped: neither its own receipt nor a change of what stands on a phone."""
 
 
 @dataclass
@@ -295,6 +297,7 @@ class Draft:
         """Make what the step asks for. The thread was taken before."""
         thread, words = self.current, self.site.words
         who = event.words or self.name(event.by)
+        self.relieve_desk(event)
         for does in step.does:
             match does:
                 case Do.SHOW_TAKEN:
@@ -345,6 +348,17 @@ class Draft:
                 case Do.TELL_WARD:
                     self.tell_ward_why(step, who)
 
+    def relieve_desk(self, event: threads.Event) -> None:
+        """Somebody else answered what a desk was asked to see to: it need not look for them any more."""
+        before, now = self.view.thread if self.view else None, self.current
+        if before is None or before.desk is None or now.desk is not None or not event.by:
+            return
+        if event.by.startswith(("desk:", "admin")):
+            return
+        who = event.words or self.name(event.by) or self.site.words.role(event.by)
+        recalled = now.closed_reason == Why.RECALLED.value
+        self.tell_desk(before.desk, self.site.words.desk_relieved(now.reference, who, recalled=recalled))
+
     def open_incident(self, kind: Literal["recall", "wrong_recipient"]) -> None:
         """A letter may have reached somebody it was not for: the clock of its notification starts."""
         thread = self.current
@@ -381,7 +395,7 @@ class Draft:
                 self.tell_ward(words.nobody(thread.reference, thread.desk or ""))
             case Why.RECALLED:
                 told = len(self.had_letter())
-                stopped = len(on_its_way(self.view)) if self.view else 0
+                stopped = sum(d.purpose in COUNTED for d in on_its_way(self.view)) if self.view else 0
                 self.tell_ward(words.ward_recalled(thread.reference, stopped, told))
             case Why.BY_PERSON:
                 self.tell_ward(words.given_back(thread.reference, ""))
@@ -478,7 +492,7 @@ class Draft:
         via = known.get("via")
         chats = tuple(str(name) for name in via) if isinstance(via, list | tuple) else self.chats
         # Whoever read the letter and asked is waited for because of the answer, not of the letter.
-        kind = ChatKind.ANSWERED if thread.state is ThreadState.AWAITING_GP else ChatKind.REMINDER
+        kind = ChatKind.ANSWER_WAITS if thread.state is ThreadState.AWAITING_GP else ChatKind.REMINDER
         if self.remind_by_chat(thread.gp.removeprefix("rpps:"), chats, kind, target):
             return
         self.remind_by_mail(thread.gp, answer=answer, target=target)
