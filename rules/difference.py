@@ -123,6 +123,11 @@ def because(
         )
     where = f"« {expected} » (l.{entry['line']})" if french else f"“{expected}” (line {entry['line']})"
     match entry["result"]:
+        case "yes" | "unknown" if entry["mode"] == "observe":
+            return say(
+                f"{where} est en `mode: observe` : elle est notée et n'agit pas",
+                f"{where} is in `mode: observe`: it is noted and does not act",
+            )
         case "yes":
             return say(
                 f"{where} conviendrait aussi, mais « {decision.rule} » (l.{decision.line}) vient avant",

@@ -22,6 +22,7 @@ rules:
   - { id: jadis, when: { event: birth }, until: 2020-01-01, send: [gp], followup: none }
   - { id: jamais, when: { event: birth }, mode: off, send: [gp], followup: none }
   - { id: ici, when: { any: [ { ward: a }, { ward: b, age: 3 } ] }, send: [gp], followup: none }
+  - { id: essai, when: { event: transfer }, mode: observe, send: [gp], followup: none }
 default: { hold: sorties }
 """
 CLEAN = "identity: qualified, gp: found"
@@ -94,6 +95,7 @@ def test_a_deadline_that_nobody_asked_about_explains_nothing():
         (f"event: discharge, {CLEAN}", "rule: default", "« sortie » (l.10) prend cet avis avant `default`"),
         (f"event: birth, {CLEAN}", "rule: jadis", "« jadis » (l.12) n'est pas en vigueur ce jour-là"),
         (f"event: birth, {CLEAN}", "rule: jamais", "« jamais » (l.13) est en `mode: off`"),
+        (f"event: transfer, {CLEAN}", "rule: essai", "« essai » (l.15) est en `mode: observe` : elle est notée et n'agit pas"),
         (f"event: discharge, age: unknown, {CLEAN}", "rule: vieille", "« vieille » (l.11) ne pourrait trancher"),
     ],
 )  # fmt: skip
