@@ -191,11 +191,11 @@ def parse_addresses(value: str) -> tuple[tuple[str, str], ...]:
     found: list[tuple[str, str]] = []
     words: list[str] = []
     angle: list[str] | None = None
-    closed = False
+    closed = spoilt = False
     depth = 0
 
     def flush() -> None:
-        nonlocal angle, closed
+        nonlocal angle, closed, spoilt
         text = "".join(words).strip()
         address = "".join(angle).strip() if angle is not None else text
         display = text if angle is not None else ""
@@ -208,12 +208,13 @@ def parse_addresses(value: str) -> tuple[tuple[str, str], ...]:
             and domain
             and not re.search(r"\s", address)
             and ("@" not in local or local[0] == '"')
+            and not spoilt
         ):
             if display[:1] == '"':
                 display = re.sub(r"\\(.)", r"\1", display.strip('"'))
             found.append((decode_words(display).strip(), address.lower()))
         words.clear()
-        angle, closed = None, False
+        angle, closed, spoilt = None, False, False
 
     for token in _ADDRESS_TOKEN.findall(value):
         if token == "(":
@@ -234,6 +235,8 @@ def parse_addresses(value: str) -> tuple[tuple[str, str], ...]:
             words.clear()  # the name of a group
         elif not closed:
             words.append(token)
+        elif "@" in token:  # `<one@a.fr> <two@b.fr>`: servers may vouch for either
+            spoilt = True
     flush()
     return tuple(found)
 

@@ -100,6 +100,21 @@ def test_addresses_are_what_stands_between_the_brackets(written: str, expected: 
     assert list(parse_addresses(written)) == expected
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        "<a@x.fr> <b@y.fr>",
+        "<a@x.fr>b@y.fr",
+        'A <a@x.fr> "b@y.fr"',
+        "A <a@x.fr> B <b@y.fr>",
+        "<a@x.fr>> <b@y.fr",
+    ],
+)
+def test_two_addresses_that_stand_as_one_are_nobodys(written: str):
+    assert parse_addresses(written) == ()
+    assert parse_addresses(f"{written}, <c@z.fr> (à midi)") == (("", "c@z.fr"),)
+
+
 def test_two_authors_are_nobody():
     raw = b"From: a@x.fr\r\nFrom: b@x.fr\r\nSubject: x\r\n\r\n"
     assert read(raw).from_ is None
