@@ -152,6 +152,11 @@ def _sender(text: str) -> str:
 def _domain(text: str) -> str:
     if "@" in text or not text.strip() or " " in text.strip():
         raise ValueError(f"« {text} » is no domain; write mssante.fr or *.mssante.fr")
+    if found := re.search(r"\*(?!\.)(.*)", text):
+        # Anybody may buy a name that ends so, and letters would leave for it.
+        raise ValueError(
+            f"« {text} » also names strangers, such as autre{found[1] or '.example'}; write *. before a domain"
+        )
     return text
 
 
@@ -561,14 +566,18 @@ class _Reader:
         if set(value) != {"file"}:
             raise self.error(("relay", "domains"), 'write a list, or { file = "…" }')
         try:
-            lines = (self.folder / value["file"]).read_text(encoding="utf-8").splitlines()
+            lines = (self.folder / value["file"]).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise self.error(
                 ("relay", "domains"), f"the file cannot be read ({type(error).__name__})"
             ) from None
-        return tuple(
-            line.strip().lower() for line in lines if line.strip() and not line.strip().startswith("#")
-        )
+        said = [line.strip().lower() for line in lines if line.strip() and not line.strip().startswith("#")]
+        for domain in said:
+            try:
+                _domain(domain)
+            except ValueError as error:
+                raise self.error(("relay", "domains"), str(error)) from None
+        return tuple(said)
 
     def adapter(self, name: str, table: dict[str, object], mode: Literal["live", "observe"]) -> AdapterTable:
         path = ("adapters", name)

@@ -55,6 +55,9 @@ def test_an_empty_file_has_the_defaults(tmp_path: Path) -> None:
         ('[relay]\nname = "x"\nlangauge = "fr"\n', 3, "did you mean « language »"),
         ('[relay]\nmode = "dry"\n', 2, "'live' or 'observe'"),
         ("[relay]\nadmins = 3\n", 2, "list"),
+        ('[relay]\ndomains = ["*mssante.fr"]\n', 2, "autremssante.fr"),
+        ('[relay]\ndomains = ["*"]\n', 2, "strangers"),
+        ('[relay]\ndomains = ["mssante.*"]\n', 2, "strangers"),
         ('[relay]\n\ntimezone = "Europe/Pris"\n', 3, "Europe/Pris"),
         ('[delivery]\nevidence = "soon"\n', 2, "soon"),
         ('[desks.x]\nsees = "all"\nmail = "a@b"\n', 2, "'document' or 'reference'"),
@@ -143,3 +146,13 @@ def test_a_listeners_expired_certificate_is_found_like_a_clients(tmp_path: Path,
     found = [each for each in checking._certificates(settings) if each.wrong]
     assert [each.name for each in found] == ["certificate his"]
     assert "expired" in found[0].text
+
+
+def test_the_file_of_domains_is_checked_like_the_list(tmp_path: Path) -> None:
+    (tmp_path / "domaines.txt").write_text(
+        "\ufeff*.mssante.fr\n# ceux de la région\napicrypt.org\n", encoding="utf-8"
+    )
+    settings = config.parse('[relay]\ndomains = { file = "domaines.txt" }\n', tmp_path / "config.toml")
+    assert settings.domains == ("*.mssante.fr", "apicrypt.org")
+    (tmp_path / "domaines.txt").write_text("*.mssante.fr\n*apicrypt.org\n")
+    assert "autreapicrypt.org" in str(refusal('[relay]\ndomains = { file = "domaines.txt" }\n', tmp_path))
