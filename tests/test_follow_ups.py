@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from email.message import EmailMessage
+from email.policy import SMTP
 
 import pytest
 
@@ -277,6 +279,37 @@ async def test_ok_to_the_plea_to_delete_takes_no_letter_that_came_since(house: H
     assert "Dr Martin répond à la demande de supprimer la lettre :" in text(note)
     assert "Supprimée sans lire." in text(note)
     await sound(house)
+
+
+def with_picture(to: Delivery, words: str, size: int) -> bytes:
+    """What a mail program sends whose signature shows a logo."""
+    mail = EmailMessage(policy=SMTP)
+    mail["From"], mail["To"], mail["Subject"] = GP, headers(to)["Reply-To"], "RE: lettre"
+    mail["Message-ID"], mail["In-Reply-To"] = f"<{size}@cabinet.example>", headers(to)["Message-ID"]
+    mail.set_content(f"{words}\n\nCordialement\nDr Martin")
+    mail.add_alternative(f"<p>{words}</p><p>Cordialement<br><img src='cid:logo'></p>", subtype="html")
+    shown = mail.get_payload()[1]  # type: ignore[index]
+    shown.add_related(
+        b"\x89PNG\r\n\x1a\n" * (size // 8), "image", "png", cid="<logo>", filename="image001.png"
+    )  # type: ignore[union-attr]
+    return mail.as_bytes()
+
+
+def test_the_logo_of_a_signature_is_no_attachment_that_a_ward_misses() -> None:
+    site = make_site()
+    first, view = opened(site)
+    copies = []
+    for size in (4_000, 400_000):
+        raw = with_picture(one(first, Purpose.LETTER), "OK", size)
+        plan = planning.plan_reply(
+            site, arrive(site, raw, adapter="retours"), Context(threads=(view,)), LATER
+        )
+        assert isinstance(plan, Plan)
+        assert plan.thread is not None
+        assert plan.thread.state is ThreadState.ACKNOWLEDGED
+        copies.append([text(copy) for copy in plan.deliveries if copy.purpose is Purpose.WARD_NOTE])
+    assert copies[0] == []
+    assert "Pièces jointes non transmises par le relais : 1." in copies[1][0]
 
 
 def test_who_said_not_my_patient_is_not_told_that_they_never_took_part() -> None:

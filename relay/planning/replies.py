@@ -56,6 +56,8 @@ MOST_TURNS: Final = 8
 VERBS: Final = {"OK": Verb.ACK, "RAPPEL": Verb.CALL_ME, "ERREUR": Verb.REFUSE}
 """The one-word answers of a GP; anything else is a question."""
 
+_LOGO: Final = 64 * 1024
+"""Bytes, encoded; a picture pasted for its own sake is larger."""
 _CANCEL: Final = "ANNUL"
 """How annuler, annulez, annulation begin."""
 
@@ -545,9 +547,22 @@ def _without_addresses(site: Site, arrival: Arrival, view: ThreadView, text: str
     return text.strip()
 
 
+def _not_carried(document: Document) -> int:
+    """How many files the other side does not get; the small pictures that a signature shows are none of them."""
+    return sum(
+        not (
+            part.media_type.startswith("image/")
+            and part.disposition != "attachment"
+            and "multipart/related" in part.inside
+            and part.size <= _LOGO
+        )
+        for part in document.attachments
+    )
+
+
 def _with_attachments(site: Site, arrival: Arrival, text: str) -> str:
     """The words, and a line that says what did not pass: only words are carried from one side to the other."""
-    count = len(arrival.document.attachments)
+    count = _not_carried(arrival.document)
     if not count:
         return text
     said = site.words.say("(Pièces jointes non transmises par le relais : {count}.)", count=count)
@@ -590,7 +605,7 @@ def _asked(draft: Draft, arrival: Arrival, part: Participant, verb: Verb, words:
     draft.carry_out(step, event)
     draft.note(verb.value, Why.REPLY)
     ask(draft, part, words, "call" if verb is Verb.CALL_ME else "")
-    lost = len(arrival.document.attachments)
+    lost = _not_carried(arrival.document)
     if lost and draft.deliveries:
         draft.note("attachments_not_carried", note=str(lost))
     return _settled(draft, arrival, Why.REPLY)
