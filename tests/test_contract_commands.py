@@ -379,3 +379,38 @@ def test_the_flow_matrix_lists_every_connection(site: Path) -> None:
     assert done.code == 0, done.out
     flows = {(row["to"], row["port"]) for row in done.json["flows"]}
     assert {("smtp.exemple.fr", 465), ("imap.exemple.fr", 993), ("127.0.0.1", 8025)} <= flows
+
+
+def test_a_terminal_that_knows_no_accents_gets_every_answer_and_json_is_utf_8_everywhere(
+    site: Path, tmp_path: Path
+) -> None:
+    bare = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    checked = relay("check", "--config", site, env=bare)
+    assert checked.code == 0, checked.err
+    assert "? keys: " in checked.out
+    letter = tmp_path / "lettre.eml"
+    letter.write_bytes(letters.text_mail())
+    assert relay("recognise", letter, "--json", env=bare).json["author"] is None
+    assert relay("recognise", letter, "--json", env=bare).json["title"] == "Lettre de liaison à la sortie"
+
+
+def test_a_file_may_have_any_name_and_a_word_that_cannot_be_read_is_told(site: Path, tmp_path: Path) -> None:
+    letter = os.path.join(os.fsencode(tmp_path), b"caf\xe9.eml")
+    with open(letter, "wb") as out:
+        out.write(letters.text_mail())
+    assert relay("recognise", os.fsdecode(letter), "--json").json["outcome"] == "notice"
+    odd = relay("threads", "show", os.fsdecode(b"\xe9"), "--config", site)
+    assert odd.code == 2
+    assert odd.err.splitlines() == [
+        "relay: a word of this call is not in the encoding of its locale (UTF-8 is expected)"
+    ]
+
+
+def test_what_cannot_be_written_down_is_one_line(site: Path) -> None:
+    for words, code in ((("> /dev/full",), 3), ((">&-",), 0)):
+        done = subprocess.run(
+            ["sh", "-c", f'exec "$@" {words[0]}', "sh", sys.executable, "-m", "relay", "status", "--config", site],
+            capture_output=True, text=True, check=False, cwd=ROOT, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == code, done.stderr
+        assert done.stderr.splitlines() == ["relay: no space is left where this is written"][: code // 3]

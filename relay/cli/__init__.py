@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import errno
 import functools
+import io
+import os
 import resource
 import sys
 from typing import Any, NoReturn, cast
@@ -79,6 +82,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     shared.chosen = shared.Chosen(json="--json" in words)
     try:
         words, shared.chosen = shared.take_shared(words)
+        _open_streams()
         if shared.chosen.log not in ("json", "text"):
             raise UsageError(f"--log is json or text, not « {shared.chosen.log} »")
         log.set_up(shared.chosen.log)
@@ -103,6 +107,18 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     sys.exit(code)
 
 
+def _open_streams() -> None:
+    """Whatever a command has to say can be written: in any locale, and where a stream was closed."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - as long as the process
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        if shared.chosen.json:
+            sys.stdout.reconfigure(encoding="utf-8")  # RFC 8259 §8.1
+        # For people, what their terminal cannot show is a question mark.
+        sys.stdout.reconfigure(errors="replace")
+
+
 def _one_line(error: typer.BadParameter) -> str:
     """What was wrong with the call; a command named without its arguments gets its help instead."""
     text = error.format_message()
@@ -124,10 +140,15 @@ def _leave(error: BaseException) -> int:
     """Say in one line why a command ends, as JSON too where JSON was asked for; the exit code."""
     if isinstance(error, RelaisError):
         text, code = " ".join(str(error).split()), exit_code(error)
+    elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        text, code = "no space is left where this is written", 3
+    elif isinstance(error, UnicodeEncodeError) and any("\udc80" <= sign <= "\udcff" for sign in error.object):
+        # Python's mark for a byte that its locale could not read; file names may have such, names of ours may not.
+        text, code = "a word of this call is not in the encoding of its locale (UTF-8 is expected)", 2
     else:
         log.failure("unhandled_error", error)
         text, code = f"this should not happen ({type(error).__name__}); the log line above says where", 1
-    print(f"relay: {text}", file=sys.stderr)
+    print(f"relay: {shared.visible(text)}", file=sys.stderr)
     if shared.chosen.json and not shared.shown:
         shared.emit({"ok": False, "error": text})
     return code
