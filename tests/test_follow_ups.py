@@ -288,10 +288,9 @@ def with_picture(to: Delivery, words: str, size: int) -> bytes:
     mail["Message-ID"], mail["In-Reply-To"] = f"<{size}@cabinet.example>", headers(to)["Message-ID"]
     mail.set_content(f"{words}\n\nCordialement\nDr Martin")
     mail.add_alternative(f"<p>{words}</p><p>Cordialement<br><img src='cid:logo'></p>", subtype="html")
-    shown = mail.get_payload()[1]  # type: ignore[index]
-    shown.add_related(
-        b"\x89PNG\r\n\x1a\n" * (size // 8), "image", "png", cid="<logo>", filename="image001.png"
-    )  # type: ignore[union-attr]
+    _, shown = mail.iter_parts()
+    picture = b"\x89PNG\r\n\x1a\n" * (size // 8)
+    shown.add_related(picture, "image", "png", cid="<logo>", filename="image001.png", disposition="inline")
     return mail.as_bytes()
 
 
