@@ -26,3 +26,10 @@ def test_no_word_of_a_letter_is_an_order_to_the_terminal(
     assert done.code == 0
     assert "logie" in done.out
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", done.out + done.err)
+
+
+def test_no_word_of_an_error_is_an_order_to_the_terminal(tmp_path: Path) -> None:
+    done = relay("recognise", tmp_path / f"absente{ORDERS}.eml")
+    assert done.code == 2
+    assert "absente" in done.line
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", done.err)
