@@ -65,8 +65,10 @@ def load(
     root = compose(content, report)
     if root is None:
         return None, report.findings
-    raw = text if isinstance(text, bytes) else text.encode("utf-8")
-    rules = FileReader(report, site).rule_set(root, file, hashlib.sha256(raw).hexdigest(), content)
+    raw = text if isinstance(text, bytes) else text.encode("utf-8", "replace")
+    # A byte-order mark belongs to the text that is kept: read again, it must have the same digest.
+    kept = raw.decode("utf-8", "replace")
+    rules = FileReader(report, site).rule_set(root, file, hashlib.sha256(raw).hexdigest(), kept)
     fatal = [f for f in report.findings if f.severity == "error" and not (explaining and f.code[1] == "2")]
     return (None if fatal else rules), report.findings
 

@@ -28,9 +28,13 @@ class Overlap(ValueError):
 def take_back(now: str, changed: str, before: str) -> str:
     """`now` without the change that made `changed` out of `before`, later changes kept: a merge of three texts.
 
-    An editor that ended all lines another way has changed that, and no line. Raises Overlap where a later change
+    An editor that ended all lines another way, or put a mark before the first, has changed that, and no line. Raises Overlap where a later change
     touches the same lines.
     """
+    marked = [text.startswith("\ufeff") for text in (now, changed, before)]
+    if any(marked):
+        mark = "\ufeff" * (marked[2] if marked[0] == marked[1] else marked[0])
+        return mark + take_back(*(text.removeprefix("\ufeff") for text in (now, changed, before)))
     ends = [set(_BREAK.findall(text)) for text in (now, changed, before)]
     if all(len(each) == 1 for each in ends):
         end = (ends[2] if ends[0] == ends[1] else ends[0]).pop()
@@ -76,7 +80,7 @@ def promoted(text: str, name: str) -> str:
     assert line[start:].lstrip("\"'").startswith("observe")  # noqa: S101 - positions are exact
     before, after = line[:start], line[start:]
     lines[at] = before + after.replace("observe", "on", 1)
-    return "".join(lines)
+    return "\ufeff" * text.startswith("\ufeff") + "".join(lines)
 
 
 def _mode(root: Node | None, name: str) -> Scalar | None:

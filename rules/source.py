@@ -160,7 +160,7 @@ class Report:
         self.quoted = 0, 0
         """The first and last line of the last text in quotes that has several."""
         self.french = lang != "en"
-        self.lines = _BREAK.split(text)
+        self.lines = _BREAK.split(text.removeprefix("\ufeff"))
         self._findings: dict[Finding, None] = {}
         self._beyond: Finding | None = None
         self._errors = 0

@@ -134,6 +134,10 @@ def test_a_file_with_a_byte_order_mark_loads_and_its_first_line_keeps_its_column
     assert good(b"\xef\xbb\xbf" + WHOLE.encode())
     finding = only("\ufeff" + changed("version: 1", "version: 7"))
     assert (finding.code, finding.line, finding.column) == ("E108", 1, 10)
+    # What is kept of it is the same set when it is read again.
+    for text in ("\ufeff" + WHOLE, ("\ufeff" + WHOLE).replace("\n", "\r\n"), WHOLE):
+        once = good(text.encode())
+        assert good(once.text).digest == once.digest
 
 
 MISTAKES = [

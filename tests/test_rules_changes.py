@@ -693,6 +693,10 @@ def test_an_editor_that_ends_lines_another_way_has_touched_none_of_them():
         # That change itself is taken back like any other.
         assert take_back(other, third.replace("\n", end), third) == third
         assert take_back(third, second.replace("\n", end), first.replace("\n", end)) == "a\nb\nc\nD\n"
+    marked = "\ufeff" + third
+    assert take_back(marked, second, first) == "\ufeffa\nb\nc\nD\n"
+    assert take_back(marked, marked, third) == third
+    assert take_back(third, "\ufeff" + second, "\ufeff" + first) == "a\nb\nc\nD\n"
     mixed = "a\r\nB\nc\nd\n"
     assert take_back(mixed, second, first) == "a\r\nb\nc\nd\n"
 
@@ -708,8 +712,8 @@ def test_promoting_changes_one_word_of_the_file():
         HEAD
         + "rules:\n  - id: sortie   # la nôtre\n    when: { event: discharge }\n    mode: observe\n    send: [gp]\n    followup: none\n"
     )
-    for end in ("\n", "\r\n", "\r"):
-        written = text.replace("\n", end)
+    for start, end in (("", "\n"), ("\ufeff", "\r\n"), ("", "\r")):
+        written = start + text.replace("\n", end)
         assert promoted(written, "sortie") == written.replace("mode: observe", "mode: on")
     with pytest.raises(KeyError):
         promoted(text.replace("observe", "on"), "sortie")

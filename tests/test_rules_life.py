@@ -221,6 +221,25 @@ async def test_stored_facts_count_as_well_as_any_there_could_be(house: House) ->
     )
 
 
+async def test_decisions_by_a_file_with_a_byte_order_mark_know_their_rules_after_a_restart(
+    house: House,
+) -> None:
+    house.file.write_bytes(b"\xef\xbb\xbf" + MORE.replace("\n", "\r\n").encode())
+    await house.looks()
+    again = restarted(house)
+    await again.ruling.start()
+    assert again.ruling.rules is not None
+    digest = again.ruling.rules.digest
+    assert house.ruling.rules is not None
+    assert digest == house.ruling.rules.digest
+    assert await again.store.rules_of(digest) is not None
+    assert await again.matches()
+    # Taken back and put in force again it is the same revision of the file.
+    await applied(again, RULES)
+    await applied(again, house.ruling.rules.text)
+    assert await again.matches()
+
+
 # ----------------------------------------------------------------------------------------------------- bad files
 
 
