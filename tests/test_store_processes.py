@@ -6,7 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ import pytest
 from relay.model import Attempt, DeliveryState, Plan
 from relay.store import Store
 from tests.servers import LOOPBACK
+from tests.servers.postgres import Postgres
 from tests.servers.proxy import Proxy
 from tests.stores import NOON, Place, batch, decided, envelope, letter
 
@@ -267,6 +268,37 @@ async def test_a_commit_that_never_arrived_is_done_again(place: Place) -> None:
         proxy.cut_up_before = b""
         assert await asyncio.wait_for(accepting, 30) == (envelope(1),)
         assert (await store.status())["received"] == 1
+
+
+@pytest.mark.parametrize("place", ["postgres"], indirect=True)
+async def test_a_commit_that_a_server_taking_over_never_saw_is_done_again(
+    place: Place, server_folder: Callable[[str], Path]
+) -> None:
+    other = Postgres(server_folder("postgres-2")).start()
+    try:
+        with psycopg.connect(other.url("postgres"), autocommit=True) as session:
+            session.execute(f"CREATE DATABASE {place.url.rpartition('/')[2]}".encode())
+        await (
+            await Store.open(
+                other.url(place.url.rpartition("/")[2]), place.vault, clock=place.clock, node="n1"
+            )
+        ).close()
+        with psycopg.connect(place.url, autocommit=True) as session:
+            for _ in range(1000):  # the number of our transaction is one that the other has not come to
+                session.execute("SELECT pg_current_xact_id()")
+        async with (
+            Proxy(urlsplit(place.url).port or 0).running() as proxy,
+            place.opened(url=through(place, proxy.port)) as store,
+        ):
+            proxy.target, proxy.cut_up_on = other.port, b"COMMIT\0"
+            accepting = asyncio.ensure_future(store.accept(batch(1)))
+            while not await asyncio.to_thread(committed, place):  # noqa: ASYNC110 - the server has no event for us
+                await asyncio.sleep(0.01)
+            proxy.cut_up_on = b""
+            assert await asyncio.wait_for(accepting, 30) == (envelope(1),)
+            assert (await store.status())["received"] == 1
+    finally:
+        other.stop()
 
 
 @pytest.mark.parametrize("place", ["postgres"], indirect=True)

@@ -455,6 +455,8 @@ class Postgres(Database):
                     ).scalar_one()
             except OperationalError:
                 continue
+            except DataError:
+                return False  # a number still to come: another server took over, and never saw this commit
             if status != "in progress":
                 return bool(status == "committed")
         raise Unavailable("the database went away during a commit: whether it happened is read back later")

@@ -87,7 +87,8 @@ class Proxy:
     ) -> None:
         seen = b""
         while chunk := await reader.read(65536):
-            seen = (seen + chunk)[-70_000:]
+            # What was sent before a fault is set counts for nothing.
+            seen = (seen + chunk)[-70_000:] if self.cut_up_before or self.cut_up_on else b""
             if self.cut_up_before and self.cut_up_before in seen:
                 raise _Cut
             if self.cut_up_on and self.cut_up_on in seen:
