@@ -392,7 +392,7 @@ def _show_matcher(page: Paper, matcher: Said, entry: Said, indent: int) -> None:
     found = page.say("trouvé", "found")
     line = page.style(f"l.{matcher['line']}", "dim") if matcher["line"] != entry["line"] else ""
     page.line(
-        f"{matcher['field']} : {wanted} {page.fact(matcher['expected'])} · "
+        f"{matcher['field']}{page.say(' :', ':')} {wanted} {page.fact(matcher['expected'])} · "
         f"{found} {page.fact(matcher['found'])} · {result}  {line}",
         indent,
     )
@@ -530,4 +530,4 @@ def _show_why_not(page: Paper, found: WhyNot) -> None:
         action = page.say(*_ACTIONS[found.decision.action]).lower()
         targets = ", ".join(found.decision.targets)
         told = page.say(f"Elle serait alors {action}", f"It would then be {action}")
-        page.line(f"{told} : {targets}." if targets else f"{told}.", 2)
+        page.line(f"{told}{page.say(' :', ':')} {targets}." if targets else f"{told}.", 2)
