@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,8 +15,9 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
+from relay.errors import Unavailable
 from relay.model import Attempt, DeliveryState, Plan
-from relay.store import Store
+from relay.store import Store, database
 from tests.servers import LOOPBACK
 from tests.servers.postgres import Postgres
 from tests.servers.proxy import Proxy
@@ -317,6 +319,36 @@ async def test_who_waits_for_others_hears_of_them_again_after_the_line_broke(pla
 
 
 # ----------------------------------------------------------------------------------------------------------- the disk
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [("PRAGMA max_page_count = 1", "no space is left"), ("PRAGMA query_only = 1", "cannot be written to")],
+)
+@pytest.mark.parametrize("place", ["sqlite"], indirect=True)
+async def test_why_the_file_takes_nothing_is_said(place: Place, trouble: str, said: str) -> None:
+    async with place.opened() as store:
+        assert isinstance(store._database, database.Sqlite)
+        raw = store._database._writer.raw_connection()
+        raw.cursor().execute(trouble).close()
+        raw.close()
+        with pytest.raises(Unavailable, match=said):
+            await store.accept(batch(*range(1, 100)))
+
+
+@pytest.mark.parametrize("place", ["sqlite"], indirect=True)
+async def test_that_another_program_keeps_the_file_locked_is_said(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "BUSY_MS", 1)
+    async with place.opened() as store:
+        other = sqlite3.connect(place.url.removeprefix("sqlite:///"), isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(Unavailable, match="another program"):
+            await store.accept(batch(1))
+        other.execute("ROLLBACK")
+        other.close()
+        assert await store.accept(batch(1)) == (envelope(1),)
 
 
 @pytest.mark.parametrize("place", ["sqlite"], indirect=True)

@@ -271,6 +271,15 @@ class Database(ABC):
         """Close the connections."""
 
 
+_TROUBLE: Mapping[int, str] = {
+    sqlite3.SQLITE_FULL: "no space is left on its disk",
+    sqlite3.SQLITE_READONLY: "its file or folder cannot be written to",
+    sqlite3.SQLITE_CANTOPEN: "its file cannot be opened",
+    sqlite3.SQLITE_BUSY: "another program keeps it locked",
+    sqlite3.SQLITE_IOERR: "its disk fails",
+}
+
+
 class Sqlite(Database):
     """One file: one thread writes, two read, so that a long list does not keep a letter waiting."""
 
@@ -362,6 +371,12 @@ class Sqlite(Database):
             # start can tell.
             self._failed = f"{self._path}: the disk failed; restart the relay"
         return code == sqlite3.SQLITE_BUSY
+
+    def _translated(self, error: Exception) -> RelaisError:
+        code = getattr(getattr(error, "orig", None) or error, "sqlite_errorcode", 0) & 0xFF
+        if code in _TROUBLE:
+            return Unavailable(f"the database does not answer: {_TROUBLE[code]} ({self._path})")
+        return super()._translated(error)
 
     async def _watch(self) -> None:
         seen: int | None = None
