@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from relay import composing
 from relay.model import Ask, Context, Delivery, DeliveryState, Purpose, derived_id
-from relay.planning.site import Arrival, strangers
+from relay.planning.site import Arrival, joined, strangers
 from relay.resolution import NUMBERED as NUMBERED_STAY
 from relay.resolution import document_keys as own_documents
 from relay.resolution import replaced_keys as every_named
@@ -179,7 +179,9 @@ def number_of_another(arrival: Arrival, context: Context) -> bool:
     Some systems count within a stay, or give every letter the number of the form it was written in.
     """
     views = {view.thread.id: view for view in context.threads}
-    found = (views.get(context.followed.get(envelope, "")) for envelope in _before(arrival, context))
+    found = [views.get(context.followed.get(envelope, "")) for envelope in _before(arrival, context)]
+    if arrival.notice.document == "retraction" and None in found and joined(arrival, context) is not None:
+        return True  # what was cancelled before had no follow-up, and this one has
     return any(_elsewhere(arrival, context, view) for view in found if view is not None)
 
 
