@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import ssl
 import stat
@@ -20,6 +21,7 @@ from relay.clock import SystemClock
 from relay.config import DIRECTORY_KINDS
 from relay.errors import RelaisError, Unavailable, Verdict
 from relay.ports import Tools
+from relay.tls import is_loopback
 from relay.tokens import TOKEN_LENGTH
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ async def examine(settings: Settings, *, online: bool = False) -> list[Found]:
     if settings.gp_page:
         found.append(Found("gp_page", "warning", "this version serves no page for GPs"))
     found += _keys(settings)
+    found += _open_to_others(settings)
     found += await _database_and_rules(settings)
     found += _clock()
     if online:
@@ -115,6 +118,21 @@ def watched(settings: Settings) -> Iterator[Found]:
             "replies", "error",
             "nothing watches the address mail is sent from: add an imap adapter with role = \"replies\"",
         )  # fmt: skip
+
+
+def _open_to_others(settings: Settings) -> Iterator[Found]:
+    """Secrets that every account of this machine can read, and a door through which anybody may hand letters in."""
+    for file in settings.secret_files:
+        with contextlib.suppress(OSError):  # who needs the file says that it is missing
+            if file.stat().st_mode & 0o004:
+                yield Found(f"secret {file.name}", "warning", f"{file} may be read by others: chmod 600")
+    for name, table in settings.adapters.items():
+        host = str(table.raw.get("listen", "")).rpartition(":")[0]
+        if table.kind == "mllp" and not is_loopback(host) and "ca" not in table.raw:
+            yield Found(
+                f"adapter {name}", "warning",
+                "anybody in the network may hand letters in: `ca` says whose certificates its clients must show",
+            )  # fmt: skip
 
 
 _OURS = ("client_cert", "client_key", "cert", "key")

@@ -10,7 +10,7 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from ipaddress import ip_address
@@ -369,6 +369,7 @@ class Settings:
     keep_audit: timedelta
     smime: Mapping[str, object] = field(default_factory=dict)  # what adapters.smime's Settings check
     positions: Positions | None = field(default=None, compare=False, repr=False)
+    secret_files: tuple[Path, ...] = ()  # passwords and private keys that stand in files
 
     @property
     def zone(self) -> ZoneInfo:
@@ -432,6 +433,7 @@ class _Reader:
 
     def __init__(self, file: Path, folder: Path, positions: Positions) -> None:
         self.file, self.folder, self.positions = file, folder, positions
+        self.secret_files: list[Path] = []
 
     def error(self, path: Sequence[str], text: str) -> ConfigurationError:
         return ConfigurationError(
@@ -470,6 +472,7 @@ class _Reader:
                 place = Path(folder) / name
             else:
                 place = self.folder / name
+                self.secret_files.append(place)
             try:
                 value = place.read_text(encoding="utf-8").rstrip("\r\n")
             except (OSError, UnicodeDecodeError) as error:
@@ -538,7 +541,17 @@ class _Reader:
                 for key, value in tree.smime.items()
             },
             positions=self.positions,
+            secret_files=(*self.secret_files, *self.private_keys(tree)),
         )
+
+    def private_keys(self, tree: _File) -> Iterator[Path]:
+        """The files of keys; a certificate named without its key holds it too."""
+        tables = [*tree.adapters.values(), tree.smime]
+        pairs = (("client_key", "client_cert"), ("key", "cert"))
+        named = [table.get(key, table.get(both)) for table in tables for key, both in pairs]
+        if tree.database:
+            named.append(tree.database.client_key or tree.database.client_cert)
+        yield from (self.folder / each for each in dict.fromkeys(named) if isinstance(each, str))
 
     def database(self, table: _Database) -> str:
         """SQLite paths count from the file's folder; a password may not stand in the URL."""

@@ -156,3 +156,52 @@ def test_the_file_of_domains_is_checked_like_the_list(tmp_path: Path) -> None:
     assert settings.domains == ("*.mssante.fr", "apicrypt.org")
     (tmp_path / "domaines.txt").write_text("*.mssante.fr\n*apicrypt.org\n")
     assert "autreapicrypt.org" in str(refusal('[relay]\ndomains = { file = "domaines.txt" }\n', tmp_path))
+
+
+OPEN = """
+[adapters.retours]
+kind = "imap"
+role = "replies"
+host = "localhost"
+username = "relais"
+password = { file = "relais.password" }
+client_cert = "app.pem"
+client_key = "app.key"
+
+[adapters.mss]
+kind = "smtp"
+host = "localhost"
+username = "relais"
+password = { file = "relais.password" }
+client_cert = "both.pem"
+from = "relais@x.mssante.fr"
+
+[adapters.his]
+kind = "mllp"
+listen = "LISTEN"
+security = "tls"
+cert = "his.pem"
+key = "his.key"
+ward = { name = "Tous", slug = "his", reply_to = "dim@x.mssante.fr" }
+"""
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o600])
+async def test_a_secret_that_others_can_read_and_a_door_open_to_anybody_are_told(
+    mode: int, tmp_path: Path, pki: Pki
+) -> None:
+    (tmp_path / "relais.password").write_text("geheim")
+    for name, pair in (("app", pki.client), ("his", pki.server)):
+        (tmp_path / f"{name}.pem").write_bytes(pair.cert.read_bytes())
+        (tmp_path / f"{name}.key").write_bytes(pair.key.read_bytes())
+    (tmp_path / "both.pem").write_bytes(pki.client.cert.read_bytes() + pki.client.key.read_bytes())
+    for secret in ("relais.password", "app.key", "both.pem", "his.key"):
+        (tmp_path / secret).chmod(mode)
+    for name in ("app.pem", "his.pem"):  # a certificate is anybody's to read
+        (tmp_path / name).chmod(0o644)
+    listen = "10.0.0.7:2575" if mode == 0o644 else "127.0.0.1:2575"
+    settings = config.parse(OPEN.replace("LISTEN", listen), tmp_path / "config.toml")
+    told = [each for each in await checking.examine(settings) if each.severity == "warning"]
+    names = {each.name for each in told if each.name.startswith(("secret", "adapter"))}
+    wanted = {"secret relais.password", "secret app.key", "secret both.pem", "secret his.key", "adapter his"}
+    assert names == (wanted if mode == 0o644 else set())

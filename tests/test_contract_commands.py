@@ -92,7 +92,9 @@ def test_what_init_lays_out_as_comments_is_a_whole_site_once_they_are_taken_off(
     file.write_text(re.sub(r"(?m)^# (?=\[|\w+ = )", "", file.read_text()))
     for name in ("cardiologie.password", "relais.password"):
         (folder / name).write_text("secret")
+        (folder / name).chmod(0o600)
     (folder / "telegram.token").write_text("123456:AAEhBOweik6ad9r_QXMENQjcrGbqCr4K-bc")
+    (folder / "telegram.token").chmod(0o600)
     checks = relay("check", "--config", file, "--json").json["checks"]
     assert [each["name"] for each in checks if each["severity"] != "ok"] == [
         "directory"
