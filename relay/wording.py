@@ -639,8 +639,20 @@ class Words:
             ),
         )
 
-    def nobody(self, reference: str, desk: str) -> Mail:
-        """To the ward: the ladder ended."""
+    def nobody(self, reference: str, desk: str, asked: datetime | None = None) -> Mail:
+        """To the ward: the ladder ended. `asked`: it is the ward itself that owes an answer, since then."""
+        if asked is not None:
+            return Mail(
+                self.say("Question sans réponse – Réf. {reference}", reference=reference),
+                self._body(
+                    [
+                        self.ref(reference),
+                        self.question_waits(asked),
+                        self.say("Le suivi est confié au bureau « {desk} ».", desk=desk),
+                    ],
+                    self._how_to_answer(),
+                ),
+            )
         return Mail(
             self.say("Sans réponse – Réf. {reference}", reference=reference),
             self._body(
@@ -652,6 +664,19 @@ class Words:
                     ),
                 ]
             ),
+        )
+
+    def question_waits(self, since: datetime) -> str:
+        """At the end of a ladder: the ward owes an answer."""
+        return self.say(
+            "Une question posée le {since} attend toujours la réponse du service.", since=self.on(since)
+        )
+
+    def answer_waits(self, sent: datetime) -> str:
+        """At the end of a ladder: whoever asked has not taken the ward's answer."""
+        return self.say(
+            "La réponse du service, envoyée le {sent}, attend toujours le retour du médecin.",
+            sent=self.on(sent),
         )
 
     def ward_recalled(self, reference: str, stopped: int, told: int) -> Mail:

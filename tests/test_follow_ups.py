@@ -378,6 +378,27 @@ def test_a_ward_reads_how_many_letters_were_stopped_and_not_how_many_phones_were
     assert "Envois arrêtés avant leur départ : 0." in text(one(plan, Purpose.WARD_NOTE))
 
 
+def test_at_the_end_of_a_ladder_desk_and_ward_read_whose_answer_is_missing() -> None:
+    site = make_site()
+    first, view = opened(site)
+    asked = replied(site, view, one(first, Purpose.LETTER), "Quelle dose le soir ?")
+    view = sent(after(view, asked))
+    end = fire(site, view, 2, LATER + timedelta(hours=4))
+    waits = "Une question posée le 1/12 à 17 h 55 attend toujours la réponse du service."
+    assert waits in text(one(end, Purpose.WARD_NOTE, "desk:sorties"))
+    ward = one(end, Purpose.WARD_NOTE, "ward:cardiologie")
+    assert waits in text(ward)
+    assert "Personne" not in text(ward)
+    answered = replied(site, sent(after(view, end)), ward, "5 mg.", sender=WARD)
+    assert any("5 mg." in text(copy) for copy in answered.deliveries if copy.adapter == "mss")
+
+    view = sent(after(view, replied(site, view, one(asked, Purpose.QUESTION), "5 mg.", sender=WARD)))
+    end = fire(site, view, 2, LATER + timedelta(hours=4))
+    note = text(one(end, Purpose.WARD_NOTE, "desk:sorties"))
+    assert "La réponse du service, envoyée le 1/12 à 17 h 55, attend toujours le retour du médecin." in note
+    assert "Personne n'a répondu" in text(one(end, Purpose.WARD_NOTE, "ward:cardiologie"))
+
+
 def test_somebody_elses_mail_is_no_desks() -> None:
     site, view, note = handed_over()
     plan = replied(site, view, note, "ANNULER", sender="autre@chr-exemple.mssante.fr")

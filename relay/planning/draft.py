@@ -343,7 +343,9 @@ class Draft:
                 case Do.TELL_DESK:
                     why = step.why or Why.BY_PERSON
                     self.tell_desk(
-                        thread.desk, words.desk_thread(thread.reference, why), with_letter=self.desk_reads()
+                        thread.desk,
+                        words.desk_thread(thread.reference, why, self.owed(why)),
+                        with_letter=self.desk_reads(),
                     )
                 case Do.TELL_WARD:
                     self.tell_ward_why(step, who)
@@ -392,7 +394,8 @@ class Draft:
             case Why.GP_REFUSED:
                 self.tell_ward(words.ward_refused(thread.reference, who or gp))
             case Why.LADDER_EXHAUSTED:
-                self.tell_ward(words.nobody(thread.reference, thread.desk or ""))
+                asked = self.asked_at() if self.waited_for is ThreadState.AWAITING_WARD else None
+                self.tell_ward(words.nobody(thread.reference, thread.desk or "", asked))
             case Why.RECALLED:
                 told = len(self.had_letter())
                 stopped = sum(d.purpose in COUNTED for d in on_its_way(self.view)) if self.view else 0
@@ -447,6 +450,29 @@ class Draft:
             if step.why is Why.GP_REFUSED and not part.revoked:
                 continue
             self.mail(part, Purpose.RECALL, text, ordinal=ordinal)
+
+    @property
+    def waited_for(self) -> ThreadState | None:
+        """Whose turn it was before this plan."""
+        return self.view.thread.state if self.view else None
+
+    def owed(self, why: Why) -> str:
+        """For a desk at the end of a ladder: whom it has to look for, where that is not whoever got the letter."""
+        if why is not Why.LADDER_EXHAUSTED:
+            return ""
+        if self.waited_for is ThreadState.AWAITING_WARD:
+            return self.site.words.question_waits(self.asked_at())
+        return (
+            self.site.words.answer_waits(self.answered_at())
+            if self.waited_for is ThreadState.AWAITING_GP
+            else ""
+        )
+
+    def answered_at(self) -> datetime:
+        """When the ward's last answer was carried to whoever asked."""
+        sent = self.current.started_at or self.current.opened_at
+        view = self.view.deliveries if self.view else ()
+        return max((d.created_at for d in view if d.purpose is Purpose.ANSWER), default=sent)
 
     def remind(self, target: str) -> None:
         """A rung: whom the pinned target names, on its first channel that reaches them, else their mailbox."""
@@ -503,8 +529,7 @@ class Draft:
         sent = thread.started_at or thread.opened_at
         answer = answer or thread.state is ThreadState.AWAITING_GP
         if answer:
-            view = self.view.deliveries if self.view else ()
-            sent = max((d.created_at for d in view if d.purpose is Purpose.ANSWER), default=sent)
+            sent = self.answered_at()
         self.mail(
             self.participant(key),
             Purpose.REMINDER,
