@@ -336,3 +336,25 @@ async def test_the_same_letter_come_again_is_a_duplicate_all_the_same(house: Hou
     await arrive(house, (raw, adapter), (again, adapter))
     assert await house.store.holds() == []
     assert [row["state"] for row in await house.store.envelopes()] == ["ignored", "decided"]
+
+
+async def test_a_cancellation_under_a_number_that_was_cancelled_before_is_put_before_a_person(
+    house: House,
+) -> None:
+    """Movements counted within a stay: the first cancelled one was never told of, the second one was."""
+    await registered(house, (REMI, MARTIN.rpps or ""))
+
+    def cancelled(stay: str, control: str) -> tuple[bytes, str]:
+        visit = hl7.pv1(number=stay, discharged=None)
+        gone = hl7.zbe("CANCEL", number="2")
+        return his(hl7.adt("A13", patient=REMI, control=control, visit=visit, movement=gone))
+
+    await arrive(house, cancelled("S-1", "1"), letter(REMI, MARTIN.rpps or "", "S-2"))
+    assert await house.store.holds() == []
+    await arrive(house, cancelled("S-2", "2"))
+    (held,) = await house.store.holds()
+    assert held["why"] == "number_of_another"
+    (thread,) = await house.store.threads()
+    assert thread["state"] == "awaiting_ack"
+    await arrive(house, cancelled("S-1", "3"))
+    assert (await house.store.envelopes())[0]["why"] == "duplicate", "nothing of it to take back"
