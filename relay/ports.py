@@ -58,6 +58,7 @@ class Tools:
     timezone: str = "Europe/Paris"
     mount: Callable[[str, object], None] | None = None  # (name, ASGI app) → served under /channel/NAME
     max_bytes: int = 50 * 2**20  # an arrival larger than this is held, its head kept
+    remembered: timedelta | None = None  # for so long what arrived is known again; None: for ever
 
 
 @runtime_checkable
