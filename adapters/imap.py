@@ -251,19 +251,30 @@ class Imap:
             # Every UID means another message now: read the whole folder again; what is known is recognised
             # by its bytes further on.
             log.get().warning("uidvalidity_changed", adapter=self.name)
-            return await self._anew(session, Cursor(session.validity), cursor.floor_date)
+            return await self._anew(session, Cursor(session.validity), self._known(cursor.floor_date))
         if session.uid_next <= cursor.uid:
             # UIDs only ever grow (RFC 3501 §2.3.1.1): this server was rolled back or renumbered in silence.
             log.get().warning("uids_restarted", adapter=self.name)
-            return await self._anew(session, Cursor(session.validity, era=cursor.era + 1), cursor.floor_date)
+            fresh = Cursor(session.validity, era=cursor.era + 1)
+            return await self._anew(session, fresh, self._known(cursor.floor_date))
         # Stored, but the crash came before the acknowledgement: once more, the store knows them.
         unacknowledged = () if self._settings.done else ("UNSEEN",)
         again: list[int] = []
         if cursor.uid > cursor.floor:
-            criteria = (*unacknowledged, *_since(cursor.floor_date if not cursor.floor else None))
+            since_when = self._known(cursor.floor_date if not cursor.floor else None)
+            criteria = (*unacknowledged, *_since(since_when))
             again = await session.search(cursor.floor + 1, cursor.uid, *criteria)
         # Behind what is new: where nothing can be put away, every letter ever stored stands there again.
         return cursor, await self._after(session, cursor) + again
+
+    def _known(self, since: date | None) -> date | None:
+        """That date, or the later one from which on the relay knows again what it took: older mail would leave twice."""
+        kept = self._tools.remembered
+        if kept is None:
+            return since
+        # Two days, as servers count theirs by the clock of another place.
+        oldest = (self._tools.clock.now() - kept).date() + timedelta(days=2)
+        return oldest if since is None else max(since, oldest)
 
     async def _anew(self, session: _Session, cursor: Cursor, since: date | None) -> tuple[Cursor, list[int]]:
         """Begin with the first UID; of what stands there now, only what came on that date or later."""

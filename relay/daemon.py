@@ -255,6 +255,7 @@ class Daemon:
             language=self.settings.language,
             timezone=self.settings.timezone,
             mount=self._mounts.__setitem__,
+            remembered=self.settings.keep_facts,
         )
         adapters = connect(self.settings, tools)
         self.inboxes = {name: each for name, each in adapters.items() if isinstance(each, Inbox)}

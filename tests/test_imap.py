@@ -8,7 +8,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -268,6 +268,27 @@ async def test_uids_that_start_anew_under_the_same_uidvalidity_do_not_hide_new_m
     assert len(mailbox.messages(RETURNS)) == 1, "an old number must not put a new letter away unread"
     await adapter.acknowledge([again])
     assert mailbox.messages(RETURNS) == []
+
+
+async def test_mail_older_than_what_the_relay_remembers_is_not_taken_for_new(
+    mailbox: Dovecot, opened: Opener, tmp_path: Path
+) -> None:
+    def adapter(done: str | None) -> imap.Imap:
+        lent = replace(tools(tmp_path), remembered=timedelta(days=400))
+        opened.adapters.append(imap.connect("retours", imap_settings(mailbox, done=done), lent))
+        return opened.adapters[-1]
+
+    with mailbox.session(RETURNS) as person:
+        for days, mark in ((500, "oubliée"), (300, "connue")):
+            came = datetime.now(UTC) - timedelta(days=days)
+            person.append("INBOX", "", f'"{came:%d-%b-%Y} 10:00:00 +0000"', letter(mark))
+    before = await first(adapter(None))
+    assert subjects(before.envelopes) == ["oubliée", "connue"], "the very first start goes by `since` alone"
+    await adapter(None).acknowledge(before.envelopes)
+    # A folder for what is done, configured later, has all that was ever taken come once more.
+    assert subjects((await first(adapter("Traités"), before.cursor)).envelopes) == ["connue"]
+    mailbox.renumber(RETURNS)
+    assert subjects((await first(adapter(None), before.cursor)).envelopes) == ["connue"]
 
 
 async def test_ids_do_not_depend_on_the_adapters_name(
