@@ -917,6 +917,9 @@ def test_a_letter_is_explained_by_the_site_s_registers_where_there_are_any(folde
     assert (known["facts"]["gp"], known["rule"]) == ("found", "sortie")
     assert relay("envelopes", "list", "--json").json == []  # nothing was written
     assert "mailbox" in relay("rules", "explain", str(file), "--mailbox", "x", code=2).err
+    assert "no rule is asked" not in relay("rules", "explain", str(file)).err
+    file.write_bytes(letters.ko(original=raw))
+    assert "takes it for: receipt" in relay("rules", "explain", str(file)).err
 
 
 def test_counts_are_listed_for_each_rule_in_force(folder: Path, relay: Any) -> None:

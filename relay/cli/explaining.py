@@ -175,7 +175,8 @@ def _of_letter(
     site: Settings | None, letter: str, rules: RuleSet, at: datetime, mailbox: str | None
 ) -> _Asked:
     """A file's facts: by the site's registers where there are any, else of the letter alone."""
-    from relay import intake
+    from relay import intake, reading, recognition
+    from relay.model import Outcome
 
     file = Path(letter)
     try:
@@ -185,6 +186,12 @@ def _of_letter(
     opened = shared.unsealed(raw)
     if opened is not None and opened.why is not None:
         print(f"relay: whatever the rules say, such a mail is held: {opened.why.value}", file=sys.stderr)
+    kind = recognition.recognise(reading.read_file(file.name, opened.raw if opened else raw)).outcome
+    if kind is not Outcome.NOTICE:
+        print(
+            f"relay: no rule is asked about this, the relay takes it for: {kind.value} (relay recognise)",
+            file=sys.stderr,
+        )
     if site is not None:
         wards = [name for name, table in site.adapters.items() if table.ward is not None]
         if mailbox is not None and mailbox not in wards:
