@@ -14,11 +14,13 @@ import pytest
 
 from relay import planning
 from relay.model import (
+    Absence,
     ChatKind,
     Context,
     Delivery,
     DeliveryState,
     EnvelopeState,
+    Link,
     Participant,
     Plan,
     Purpose,
@@ -44,6 +46,7 @@ from tests.test_planning import (  # noqa: F401 - fixtures
     DESK,
     GP,
     LATER,
+    LINK,
     LINKED,
     WARD,
     _secret,
@@ -450,3 +453,25 @@ def test_who_answered_while_the_relay_stood_still_is_heard_before_anybody_is_tol
         for told in (WARD_REPLIES, DESK_MAIL):
             assert not dovecot.messages(told)
         assert not any(site.json("status")["invariants"].values())
+
+
+# -------------------------------------------------------------------------------------------------- whoever stands in
+
+
+def test_who_stands_in_for_the_gp_is_reminded_while_the_gp_is_away() -> None:
+    site = make_site()
+    absence = Absence(MARTIN.rpps or "", AT.date(), AT.date() + timedelta(days=7), DUPONT.rpps)
+    links = (LINK, Link(DUPONT.rpps or "", "telegram", "9002", "9002"))
+    context = Context(links=links, absences=(absence,))
+    first = planning.plan_notice(site, arrive(site, letter(), gps=(MARTIN, DUPONT)), context, AT)
+    assert one(first, Purpose.ALERT).address == "9002"
+    view = replace(sent(after(None, first)), links=links, absences=(absence,))
+    reminder = one(fire(site, view, 0, AT + timedelta(hours=1)), Purpose.REMINDER)
+    assert (reminder.to, reminder.address) == (f"rpps:{DUPONT.rpps}", "9002")
+    back = replace(
+        view,
+        absences=(
+            replace(absence, since=AT.date() - timedelta(days=9), until=AT.date() - timedelta(days=2)),
+        ),
+    )
+    assert one(fire(site, back, 0, AT + timedelta(hours=1)), Purpose.REMINDER).address == "9001"

@@ -512,15 +512,17 @@ class Draft:
         return part if answers else None
 
     def remind_gp(self, target: str = "", *, answer: bool = False) -> None:
-        """The GP, by the target's chat where one is linked, else in their mailbox."""
+        """The GP, or who stands in for them, by the target's chat where one is linked, else in the GP's mailbox."""
         thread = self.current
         known = thread.followup.targets.get(target, {}) if thread.followup and target else {}
         via = known.get("via")
         chats = tuple(str(name) for name in via) if isinstance(via, list | tuple) else self.chats
         # Whoever read the letter and asked is waited for because of the answer, not of the letter.
         kind = ChatKind.ANSWER_WAITS if thread.state is ThreadState.AWAITING_GP else ChatKind.REMINDER
-        if self.remind_by_chat(thread.gp.removeprefix("rpps:"), chats, kind, target):
-            return
+        substitute = self.meant("substitute")
+        for key in (substitute.key if substitute else "", thread.gp):
+            if key and self.remind_by_chat(key.removeprefix("rpps:"), chats, kind, target):
+                return
         self.remind_by_mail(thread.gp, answer=answer, target=target)
 
     def remind_by_mail(self, key: str, *, answer: bool = False, target: str = "") -> None:
