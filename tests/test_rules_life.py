@@ -445,6 +445,16 @@ async def test_rules_a_person_set_aside_do_not_come_back_with_other_tests_or_aft
     assert await again.active() == MORE
 
 
+async def test_a_reason_is_given_once_and_only_to_what_the_relay_took_over(house: House) -> None:
+    revision = await house.store.rules_revision()
+    for by, reason, noted in (("anne", "voulu", True), ("béa", "aussi", False)):
+        assert await house.store.give_rules_a_reason(revision, by=by, reason=reason) is noted
+    active = await house.store.rules_active()
+    assert active is not None
+    assert (active.by, active.reason, active.revision) == ("anne", "voulu", revision)
+    assert not await house.store.give_rules_a_reason(revision + 1, by="anne", reason="voulu")
+
+
 async def test_two_who_put_rules_in_force_at_the_same_time_do_not_pass_each_other_by(house: House) -> None:
     revision = await house.store.rules_revision()
     await house.store.activate_rules("a", "d1", by="anne", reason="x", after=revision)
@@ -716,6 +726,26 @@ def test_the_reason_of_a_person_is_noted_where_the_relay_took_the_file_over_befo
     # Whose reason stands there stays.
     relay("rules", "apply", "--reason", "moi aussi", "--by", "béa")
     assert relay("rules", "history", "--json").json == [noted, first]
+
+
+def test_the_relay_may_take_the_very_file_over_that_a_person_applies_at_this_moment(
+    folder: Path, relay: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(folder, 1)
+    (folder / "routes.yaml").write_text(MORE, encoding="utf-8")
+    weigh = ruling.weigh
+
+    async def meanwhile(
+        store: Store, site: Any, before: Any, after: RuleSet, **more: Any
+    ) -> Any:  # handed on
+        weighed = await weigh(store, site, before, after, **more)
+        await store.activate_rules(after.text, after.digest, by="relay", reason="file", after=1, note="")
+        return weighed
+
+    monkeypatch.setattr(ruling, "weigh", meanwhile)
+    assert "déjà en vigueur" in relay("rules", "apply", "--reason", "aussi les urgences", "--by", "anne").out
+    (now, _) = relay("rules", "history", "--json").json
+    assert (now["by"], now["reason"]) == ("anne", "aussi les urgences")
 
 
 def test_tests_that_no_longer_go_with_the_rules_are_told_of_after_a_rollback(

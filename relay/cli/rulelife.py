@@ -350,27 +350,7 @@ async def _put(
     if active is not None and active.digest == rules.digest:
         if written is not None:
             shared.write_whole(site.rules, written)
-        # The relay looks every two seconds: it may have been faster than the person, and knows no reason.
-        noted = not undo and await store.give_rules_a_reason(active.revision, by=by, reason=reason)
-        unwritten = _schemas_again(site)
-        if shared.chosen.json:
-            shared.emit({"ok": True, "revision": active.revision, "digest": active.digest, "changed": False})
-        else:
-            _say_old(page, unwritten)
-            page.line(
-                page.say(
-                    f"Ces règles sont déjà en vigueur (révision {active.revision}).",
-                    f"These rules are in force already (revision {active.revision}).",
-                )
-            )
-            if noted:
-                page.line(
-                    page.say(
-                        f"Le relais les avait prises du fichier ; le motif est noté ({reason}).",
-                        f"The relay had taken them from the file; the reason is noted ({reason}).",
-                    )
-                )
-        return 0
+        return await _already(site, store, active, "" if undo else reason, by, page)
     weighed = await _weigh(site, store, before, rules, since)
     document = _document(weighed, active, rules)
     if not weighed.harmless and not accept:
@@ -390,6 +370,9 @@ async def _put(
             note=weighed.note(), now=datetime.now(UTC), configured=configured,
         )  # fmt: skip
     except Stale:
+        now = await store.rules_active()
+        if now is not None and now.digest == rules.digest:
+            return await _already(site, store, now, "" if undo else reason, by, page)
         if written is not None and stood is not None:
             shared.write_whole(site.rules, stood)  # or the relay would take it over from the file
         raise Refused(
@@ -428,6 +411,32 @@ async def _put(
         )
         page.line(page.style(words, "dim"))
     _say_old(page, unwritten)
+    return 0
+
+
+async def _already(
+    site: Settings, store: Store, active: ActiveRules, reason: str, by: str, page: Paper
+) -> int:
+    """Say that the rules are in force. A `reason` is noted where the relay, which knows none, was faster."""
+    noted = reason and await store.give_rules_a_reason(active.revision, by=by, reason=reason)
+    unwritten = _schemas_again(site)
+    if shared.chosen.json:
+        shared.emit({"ok": True, "revision": active.revision, "digest": active.digest, "changed": False})
+        return 0
+    _say_old(page, unwritten)
+    page.line(
+        page.say(
+            f"Ces règles sont déjà en vigueur (révision {active.revision}).",
+            f"These rules are in force already (revision {active.revision}).",
+        )
+    )
+    if noted:
+        page.line(
+            page.say(
+                f"Le relais les avait prises du fichier ; le motif est noté ({reason}).",
+                f"The relay had taken them from the file; the reason is noted ({reason}).",
+            )
+        )
     return 0
 
 
