@@ -46,7 +46,7 @@ class Schedule:
 
     def settle_in(self) -> None:
         """The relay's own periodic work."""
-        self.every("daily_lists", self.daily_lists, hour=LISTS_AT, minute=0)
+        self.every("daily_lists", self.missed_lists, hour=LISTS_AT, minute=0)
         self.every("retention", self.retention, hour=3, minute=20)
 
     async def daily_lists(self, due: datetime | None = None) -> None:
@@ -73,7 +73,7 @@ class Schedule:
                 log.failure("daily_list_not_recorded", problem)
 
     async def missed_lists(self) -> None:
-        """The daily lists that fell due last, where the relay stood still then."""
+        """The daily lists that fell due last, however long ago: the relay stood still then, or its machine slept."""
         now = self.clock.now().astimezone(self.site().settings.zone)
         due = now.replace(hour=LISTS_AT, minute=0, second=0, microsecond=0)
         await self.daily_lists(due if due <= now else due - timedelta(days=1))
@@ -93,8 +93,9 @@ class Schedule:
         self.settle_in()
         scheduler = AsyncIOScheduler()
         for name, trigger, work in self._periodic:
+            # However late: a machine that slept, or whose clock was put forward, still owes what fell due.
             scheduler.add_job(
-                self._guarded, trigger, args=(name, work), id=name, coalesce=True, misfire_grace_time=3600
+                self._guarded, trigger, args=(name, work), id=name, coalesce=True, misfire_grace_time=None
             )
         scheduler.start()
         missed = asyncio.ensure_future(self._guarded("missed_lists", self.missed_lists))

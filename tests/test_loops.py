@@ -6,12 +6,14 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, datetime, timedelta, tzinfo
 from email import message_from_bytes, policy
 from pathlib import Path
 from typing import Any
 
 import pytest
+from apscheduler.executors import base as base_executor
+from apscheduler.schedulers import base as base_scheduler
 
 from adapters import memory
 from relay import dispatch, planning, tables
@@ -629,6 +631,47 @@ async def test_periodic_work_under_way_has_ended_when_the_schedule_has(house: Ho
     going.cancel()
     await asyncio.wait({going})
     assert tidied
+
+
+async def test_what_fell_due_while_the_machine_slept_is_done_when_it_wakes(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zone = house.site.settings.zone
+    due = datetime.now(zone).replace(microsecond=0) + timedelta(seconds=2)
+    done = asyncio.Event()
+
+    class Wall(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override] # no Wall
+            now = datetime.now(tz)
+            return now if now < due else now + timedelta(hours=9)
+
+    async def work() -> None:
+        done.set()
+
+    monkeypatch.setattr(base_scheduler, "datetime", Wall)
+    monkeypatch.setattr(base_executor, "datetime", Wall)
+    house.schedule.every("work", work, hour=due.hour, minute=due.minute, second=due.second)
+    going = asyncio.create_task(house.schedule.run())
+    try:
+        await asyncio.wait_for(done.wait(), 10)
+    finally:
+        going.cancel()
+        await asyncio.wait({going})
+
+
+async def test_a_daily_list_made_late_is_the_one_that_was_due(house: House) -> None:
+    zone = house.site.settings.zone
+    due = house.clock.now().astimezone(zone).replace(hour=18, minute=0, second=0, microsecond=0)
+    house.clock.at = due + timedelta(minutes=30)
+    await house.take(letter())
+    house.schedule.settle_in()
+    (make,) = [work for name, _, work in house.schedule._periodic if name == "daily_lists"]
+    await make()
+    assert not await house.copies(purpose="ward_note"), "what came after the hour is the next list's"
+    house.clock.at = due + timedelta(days=1, hours=5)
+    await make()
+    assert len(await house.copies(purpose="ward_note")) == 1
 
 
 async def test_what_stays_on_the_wire_longer_than_the_drain_is_cut_off(house: House) -> None:
