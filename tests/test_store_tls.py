@@ -177,6 +177,7 @@ def test_on_this_machine_nothing_is_asked_of_a_server(url: str, monkeypatch: pyt
         "postgresql://u@db.chr.example/x", "postgresql://u@10.0.0.7/x", "postgresql:///x?host=db.chr.example:5432",
         "postgresql://u@localhost,db.chr.example/x", "postgresql:///x?host=localhost&host=db.chr.example",
         "postgresql:///x?service=relais", "postgresql://u@localhost.chr.example/x",
+        "postgresql://u@localhost/x?hostaddr=10.0.0.7",
     ],
 )  # fmt: skip
 def test_anywhere_else_chain_and_name_are_checked(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,6 +190,9 @@ def test_anywhere_else_chain_and_name_are_checked(url: str, monkeypatch: pytest.
 def test_a_host_that_the_environment_names_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGHOST", "db.chr.example")
     assert database.protected(make_url("postgresql:///x")).query["sslmode"] == "verify-full"
+    assert "sslmode" not in database.protected(make_url("postgresql://localhost/x")).query
+    monkeypatch.setenv("PGHOSTADDR", "10.0.0.7")
+    assert database.protected(make_url("postgresql://localhost/x")).query["sslmode"] == "verify-full"
 
 
 @pytest.mark.parametrize("mode", ["disable", "prefer", "require", "verify-ca"])

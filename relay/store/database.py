@@ -568,6 +568,9 @@ def protected(address: URL) -> URL:
     said = address.normalized_query
     named = [address.host or "", *said.get("host", ())]
     hosts = [host for each in named for host in each.split(",") if host] or [os.environ.get("PGHOST", "")]
+    # Where it goes whatever the name is.
+    addresses = [*said.get("hostaddr", ()), os.environ.get("PGHOSTADDR", "")]
+    hosts += [host for each in addresses for host in each.split(",") if host]
     if all(host.startswith("/") or is_loopback(_bare(host)) for host in hosts):
         return address
     if any(mode != "verify-full" for mode in said.get("sslmode", ())):
