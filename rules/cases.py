@@ -11,7 +11,7 @@ from rules import reach
 from rules.difference import because, difference, relevant
 from rules.engine import Decision, ack_due, decide, leaves_at
 from rules.facts import FIELDS, UNKNOWN, FactValue, Field, facts_as_json, typed
-from rules.meant import instant_meant
+from rules.meant import FRENCH, instant_meant
 from rules.nodes import FOLLOWUPS, KEYWORDS, RULES, TARGETS, Reader, whole
 from rules.reach import Witness
 from rules.ruleset import RuleSet
@@ -298,6 +298,9 @@ class _Cases(Reader):
         if "coverage" in top:
             coverage = self.one_of(top["coverage"][1], "coverage", ("every-rule", "none")) == "every-rule"
         listed = top["tests"][1] if "tests" in top else None
+        if isinstance(listed, Table) or (isinstance(listed, Scalar) and not listed.empty):
+            self.tell("no_list", listed, of="tests")
+            return [], coverage
         if not isinstance(listed, Listing) or not listed.items:
             self.missing(root, "tests", _FILE, "tests: [ … ]")
             return [], coverage
@@ -404,9 +407,11 @@ class _Cases(Reader):
             elif name in ("action", "why"):
                 self.one_of(value, name, ("send", "hold", "file") if name == "action" else WHYS)
             elif name == "file":
-                expected[name] = {"yes": True, "true": True, "no": False, "false": False}.get(
-                    one.text, one.text
-                )
+                said, word = {"yes": True, "true": True, "no": False, "false": False}, one.text.casefold()
+                expected[name] = said.get(word, one.text)
+                if word not in said and {"yes", "no"} & set(FRENCH.get(word, ())):
+                    # As a reason it would look, in the difference, like what was obtained.
+                    self.unknown_value(one, name, ("yes", "no"))
             elif name == "ack_due" and one.text != "none":
                 at = self._instant(one, name)
                 if at is not None and at.tzinfo is not None:

@@ -169,6 +169,8 @@ IN_TESTS = [
     (f"tests:\n{CASE}{CASE.replace('name: x', 'name: §x')}", "E203", "case_twice"),
     (f"tests: [ {CASE[4:-1]}, {CASE[4:-1].replace('name: x', 'name: §x')} ]\n", "E203", "case_twice"),
     (f"tests:\n{CASE.replace('- {', '- §{').replace('rule: default', 'rule: sortie')}", "T001", "case_failed"),
+    ("tests:\n  §name: x\n  given: { event: birth }\n", "E104", "no_list"),
+    ("tests:\n  - { name: x, given: { event: birth }, expect: { file: §non } }\n", "E102", "unknown_value"),
     ("tests:\n  - §{ name: x, given: { event: birth } }\n", "E103", "missing"),
     ("tests:\n  - { name: x, given: { event: birth }, expect: { rule: §sorti } }\n", "E110", "undefined"),
     ("tests:\n  - { name: x, given: { event: §sortie }, expect: { rule: sortie } }\n", "E102", "unknown_value"),
