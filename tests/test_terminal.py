@@ -15,7 +15,13 @@ ORDERS = "\x1b[2J\x1b]0;titre\x07\x9b31m\u202e"
 
 
 @pytest.mark.parametrize(
-    "words", [("recognise",), ("rules", "explain", "--rules", ROOT / "rules/sets/standard.yaml")]
+    "words",
+    [
+        ("recognise",),
+        ("recognise", "--json"),
+        ("rules", "explain", "--rules", ROOT / "rules/sets/standard.yaml"),
+        ("rules", "explain", "--json", "--rules", ROOT / "rules/sets/standard.yaml"),
+    ],
 )
 def test_no_word_of_a_letter_is_an_order_to_the_terminal(
     words: tuple[str | Path, ...], tmp_path: Path
@@ -25,6 +31,8 @@ def test_no_word_of_a_letter_is_an_order_to_the_terminal(
     done = relay(*words, file)
     assert done.code == 0
     assert "logie" in done.out
+    if "recognise" in words and "--json" in words:
+        assert done.json["stay"]["ward"] == f"Cardio{ORDERS}logie"
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", done.out + done.err)
 
 

@@ -137,8 +137,9 @@ def emit(document: object) -> None:
     """Exactly one JSON document on standard output."""
     global shown  # noqa: PLW0603 - one process runs one command
     shown = True
-    json.dump(document, sys.stdout, ensure_ascii=False, default=_plain)
-    sys.stdout.write("\n")
+    text = json.dumps(document, ensure_ascii=False, default=_plain)
+    # JSON escapes some of what a terminal obeys; the rest stands in strings alone, where it may be escaped too.
+    sys.stdout.write(_OBEYED.sub(lambda sign: f"\\u{ord(sign[0]):04x}", text) + "\n")
 
 
 def show_rows(rows: Sequence[Mapping[str, object]], columns: Sequence[str], nothing: str) -> None:
