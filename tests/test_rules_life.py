@@ -791,6 +791,19 @@ def test_a_rule_is_promoted_out_of_observation(folder: Path, relay: Any) -> None
     assert "naissance" in again.err
 
 
+def test_a_rule_with_an_accent_is_known_however_its_name_is_typed(folder: Path, relay: Any) -> None:
+    written, typed = (normalize(form, "bébé") for form in ("NFD", "NFC"))
+    file = folder / "routes.yaml"
+    file.write_text(RULES.replace("id: naissance", f"id: {written}"), encoding="utf-8")
+    fill(folder, 1)
+    for name in (written, typed):
+        found = relay("rules", "explain", "--facts", '{"event": "birth"}', "--why-not", name, "--json").json
+        assert found["why_not"]["rule"] == typed
+    relay("rules", "promote", written, "--reason", "elle voit juste")
+    assert f"id: {written}" in file.read_text(encoding="utf-8")
+    assert "mode: on" in file.read_text(encoding="utf-8")
+
+
 def test_a_ward_with_an_accent_is_known_however_the_configuration_was_typed(folder: Path, relay: Any) -> None:
     ward = '[adapters.ped]\nkind = "folder"\npath = "depot"\nward = {{ name = "{}", slug = "ped", facility = "1", reply_to = "p@x.fr" }}\n'
     (folder / "config.toml").write_text(CONFIG + ward.format(normalize("NFD", "Pédiatrie")), encoding="utf-8")

@@ -70,6 +70,7 @@ def explain(
 ) -> int:
     """Say which rule decides, and why each earlier one did not."""
     from rules import engine, whynot
+    from rules.facts import composed
 
     if (facts is None) == (letter is None):
         raise UsageError("name a letter, or give --facts")
@@ -90,7 +91,7 @@ def explain(
     found: WhyNot | None = None
     if why_not is not None:
         try:
-            found = whynot.why_not(asked.rules, why_not, asked.facts, asked.at)
+            found = whynot.why_not(asked.rules, composed(why_not), asked.facts, asked.at)
         except KeyError:
             known = ", ".join([*(entry.id for entry in asked.rules.every()), "default"])
             raise UsageError(f"no rule « {why_not} »; there are {known}") from None

@@ -147,13 +147,14 @@ def promote(
 ) -> int:
     """Let an observed rule act: `mode: observe` becomes `on` in the configured file, and the file is applied."""
     from relay import ruling
+    from rules.facts import composed
     from rules.merging import promoted
 
     site = shared.settings()
     _say_why(reason)
     disk, before = _read(site.rules)
     try:
-        text = promoted(before.decode("utf-8"), rule)
+        text = promoted(before.decode("utf-8"), composed(rule))
     except (KeyError, UnicodeDecodeError):
         raise NotFound(f"no rule « {rule} » in mode: observe stands in {site.rules.name}") from None
     changed = ruling.OnDisk(text.encode(), disk.tests)
