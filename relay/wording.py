@@ -562,15 +562,17 @@ class Words:
             ),
         )
 
-    def ward_reminder(self, reference: str, since: datetime) -> Mail:
-        """To a ward that owes an answer."""
+    def ward_reminder(self, reference: str, since: datetime, asked: bool = True) -> Mail:
+        """To a ward that owes an answer, to a question or (not `asked`) to a desk that gave the follow-up back."""
         return Mail(
             self.say("Rappel : réponse attendue – Réf. {reference}", reference=reference),
             self._body(
                 [
                     self.ref(reference),
-                    self.say(
-                        "Une question attend votre réponse depuis le {since}.",
+                    self.say("Une question attend votre réponse depuis le {since}.", since=self.on(since))
+                    if asked
+                    else self.say(
+                        "Le suivi de cette lettre vous a été rendu le {since} et attend votre réponse.",
                         since=self.on(since),
                     ),
                 ],
@@ -639,15 +641,15 @@ class Words:
             ),
         )
 
-    def nobody(self, reference: str, desk: str, asked: datetime | None = None) -> Mail:
-        """To the ward: the ladder ended. `asked`: it is the ward itself that owes an answer, since then."""
-        if asked is not None:
+    def nobody(self, reference: str, desk: str, owed: str = "") -> Mail:
+        """To the ward: the ladder ended. `owed`: the ward itself owes an answer (`ward_waited_for`)."""
+        if owed:
             return Mail(
-                self.say("Question sans réponse – Réf. {reference}", reference=reference),
+                self.say("Réponse du service attendue – Réf. {reference}", reference=reference),
                 self._body(
                     [
                         self.ref(reference),
-                        self.question_waits(asked),
+                        owed,
                         self.say("Le suivi est confié au bureau « {desk} ».", desk=desk),
                     ],
                     self._how_to_answer(),
@@ -666,11 +668,17 @@ class Words:
             ),
         )
 
-    def question_waits(self, since: datetime) -> str:
-        """At the end of a ladder: the ward owes an answer."""
-        return self.say(
-            "Une question posée le {since} attend toujours la réponse du service.", since=self.on(since)
-        )
+    def ward_waited_for(self, since: datetime, asked: bool) -> str:
+        """At the end of a ladder: the ward owes an answer; `asked` as in `ward_reminder`."""
+        if asked:
+            text = self.say(
+                "Une question posée le {since} attend toujours la réponse du service.", since=self.on(since)
+            )
+        else:
+            text = self.say(
+                "Le suivi, rendu au service le {since}, attend toujours sa réponse.", since=self.on(since)
+            )
+        return text
 
     def answer_waits(self, sent: datetime) -> str:
         """At the end of a ladder: whoever asked has not taken the ward's answer."""

@@ -402,6 +402,21 @@ def test_at_the_end_of_a_ladder_desk_and_ward_read_whose_answer_is_missing() -> 
     assert "Personne n'a répondu" in text(one(end, Purpose.WARD_NOTE, "ward:cardiologie"))
 
 
+def test_a_ward_that_a_desk_gave_a_follow_up_back_to_is_reminded_of_no_question() -> None:
+    site, view, _ = handed_over()
+    back = planning.plan_verb(site, view, Verb.HAND_OVER, "desk:sorties", "ward:cardiologie", LATER)
+    view = sent(after(view, back))
+    reminder = text(one(fire(site, view, 0, LATER + timedelta(hours=1)), Purpose.REMINDER))
+    assert "Le suivi de cette lettre vous a été rendu le 1/12 à 17 h 55 et attend votre réponse." in reminder
+    assert "question" not in reminder
+    end = fire(site, view, 2, LATER + timedelta(hours=4))
+    for note in (
+        one(end, Purpose.WARD_NOTE, "desk:sorties"),
+        one(end, Purpose.WARD_NOTE, "ward:cardiologie"),
+    ):
+        assert "Le suivi, rendu au service le 1/12 à 17 h 55, attend toujours sa réponse." in text(note)
+
+
 def test_somebody_elses_mail_is_no_desks() -> None:
     site, view, note = handed_over()
     plan = replied(site, view, note, "ANNULER", sender="autre@chr-exemple.mssante.fr")

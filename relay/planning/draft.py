@@ -329,7 +329,7 @@ class Draft:
                     self.mail(
                         self.participant(self.ward_key),
                         Purpose.REMINDER,
-                        words.ward_reminder(thread.reference, self.asked_at()),
+                        words.ward_reminder(thread.reference, *self.ward_owes()),
                     )
                 case Do.STOP_COPIES:
                     self.stop_all(step.why or Why.BY_PERSON)
@@ -394,8 +394,8 @@ class Draft:
             case Why.GP_REFUSED:
                 self.tell_ward(words.ward_refused(thread.reference, who or gp))
             case Why.LADDER_EXHAUSTED:
-                asked = self.asked_at() if self.waited_for is ThreadState.AWAITING_WARD else None
-                self.tell_ward(words.nobody(thread.reference, thread.desk or "", asked))
+                owed = self.owed(Why.LADDER_EXHAUSTED) if self.waited_for is ThreadState.AWAITING_WARD else ""
+                self.tell_ward(words.nobody(thread.reference, thread.desk or "", owed))
             case Why.RECALLED:
                 told = len(self.had_letter())
                 stopped = sum(d.purpose in COUNTED for d in on_its_way(self.view)) if self.view else 0
@@ -429,10 +429,14 @@ class Draft:
         left = (d for d in view if d.purpose is Purpose.LETTER and may_stand(d))
         return tuple({d.address: d for d in left if among is None or d.envelope in among}.values())
 
-    def asked_at(self) -> datetime:
-        """When the question that waits was carried to the ward."""
+    def ward_owes(self) -> tuple[datetime, bool]:
+        """Since when the ward is waited for, and whether somebody asked it; else a desk gave the follow-up back."""
+        since = self.view.thread.counts_from if self.view else None
         view = self.view.deliveries if self.view else ()
-        return max((d.created_at for d in view if d.purpose is Purpose.QUESTION), default=self.at)
+        asked = max((d.created_at for d in view if d.purpose is Purpose.QUESTION), default=None)
+        if asked is None or (since is not None and asked < since - timedelta(seconds=1)):
+            return since or self.at, False
+        return asked, True
 
     def ask_deletion(self, step: threads.Step) -> None:
         """A mail to everybody who got the letter, or to the GP who refused it."""
@@ -461,7 +465,7 @@ class Draft:
         if why is not Why.LADDER_EXHAUSTED:
             return ""
         if self.waited_for is ThreadState.AWAITING_WARD:
-            return self.site.words.question_waits(self.asked_at())
+            return self.site.words.ward_waited_for(*self.ward_owes())
         return (
             self.site.words.answer_waits(self.answered_at())
             if self.waited_for is ThreadState.AWAITING_GP
