@@ -21,13 +21,13 @@ import pytest
 from adapters import memory
 from relay import config
 from relay.identity import keys_of
-from relay.model import Link, Mailbox, MailMessage, Professional, Registration
+from relay.model import Link, Mailbox, MailMessage, Person, Professional, Registration
 from relay.planning import Site, Tokens
 from relay.store import Store
 from rules import language
 from tests import letters
 from tests.campaign import many
-from tests.letters import MARTIN, fhir, hl7, printed
+from tests.letters import DUPONT, MARTIN, fhir, hl7, printed
 from tests.stores import Place
 from tests.test_loops import House
 from tests.test_planning import CONFIG, RULES, _secret  # noqa: F401 - a fixture
@@ -434,6 +434,90 @@ async def test_a_changed_package_replaces_the_letter_it_changes(house: House) ->
     assert str(changed["Subject"]).startswith("[Annule et remplace]")
     assert changed["References"] == letter["Message-ID"]
     assert len(await house.store.threads()) == 1
+
+
+# ------------------------------------------------------------------------------------ the patient's doctor changed
+
+
+def unnamed(number: int, *, replaces: int | None = None) -> bytes:
+    """A document of one stay that names no GP: the registry says who."""
+    root = "1.2.250.1.999.1.700"
+    return letters.cda(
+        patient=ODETTE, gp=None, recipients=(), stay="S-700", document_id=f"{root}.{number}",
+        set_id=f"{root}.{number}.0", replaces=f"{root}.{replaces}" if replaces else None,
+    )  # fmt: skip
+
+
+async def changes_doctor(house: House) -> None:
+    """From Dr Martin to Dr Dupont, who has a phone too."""
+    registered = Registration(
+        ins=ODETTE.ins or "", ins_oid=letters.INS_NIR, facility="450000088", birth_name="CORMERAIS",
+        used_name="VALBRUNE", given_names=ODETTE.given_names, birth_date=ODETTE.birth_date, sex="F",
+        birth_place="45234", gp_rpps=(DUPONT.rpps or "",),
+    )  # fmt: skip
+    await house.store.import_registrations([registered], keys_of)
+    known = Professional(DUPONT.rpps or "", "Dupont", "Alix", mailboxes=(Mailbox(DUPONT.mss_address or ""),))
+    await house.store.import_professionals([known], str.upper)
+    await house.store.link([Link(DUPONT.rpps or "", "telegram", "9002", "9002")])
+
+
+def told(house: House, who: Person) -> list[tuple[str, EmailMessage]]:
+    """What somebody's mailbox holds, with its purpose."""
+    return [
+        (each.purpose, message_from_bytes(each.message.content, policy=policy.default))
+        for each in house.sender.sent
+        if each.address == who.mss_address
+    ]
+
+
+async def test_the_former_gp_learns_that_the_letter_they_hold_was_replaced(house: House) -> None:
+    await arrive(house, package(unnamed(1)))
+    await changes_doctor(house)
+    await arrive(house, package(unnamed(2, replaces=1)))
+    (_, first), (purpose, withdrawn) = told(house, MARTIN)
+    assert purpose == "recall"
+    assert TOLD_OFF in body(withdrawn)
+    assert withdrawn["In-Reply-To"] == first["Message-ID"]
+    assert attached(withdrawn) == {}
+    ((_, letter),) = told(house, DUPONT)
+    assert not str(letter["Subject"]).startswith("[Annule et remplace]"), "nothing was sent there before"
+    assert "Annule et remplace" not in body(letter)
+    rings = {row["to"]: row["state"] for row in await house.copies(purpose="alert")}
+    assert rings[f"rpps:{MARTIN.rpps}"] == "cancelled"
+    assert rings[f"rpps:{DUPONT.rpps}"] == "queued"
+    (thread,) = await house.store.threads()
+    assert thread["state"] == "awaiting_ack"
+    await sound(house)
+
+
+async def test_a_replacement_for_the_same_gp_withdraws_nothing(house: House) -> None:
+    await arrive(house, package(unnamed(1)), package(unnamed(2, replaces=1)))
+    assert [purpose for purpose, _ in told(house, MARTIN)] == ["letter", "letter"]
+    assert "Annule et remplace" in body(told(house, MARTIN)[-1][1])
+
+
+@pytest.mark.parametrize("first", ["A03", "SOR", "PDF"])
+async def test_the_new_gp_is_rung_though_the_former_one_was(house: House, first: str) -> None:
+    """After a mere notice, or after the same discharge in another form."""
+    await arrive(house, FORMS[first]())
+    await changes_doctor(house)
+    unnamed_letter = letters.cda(patient=ODETTE, gp=None, recipients=(), stay=STAY)
+    await arrive(house, package(unnamed_letter))
+    ((purpose, letter),) = told(house, DUPONT)
+    assert purpose == "letter"
+    assert "IHE_XDM.zip" in attached(letter)
+    assert [row["to"] for row in await alerts(house)].count(f"rpps:{DUPONT.rpps}") == 1
+    await sound(house)
+
+
+async def test_a_notice_that_is_told_to_nobody_takes_the_letter_from_nobody(house: House) -> None:
+    await arrive(house, package(letters.cda(patient=ODETTE, gp=None, recipients=(), stay=STAY)))
+    await changes_doctor(house)
+    await arrive(house, his(hl7.adt(patient=ODETTE, gp=None)))
+    assert told(house, DUPONT) == []
+    (row,) = await house.store.threads()
+    found = await house.store.thread(str(row["id"]))
+    assert found.thread.gp == f"rpps:{MARTIN.rpps}", "who has the letter answers for it"
 
 
 # ---------------------------------------------------------------------------------------------- what the GP opens

@@ -160,6 +160,8 @@ class Writer:
         waits = self.view is not None and self.view.thread.state is ThreadState.AWAITING_ACK
         # One alert for one discharge: a letter that follows its notice rings again only where the notice is settled.
         alerts = (follows != "same" and not (follows == "letter" and waits)) or bool(arrival.again)
+        if self._moved and self._has_document and not alerts:
+            follows, alerts = "letter", True  # who was told of it is the patient's doctor no more
         start = at + decision.grace.elapsed if decision.grace else at
         thread, step = self._thread(decision, leaves_at(self.rules, decision, arrival.facts, at), follows)
         self.thread = thread
@@ -185,7 +187,7 @@ class Writer:
             copies += made
             grants += granted
         copies += self._receipt(copies)
-        ended = self._end_former(copies)
+        ended = self._end_former(copies) or self._tell_left_out(copies, follows)
         base = envelope_side(site, arrival, at)
         audit = [AuditEvent(self.by, "decided", arrival.envelope.id, Why(decision.why), note=decision.rule)]
         if silent:
@@ -251,6 +253,12 @@ class Writer:
             return "letter"  # its readers were asked to delete the one before
         return "same" if known and own not in known else "addendum"
 
+    @cached_property
+    def _moved(self) -> bool:
+        """Whether the stay was told to another GP than the patient has now."""
+        gp = self.arrival.resolution.professional if self.arrival.resolution else None
+        return self.view is not None and gp is not None and self.view.thread.gp not in ("", f"rpps:{gp.rpps}")
+
     def _replaced(self, follows: str) -> tuple[str, ...]:
         """The holds of letters that did not arrive, and which this one replaces: nobody need send them elsewhere."""
         if self.view is None or follows != "replacement":
@@ -292,6 +300,8 @@ class Writer:
                 return self._unfollowed(thread)
             step = threads.opened(thread, start)
             return step.thread, step
+        if follows == "same" and not self._has_document:
+            gp = None  # nothing is sent: the letter's reader stays the one who answers
         thread = replace(
             view.thread,
             letter=arrival.envelope.id if self._has_document else view.thread.letter,
@@ -418,6 +428,39 @@ class Writer:
         draft.note("sent_elsewhere", Why.REASSIGNED, note=f"former={len(former)} may_have_it={len(had)}")
         return draft.plan()
 
+    def _tell_left_out(self, copies: Sequence[Delivery], follows: str) -> Plan | None:
+        """Whoever had the letter that this one replaces and gets no replacement, because the patient's doctor or the
+        rules are others now: they are told that it was withdrawn, and what is queued for them stops."""
+        view = self.view
+        if view is None or follows != "replacement" or observing(self.site, self.arrival.table):
+            return None
+        meant = meant_by(self.arrival, self.context, view)
+        readers = {copy.to for copy in copies if copy.state is not DeliveryState.CANCELLED} | {self.thread.gp}
+        past = {part.key for part in self.thread.participants if part.revoked}
+        seed = f"{self.arrival.envelope.id}/left-out"
+        draft = Draft(self.site, self.at, seed, view, self.thread, self.by)
+        left_out = [
+            copy
+            for copy in view.deliveries
+            if copy.to not in readers | past
+            and not threads.is_hospital(copy.to)
+            and (meant is None or copy.envelope in meant)
+        ]
+        waiting = on_its_way(view)
+        draft.news += [
+            DeliveryNews(copy.id, DeliveryState.CANCELLED, Why.SUPERSEDED)
+            for copy in left_out
+            if copy.purpose in TELLING and (copy in waiting or copy.state is DeliveryState.AMBIGUOUS)
+        ]
+        had = {c.address: c for c in left_out if c.purpose is Purpose.LETTER and may_stand(c)}
+        for ordinal, copy in enumerate(had.values()):
+            part = Participant(copy.to, copy.address, draft.name(copy.to))
+            words = self.site.words.retracted(self.thread.reference)
+            draft.mail(part, Purpose.RECALL, words, ordinal=ordinal, answers=copy.message_id)
+        for key in sorted({copy.to for copy in left_out if copy.to.startswith("rpps:")}):
+            draft.show(ChatKind.WITHDRAWN, only=key)
+        return draft.plan() if draft.deliveries or draft.news else None
+
     # ----------------------------------------------------------------------------------------- the copies
 
     def _to_target(
@@ -482,6 +525,8 @@ class Writer:
             if (*box, "document") in self.told or (*box, carries) in self.told:
                 return []
             self.told.add((*box, carries))
+        if follows == "replacement" and not self._had_one(person):
+            follows = "letter"
         words, purpose, extra = self._words(carries, person, follows, copy=copy)
         full = carries == "document" and (self._has_document or bool(self._handed.words.strip()))
         thread = self.thread
@@ -506,6 +551,10 @@ class Writer:
             not_before=self._later(target, start),
         )
         return [made] if made else []
+
+    def _had_one(self, person: Recipient) -> bool:
+        """Whether a letter of this stay went to them before."""
+        return self.view is not None and any(copy.to == person.key for copy in sent_letters(self.view))
 
     def _later(self, target: Target, start: datetime) -> datetime | None:
         """When a copy may leave, if not at once: after the rule's grace, and after the target's quiet hours."""
