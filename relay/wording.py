@@ -525,9 +525,9 @@ class Words:
         )
 
     def coded_question(
-        self, reference: str, who: str, choice: str, phone: str = "", *, asker: str = GP
+        self, reference: str, who: str, choice: str, phone: str = "", *, asker: str = GP, words: str = ""
     ) -> Mail:
-        """A coded question; `call` asks to be called; `asker` as in `asked`."""
+        """A coded question; `call` asks to be called; `asker` as in `asked`; `words` are what its asker added."""
         if choice == "call":
             ask = self.say("{who} demande un rappel téléphonique.", who=who)
             if phone:
@@ -536,7 +536,7 @@ class Words:
             ask = self.say("{who} a une question : {topic}.", who=who, topic=self.choice(choice).lower())
         return Mail(
             self.asked(reference, asker),
-            self._body([self.ref(reference), ask], self._how_to_answer()),
+            self._body([self.ref(reference), ask], self._added(words), self._how_to_answer()),
         )
 
     def ack_note(self, reference: str, who: str, words: str) -> Mail:
@@ -627,8 +627,8 @@ class Words:
             ),
         )
 
-    def ward_refused(self, reference: str, who: str) -> Mail:
-        """To the ward whose letter reached somebody who is not the patient's GP."""
+    def ward_refused(self, reference: str, who: str, words: str = "") -> Mail:
+        """To the ward whose letter reached somebody who is not the patient's GP; `words` are what they added."""
         return Mail(
             self.say("Pas son patient – Réf. {reference}", reference=reference),
             self._body(
@@ -637,6 +637,7 @@ class Words:
                     self.say("{who} indique que ce n'est pas son patient. Tout envoi est arrêté.", who=who),
                     self.say("La suppression de la lettre lui a été demandée ; un incident est ouvert."),
                 ],
+                self._added(words),
                 self.say("Merci de vérifier le médecin traitant déclaré."),
             ),
         )
@@ -866,7 +867,7 @@ class Words:
             self.say("À suivre – Réf. {reference}", reference=reference),
             self._body(
                 [self.ref(reference), self.say("Ce suivi vous est confié : {why}.", why=self.why(why)), note],
-                words.strip(),
+                self._added(words),
             ),
         )
 
@@ -1106,6 +1107,11 @@ class Words:
 
     def _how_to_answer(self) -> str:
         return self.say("Répondez à ce message : votre réponse sera transmise par le relais.")
+
+    def _added(self, words: str) -> str:
+        """What somebody wrote below their one word."""
+        title = self.say("Précisions :")
+        return f"{title}\n{words.strip()}" if words.strip() else ""
 
     def _oldest(self, minutes: int | None) -> str:
         return self.say("Plus ancien message en attente : {minutes} min.", minutes=minutes) if minutes else ""

@@ -151,12 +151,38 @@ def test_words_that_name_the_letters_patient_pass(words: str) -> None:
     assert "5 mg" in text(one(asked, Purpose.QUESTION))
 
 
-def test_a_refusal_that_names_somebody_else_is_heard_at_once() -> None:
+def test_a_refusal_that_names_somebody_else_is_heard_at_once_and_a_desk_alone_reads_of_whom() -> None:
     site = make_site()
     first, view = opened(site)
     plan = replied(site, view, one(first, Purpose.LETTER), f"ERREUR\n\n{ANOTHER[1]}")
     assert plan.incident is not None
-    assert not any("VASSEUR" in str(copy.recipe) for copy in plan.deliveries)
+    assert {copy.to for copy in plan.deliveries if "VASSEUR" in str(copy.recipe)} == {"desk:sorties"}
+
+
+# ------------------------------------------------------------------------------------------- below the one word
+
+
+def test_what_a_gp_writes_below_rappel_reaches_the_ward() -> None:
+    site = make_site()
+    first, view = opened(site)
+    words = f"RAPPEL\n\nSur mon portable, 06 00 00 00 00, après 19 h.\n{GP}"
+    question = text(one(replied(site, view, one(first, Purpose.LETTER), words), Purpose.QUESTION))
+    assert "Dr Martin demande un rappel téléphonique." in question
+    assert "Précisions :\nSur mon portable, 06 00 00 00 00, après 19 h." in question
+    assert GP not in question
+
+
+def test_what_a_gp_writes_below_erreur_reaches_ward_and_desk_and_no_desk_that_sees_references_only() -> None:
+    for sees, readers in (
+        ("document", {"ward:cardiologie", "desk:sorties"}),
+        ("reference", {"ward:cardiologie"}),
+    ):
+        site = make_site(sees=sees)
+        first, view = opened(site)
+        words = "ERREUR\nElle a déménagé à Tours, son médecin est le Dr Dupont."
+        plan = replied(site, view, one(first, Purpose.LETTER), words)
+        told = {copy.to for copy in plan.deliveries if "déménagé à Tours" in str(copy.recipe)}
+        assert (plan.incident is not None, told) == (True, readers)
 
 
 # ------------------------------------------------------------------------------------------------ what phones say

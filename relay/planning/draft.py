@@ -69,6 +69,8 @@ class Draft:
     incident: Incident | None = None
     hold: Hold | None = None  # of the letter of this thread that did not arrive
     ends: list[str] = field(default_factory=list)  # holds
+    said: str = ""  # below the one word of whoever acts, for the hospital's people
+    said_to_desk: bool = False  # for a desk alone: it may be about another patient
 
     # --------------------------------------------------------------------------------------------- building
 
@@ -342,9 +344,11 @@ class Draft:
                         self.open_incident("recall")
                 case Do.TELL_DESK:
                     why = step.why or Why.BY_PERSON
+                    desk = self.site.desk_named(thread.desk)
+                    said = self.said if desk and desk.sees == "document" else ""
                     self.tell_desk(
                         thread.desk,
-                        words.desk_thread(thread.reference, why, self.owed(why)),
+                        words.desk_thread(thread.reference, why, self.owed(why), said),
                         with_letter=self.desk_reads(),
                     )
                 case Do.TELL_WARD:
@@ -392,7 +396,8 @@ class Draft:
         gp = self.name(thread.gp) or who
         match step.why:
             case Why.GP_REFUSED:
-                self.tell_ward(words.ward_refused(thread.reference, who or gp))
+                said = "" if self.said_to_desk else self.said
+                self.tell_ward(words.ward_refused(thread.reference, who or gp, said))
             case Why.LADDER_EXHAUSTED:
                 owed = self.owed(Why.LADDER_EXHAUSTED) if self.waited_for is ThreadState.AWAITING_WARD else ""
                 self.tell_ward(words.nobody(thread.reference, thread.desk or "", owed))

@@ -426,10 +426,14 @@ def _said(
         reason = site.words.say("Échanges trop rapprochés, peut-être automatiques")
         return _held(site, arrival, Context(), at, Why.AUTOMATIC, view=view, reason=reason)
     draft = Draft(site, at, arrival.envelope.id, view, actor=part.key)
-    wordless = not is_hospital(part.key) and VERBS.get(word) in (Verb.CALL_ME, Verb.REFUSE)
-    another = not wordless and _of_another(arrival, view, reply.text)
+    below = _with_attachments(site, arrival, _without_addresses(site, arrival, view, rest))
+    refuses = not is_hospital(part.key) and VERBS.get(word) is Verb.REFUSE  # heard at once, whatever it adds
+    another = _of_another(arrival, view, reply.text)
+    if refuses:
+        draft.said, draft.said_to_desk, another = below, another, False
     if part.copy and not another:
-        return _reader_said(draft, arrival, part, VERBS.get(word), words)
+        verb = VERBS.get(word)
+        return _reader_said(draft, arrival, part, verb, below if verb is Verb.CALL_ME else words)
     if is_hospital(part.key):
         if word == RECALL_WORD:
             return _step(draft, arrival, Event(Verb.RECALL, part.key, part.name))
@@ -480,10 +484,9 @@ def _said(
         draft.note("deletion_answered", Why.REPLY)
         return _settled(draft, arrival, Why.REPLY)
     if verb is Verb.ACK:
-        kept = _with_attachments(site, arrival, _without_addresses(site, arrival, view, rest))
-        return _step(draft, arrival, Event(Verb.ACK, part.key, part.name), note=kept)
+        return _step(draft, arrival, Event(Verb.ACK, part.key, part.name), note=below)
     if verb is Verb.CALL_ME:
-        return _asked(draft, arrival, part, Verb.CALL_ME, "")
+        return _asked(draft, arrival, part, Verb.CALL_ME, below)
     if verb is Verb.REFUSE:
         desk = site.desk
         event = Event(Verb.REFUSE, part.key, part.name, to=desk.name if desk else "")
@@ -528,7 +531,8 @@ def _reader_said(draft: Draft, arrival: Arrival, part: Participant, verb: Verb |
         draft.thread = replace(view.thread, participants=out, version=view.thread.version + 1)
         draft.open_incident("wrong_recipient")
         draft.mail(part, Purpose.RECALL, site.words.refused(reference))
-        draft.tell_ward(site.words.ward_refused(reference, part.name or site.words.role(part.key)))
+        said = "" if draft.said_to_desk else draft.said
+        draft.tell_ward(site.words.ward_refused(reference, part.name or site.words.role(part.key), said))
         draft.tell_desk(
             threads.last_desk(view.thread.followup), site.words.desk_thread(reference, Why.GP_REFUSED)
         )
@@ -612,13 +616,13 @@ def _asked(draft: Draft, arrival: Arrival, part: Participant, verb: Verb, words:
 
 
 def ask(draft: Draft, part: Participant, words: str, choice: str = "") -> None:
-    """The question's mail to the ward: in the asker's words, or coded."""
+    """The question's mail to the ward: in the asker's words, or coded, with what they added."""
     reference, say = draft.current.reference, draft.site.words
     who = part.name or say.role(part.key)
     gp = part.key == draft.current.gp
     asker = GP if gp else part.key
     text = (
-        say.coded_question(reference, who, choice, asker=asker)
+        say.coded_question(reference, who, choice, asker=asker, words=words)
         if choice
         else say.question(reference, who, words, asker=asker)
     )
