@@ -162,6 +162,26 @@ def test_a_refusal_that_names_somebody_else_is_heard_at_once_and_a_desk_alone_re
 # ------------------------------------------------------------------------------------------- below the one word
 
 
+@pytest.mark.parametrize(
+    ("below", "carried"),
+    [
+        ("Dr Camille Martin\n12 rue des Lilas\n45000 Orléans\nTél. 02 38 00 00 00", False),
+        ("Dr C. MARTIN", False),
+        ("Dr Martin\nPS : revoir la dose", True),
+        ("Dr Martin\nQuelle dose ?", True),
+        ("Mme Martin viendra jeudi.", True),
+        ("Je la vois jeudi.\nDr Martin", True),
+    ],
+)
+def test_a_signature_below_ok_is_no_word_to_the_ward(below: str, carried: bool) -> None:
+    site = make_site()
+    first, view = opened(site)
+    plan = replied(site, view, one(first, Purpose.LETTER), f"OK\n\n{below}")
+    assert plan.thread is not None
+    assert plan.thread.state is ThreadState.ACKNOWLEDGED
+    assert any(copy.purpose is Purpose.WARD_NOTE for copy in plan.deliveries) is carried
+
+
 def test_what_a_gp_writes_below_rappel_reaches_the_ward() -> None:
     site = make_site()
     first, view = opened(site)

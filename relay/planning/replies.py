@@ -56,6 +56,8 @@ MOST_TURNS: Final = 8
 VERBS: Final = {"OK": Verb.ACK, "RAPPEL": Verb.CALL_ME, "ERREUR": Verb.REFUSE}
 """The one-word answers of a GP; anything else is a question."""
 
+_NAME, _SIGNATURE = 4, 8
+"""Words of a name with its title, and lines of a signature, at most."""
 _LOGO: Final = 64 * 1024
 """Bytes, encoded; a picture pasted for its own sake is larger."""
 _CANCEL: Final = "ANNUL"
@@ -371,6 +373,17 @@ def _word(line: str) -> str:
     return " ".join(re.sub(r"[^A-Z0-9\s]+", "", folded(line)).split())
 
 
+def _is_signature(text: str, name: str) -> bool:
+    """Whether all of it is a signature that no mark sets off: « Dr » and the writer's name, then a few short lines."""
+    lines = [line for line in text.split("\n") if line.strip()]
+    first = re.findall(r"[A-Z-]+", folded(lines[0])) if lines else []
+    family = re.findall(r"[A-Z-]+", folded(name))[1:]
+    if not family or first[:1] not in (["DR"], ["DOCTEUR"]) or not set(family) <= set(first):
+        return False
+    short = len(first) <= _NAME and len(lines) <= _SIGNATURE and all(len(line) <= 60 for line in lines)
+    return short and not any(re.match(r"\s*(?:P\.?\s?S\b|\()|.*[?!]", line) for line in lines)
+
+
 def _may_take_back(reply: answers.Reply, *, asked: bool) -> bool:
     """Whether a ward's words may mean RECALL_WORD without being it: « Annuler svp », « Merci d'annuler ».
 
@@ -484,7 +497,8 @@ def _said(
         draft.note("deletion_answered", Why.REPLY)
         return _settled(draft, arrival, Why.REPLY)
     if verb is Verb.ACK:
-        return _step(draft, arrival, Event(Verb.ACK, part.key, part.name), note=below)
+        note = "" if _is_signature(below, part.name) else below
+        return _step(draft, arrival, Event(Verb.ACK, part.key, part.name), note=note)
     if verb is Verb.CALL_ME:
         return _asked(draft, arrival, part, Verb.CALL_ME, below)
     if verb is Verb.REFUSE:
