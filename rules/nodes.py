@@ -20,6 +20,10 @@ Place: TypeAlias = str | tuple[str, str]
 """Where something stands, in words: a key, or (French, English)."""
 
 _PATIENCE: Final = 300_000  # names compared, in a second
+# As people join names: with a comma, a semicolon, a word.
+_SEVERAL: Final = re.compile(r"\s*[,;]\s*|\s+(?:et|ou|and|or|[+&/|])\s+")
+_LONG: Final = 500
+_MANY: Final = 20
 _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 TARGETS: Final = (("cible", "target"), ("Cibles", "Targets"))
@@ -54,6 +58,8 @@ class Reader:
         self.report = report
         self.tell = report.tell
         self._guesses: dict[tuple[str, tuple[str, ...]], str | None] = {}
+        self._alone: Scalar | None = None
+        """The last word that stood by itself where a list may stand."""
         self._spent = 0
 
     def table(self, node: Node, place: Place, keys: Sequence[str] | None = None) -> Entries | None:
@@ -71,8 +77,18 @@ class Reader:
                 found.setdefault(key.text, (key, value))
         return found
 
-    def _guess(self, word: str, known: Sequence[str]) -> str | None:
-        """What was probably meant. Guessing takes longer than reading: a file of mistakes alone gets no more of it."""
+    def _guess(self, node: Scalar, known: Sequence[str]) -> str | None:
+        """What was probably meant: a name, or a list of them that lacks its brackets. Never one in place of several."""
+        parts = _SEVERAL.split(node.text.strip()) if len(node.text) < _LONG else []
+        if len(parts) < 2 or any(_SEVERAL.search(name) for name in known[:NAMES_SEARCHED]):
+            return self._nearest(node.text, known)
+        if node is not self._alone:
+            return None
+        meant = [part if part in known else self._nearest(part, known) for part in parts[:_MANY]]
+        return f"[{', '.join(filter(None, meant))}]" if all(meant) and len(parts) <= _MANY else None
+
+    def _nearest(self, word: str, known: Sequence[str]) -> str | None:
+        """Guessing takes longer than reading: a file of mistakes alone gets no more of it."""
         key = word, tuple(known[:NAMES_SEARCHED])
         if key not in self._guesses:
             self._spent += len(key[1])
@@ -81,13 +97,13 @@ class Reader:
 
     def unknown_key(self, key: Scalar, place: Place, keys: Sequence[str], guess: str | None = None) -> None:
         """E101, with the key that was probably meant: `guess`, or one of `keys`."""
-        guess = guess or self._guess(key.text, keys)
+        guess = guess or self._guess(key, keys)
         self.tell("unknown_key", key, guess, word=shown(key.text), place=place, listed=", ".join(keys))
 
     def unknown_value(self, node: Scalar, of: str, values: Iterable[str]) -> None:
         """E102, with the values and the one that was probably meant."""
         values = list(values)
-        guess = self._guess(node.text, values)
+        guess = self._guess(node, values)
         self.tell("unknown_value", node, guess, word=shown(node.text), of=of, listed=", ".join(values[:40]))
 
     def undefined(
@@ -98,7 +114,7 @@ class Reader:
         self.tell(
             "undefined",
             node,
-            self._guess(node.text, names),
+            self._guess(node, names),
             word=shown(node.text),
             one=nouns[0],
             many=nouns[1],
@@ -115,8 +131,8 @@ class Reader:
     def words(self, node: Node, place: Place) -> list[Scalar]:
         """A scalar, or a list of scalars; an empty list is an error."""
         if not isinstance(node, Listing):
-            found = self.word(node, place)
-            return [found] if found else []
+            self._alone = self.word(node, place)
+            return [self._alone] if self._alone else []
         if not node.items:
             self.tell("empty_list", node, place=f"`{place}`" if isinstance(place, str) else place)
         return [found for item in node.items if (found := self.word(item, place))]

@@ -750,6 +750,30 @@ def test_what_was_probably_meant_is_offered_and_mends_the_file(old, new, guess):
     assert finding.code not in {f.code for f in mended} or "tests" in mended[0].message
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "guess"),
+    [
+        ("send: [gp, gp_ping]", "send: gp, gp_ping", "[gp, gp_ping]"),
+        ("send: [gp, gp_ping]", "send: gp et gp_pin", "[gp, gp_ping]"),
+        ("event: [admission, other]", "event: admission ou other", "[admission, other]"),
+        ("event: [admission, other]", "event: [admission ou other]", None),
+        ("hold: sorties\n", "hold: sorties, gp\n", None),
+        ("send: [gp, gp_ping]", "send: gp, qui donc", None),
+    ],
+)
+def test_of_several_names_without_brackets_none_is_lost_by_the_fix(old, new, guess):
+    text = WHOLE.replace(old, new, 1)
+    assert text != WHOLE
+    told = [finding for finding in findings_of(text) if finding.code in ("E102", "E110")]
+    for finding in told:
+        assert ("Vouliez-vous dire" in finding.message) is (guess is not None), finding.message
+        if guess is not None:
+            assert finding.fix.endswith(f"par « {guess} ».")
+            mended = text.replace(finding.meant[0] if finding.meant else "", guess)
+            assert findings_of(mended) == ()
+    assert told
+
+
 @pytest.mark.parametrize("word", ["32/01/2026", "1 siècle", "99999 jours", "25h-26h", "0h-0h", "hier", ""])
 def test_nothing_is_guessed_that_would_be_refused_as_well(word):
     assert day_meant(word) is None
