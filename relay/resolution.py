@@ -35,6 +35,7 @@ from relay.identity import (
     ins_of,
     is_named,
     local_fit,
+    local_key,
     merged,
     nir_warnings,
     normal_finess,
@@ -131,13 +132,46 @@ def identify(
     rows: dict[str, Registration] = {}
     for each in registrations:
         rows[each.key] = merged(rows[each.key], each) if each.key in rows else each
-    known = tuple(rows.values())
+    known = _one_row_each(tuple(rows.values()))
     place = _facility(notice, facility)
     if any(problem.code == "two_patients" for problem in notice.problems):
         return _doubtful(patient, known, "two_patients")
     if patient.ins or "ins" in unreadable:
         return _by_ins(patient, known, unreadable, test_ins, place)
     return _by_traits(patient, known, unreadable, test_ins, place)
+
+
+def _one_row_each(known: tuple[Registration, ...]) -> tuple[Registration, ...]:
+    """A row from before its INS was known is one with the row that has it: the same file of the same facility, and no
+    strict trait left out or other. An import adds the second and leaves the first."""
+    bare = [each for each in known if not each.ins and each.local_id]
+    if not bare:
+        return known
+    full = [each for each in known if (ins := ins_of(each)) and ins.oid in PRODUCTION_OIDS and each.local_id]
+    gone: dict[str, Registration] = {}
+    for one in bare:
+        number, who = local_key(one.facility, one.local_id), _as_stated(one)
+        same = [
+            each
+            for each in full
+            if local_key(each.facility, each.local_id) == number and compare(who, each).is_same
+        ]
+        if len(same) == 1:
+            gone[same[0].key] = merged(gone.get(same[0].key, same[0]), one)
+            gone[one.key] = one
+    return tuple(gone.get(each.key, each) for each in known if each.ins or each.key not in gone)
+
+
+def _as_stated(known: Registration) -> Patient:
+    return Patient(
+        birth_name=known.birth_name,
+        used_name=known.used_name or None,
+        given_names=known.given_names,
+        sex=known.sex if known.sex in ("M", "F") else None,  # type: ignore[arg-type]  # a CSV's word
+        birth_date=known.birth_date,
+        birth_place=known.birth_place or None,
+        name_kind="birth",
+    )
 
 
 def _by_ins(

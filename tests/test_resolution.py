@@ -173,6 +173,24 @@ def test_complete_traits_of_exactly_one_registered_patient_are_validated(name: s
     assert (found.identity, found.gp, found.registration) == ("validated", "found", KNOWN)
 
 
+def test_a_row_from_before_the_ins_was_known_is_no_second_candidate() -> None:
+    before = replace(KNOWN, ins="", ins_oid="")
+    for rows in ((before, KNOWN), (KNOWN, before)):
+        found = resolved(letter(PATIENT), rows)
+        assert (found.identity, found.gp, found.registration) == ("validated", "found", KNOWN)
+        assert resolved(letter(), rows).identity == "qualified"
+    objected = resolved(letter(PATIENT), (replace(before, consent="opposed"), KNOWN))
+    assert objected.consent == "opposed"
+    moved = resolved(letter(PATIENT), (replace(before, gp_rpps=(RIVAL.rpps,)), KNOWN))
+    assert (moved.identity, moved.gp) == ("validated", "many"), "which of the two is the later, nobody knows"
+    other: Any
+    for other in (
+        {"local_id": "43"}, {"local_id": ""}, {"facility": "570000018"}, {"given_names": ("Odette", "Rose"), "sex": ""},
+        {"birth_date": None},
+    ):  # fmt: skip
+        assert resolved(letter(PATIENT), (replace(before, **other), KNOWN)).identity == "doubtful"
+
+
 def test_traits_that_nobody_registered_matches_are_provisional_and_take_no_registered_gp() -> None:
     found = resolved(letter(changed(PATIENT, birth_date=date(1979, 3, 27))))
     assert (found.identity, found.gp, found.registration) == ("provisional", "none", None)
