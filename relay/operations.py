@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from relay import daemon, planning, ruling
 from relay.clock import SystemClock
@@ -234,11 +234,20 @@ def _owner(thread: Thread) -> str | None:
     return thread.owner or (f"desk:{thread.desk}" if thread.desk else None)
 
 
+_SHOWN: Final = frozenset(
+    {
+        "id", "reference", "state", "opened_at", "ward", "facility", "stay", "letter", "gp", "urgency", "owner",
+        "desk", "level", "revision", "started_at", "counts_from", "deadline", "snoozed_until", "closed_at",
+        "closed_reason", "participants", "version", "acknowledged_by", "acknowledged_at",
+    }
+)  # fmt: skip
+"""What `threads show` tells of a thread itself; a field added later says nothing until it stands here."""
+
+
 async def show_thread(settings: Settings, store: Store, ref: str) -> dict[str, object]:
-    """One follow-up, its copies and its timers."""
+    """One follow-up, its copies and its timers. Whose letter it is stays sealed: nobody needs the patient for these."""
     view = await store.thread(ref)
-    row = asdict(view.thread)
-    row.pop("followup")
+    row = {name: value for name, value in asdict(view.thread).items() if name in _SHOWN}
     row["owner"] = _owner(view.thread)
     row["participants"] = [each.key for each in view.thread.participants]
     row["followup"] = view.thread.followup.name if view.thread.followup else None

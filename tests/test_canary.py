@@ -154,7 +154,10 @@ def test_no_word_of_a_letter_leaves_the_secure_mail(
     site.until(lambda: books(site).status["open"] == 0 and fates(books(site)) >= FAILURES, 30)
     seen = books(site)
     seen.check()
-    (incidents,) = ask(site, ["incidents", "list"])
+    incidents, *shown = ask(
+        site, ["incidents", "list"], *(["threads", "show", row["reference"]] for row in seen.threads)
+    )
+    assert len(shown) > 3
     state = site.folder / "state"
     places: dict[str, str | bytes] = {
         f"{file.name}, running": file.read_bytes() for file in state.glob("relay.db*")
@@ -169,6 +172,7 @@ def test_no_word_of_a_letter_leaves_the_secure_mail(
         "stderr": spoken,
         "metrics": metrics,
         "process": processes,
+        "follow-ups": json.dumps(shown, ensure_ascii=False),
     }
     places |= {file.name: file.read_bytes() for file in state.iterdir()}
     mails = posted(dovecot)
