@@ -356,11 +356,14 @@ class FileReader(ConditionReader):
             kind = self.site.adapters.get(name.text)
             if kind in SENDING_KINDS:
                 return kind
-            listed = ", ".join(each for each, k in self.site.adapters.items() if k in SENDING_KINDS) or "—"
-            problem = ("absent de la configuration", "not in the configuration")
+            sending = [each for each, k in self.site.adapters.items() if k in SENDING_KINDS]
+            listed, guess = ", ".join(sending) or "—", None
             if kind is not None:
                 problem = (f"({kind}) n'envoie rien", f"({kind}) sends nothing")
-            self.tell("channel", name, word=shown(name.text), problem=problem, listed=listed)
+            else:
+                problem = ("absent de la configuration", "not in the configuration")
+                guess = self._guess(name, sending)
+            self.tell("channel", name, guess, word=shown(name.text), problem=problem, listed=listed)
         return name.text if name.text in CHAT_KINDS else "smtp"
 
     def _who(self, key: Scalar, node: Node) -> str | None:

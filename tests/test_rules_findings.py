@@ -774,6 +774,18 @@ def test_of_several_names_without_brackets_none_is_lost_by_the_fix(old, new, gue
     assert told
 
 
+@pytest.mark.parametrize(
+    ("written", "guess"),
+    [("[Mss]", "mss"), ("matrix et mss", "[matrix, mss]"), ("[sms]", "mss"), ("[fax]", None)],
+)
+def test_a_channel_that_is_misspelt_is_offered_as_the_site_has_it(written, guess):
+    text = WHOLE.replace("via: [matrix, mss]", f"via: {written}", 1)
+    (finding,) = load(text, "routes.yaml", SITE)[1]
+    assert finding.code == "W305"
+    assert ("Vouliez-vous dire" in finding.message) is (guess is not None)
+    assert guess is None or f"« {guess} »" in finding.fix
+
+
 @pytest.mark.parametrize("word", ["32/01/2026", "1 siècle", "99999 jours", "25h-26h", "0h-0h", "hier", ""])
 def test_nothing_is_guessed_that_would_be_refused_as_well(word):
     assert day_meant(word) is None
