@@ -360,13 +360,14 @@ class Daemon:
     async def _probe(self, name: str, adapter: Adapter) -> None:
         """Try an adapter once at the start, and again while it is away, so that its state is known before it is needed."""
         pause = FIRST_PAUSE
+        before: Verdict | None = None
         while True:
             try:
                 await adapter.probe()
             except Verdict as verdict:
                 await self._heard(name, verdict)
-                await self.clock.sleep(pause)
-                pause = min(LONGEST_PAUSE, pause * 2)
+                await self.clock.sleep(max(pause, _locked_out(before, verdict)))
+                pause, before = min(LONGEST_PAUSE, pause * 2), verdict
             else:
                 await self._heard(name, None)
                 return
@@ -380,14 +381,18 @@ class Daemon:
     async def _supervise(self, name: str) -> None:
         """Watch one inbox for ever; its failures pause it, never the others."""
         pause = FIRST_PAUSE
+        before: Verdict | None = None
         while True:
             began = self.clock.monotonic()
+            wait = 0.0
             try:
                 await self.inboxes[name].probe()
                 await self._heard(name, None)
+                before = None
                 await self.intake.watch(name)
             except Verdict as verdict:
                 await self._heard(name, verdict)
+                wait, before = _locked_out(before, verdict), verdict
             except RelaisError:
                 raise
             except Exception as error:  # noqa: BLE001 - an adapter's defect is this adapter's trouble, never the others'
@@ -395,7 +400,7 @@ class Daemon:
                 await self._heard(name, Deferred(Why.PROTOCOL))
             if self.clock.monotonic() - began > LONGEST_PAUSE:
                 pause = FIRST_PAUSE
-            await self.clock.sleep(pause)
+            await self.clock.sleep(max(pause, wait))
             pause = min(LONGEST_PAUSE, pause * 2)
 
     async def _heard(self, name: str, verdict: Verdict | None) -> None:
@@ -508,6 +513,16 @@ class Daemon:
             for name in self.health.tried():
                 await self.store.adapter_state(name, "down", "stopped")
         log.get().info("stopped")
+
+
+def _locked_out(before: Verdict | None, verdict: Verdict) -> float:
+    """Seconds to wait where a login was refused for the second time running: operators lock accounts that hammer.
+
+    Once may be a server that has just started, and is asked again soon.
+    """
+    if before is None or not before.why == verdict.why == Why.AUTHENTICATION:
+        return 0.0
+    return verdict.retry_after or 0.0
 
 
 async def _hang_up(adapter: Adapter) -> None:
