@@ -396,7 +396,8 @@ def resolve(
         gp = _chosen(chosen_gp, who, directory, domains, notice.registered_gp, chosen_name)
     else:
         gp = _gp(notice, who, directory, domains, owners or {})
-    consent, consent_notes = _consent(notice, who.registration)
+    elsewhere = _perhaps_theirs(notice.patient, registrations) if chosen_patient is None else ()
+    consent, consent_notes = _consent(notice, who.registration, elsewhere)
     return Resolution(
         identity=who.status,
         gp=gp.status,
@@ -776,11 +777,32 @@ def is_doctor(professional: Professional) -> bool:
 # ------------------------------------------------------------------------------------- consent, department
 
 
+def _perhaps_theirs(
+    patient: Patient | None, registrations: Sequence[Registration]
+) -> tuple[Registration, ...]:
+    """Rows in which somebody with an INS may have objected, though they may not be taken for theirs.
+
+    The same number under another OID (a provisional one, an INS written without its OID), unless a trait is against
+    it; a row without any INS with the same strict traits. A namesake under another number is another person.
+    """
+    ins = ins_of(patient) if patient is not None else None
+    if patient is None or ins is None:
+        return ()
+    found = []
+    for each in registrations:
+        theirs = ins_of(each)
+        how = compare(patient, each) if theirs is None or theirs.body == ins.body else None
+        if how is not None and (Fit.OTHER not in how.strict if theirs else how.is_same):
+            found.append(each)
+    return tuple(found)
+
+
 def _consent(
-    notice: Notice, registration: Registration | None
+    notice: Notice, registration: Registration | None, elsewhere: Sequence[Registration] = ()
 ) -> tuple[Literal["allowed", "opposed", "masked"], tuple[str, ...]]:
     """The strictest of document and registry. What stands there and can't be read is not taken for a yes."""
-    stated = strictest(notice.consent, registration.consent if registration else None)
+    registered = (each.consent for each in ((registration,) if registration else ()) + tuple(elsewhere))
+    stated = strictest(notice.consent, *registered)
     if stated == "opposed":
         return "opposed", ()
     if stated == "masked":

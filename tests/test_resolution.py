@@ -147,6 +147,29 @@ def test_a_bad_key_or_oid_is_doubtful_even_with_all_traits(broken: dict[str, Any
     assert found.candidates == (INS,)
 
 
+@pytest.mark.parametrize(
+    ("row", "consent"),
+    [
+        ({"ins_oid": NIA}, "opposed"),  # the letter's INS has no OID: taken as NIR
+        (
+            {"ins_oid": NIA, "birth_name": "", "used_name": "", "given_names": (), "birth_date": None},
+            "opposed",
+        ),
+        ({"ins_oid": NIA, "birth_date": date(1979, 3, 29)}, "allowed"),  # the number is another's
+        ({"ins": "", "ins_oid": "", "facility": "450000088", "local_id": "L9"}, "opposed"),
+        ({"ins": OTHER_INS}, "allowed"),  # a namesake
+    ],
+)
+def test_an_objection_counts_in_every_row_that_may_be_the_patients_even_beside_a_namesake(
+    row: dict[str, Any], consent: str
+) -> None:
+    stated = letter(changed(WITH_INS, ins_oid=None), Person(rpps=RIVAL.rpps))
+    namesake = replace(KNOWN, ins="279035121519986", consent="allowed")
+    opposed = replace(KNOWN, consent="opposed", **row)
+    for rows in ((opposed,), (namesake, opposed)):
+        assert resolved(stated, rows).consent == consent
+
+
 def test_a_valid_ins_that_nobody_has_agrees_with_itself_and_never_takes_a_namesakes_gp() -> None:
     fresh = changed(WITH_INS, ins=OTHER_INS)
     alone = resolved(letter(fresh), ())
