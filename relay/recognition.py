@@ -169,6 +169,11 @@ def _recognised(document: Document, is_ours: Callable[[str], bool], zone: ZoneIn
         shown = _shown_only(source, forward=forward, zone=zone)
         if shown is not None:
             recognised = _held(shown, Why.UNCLEAR)
+    if recognised.outcome is Outcome.NOTICE and document.is_mail:
+        if receipts.writes_no_letters(document):
+            return _held(recognised.notice, Why.UNCLEAR)
+        if forward and receipts.is_forwarded_report(document):
+            return _held(recognised.notice, Why.FORWARDED_REPLY)
     if recognised.outcome is Outcome.NOTICE:
         recognised = _alone(document, source, own, recognised, letter, zone)
     if answers:

@@ -141,6 +141,45 @@ def test_a_bounce_in_words_is_a_receipt_and_the_letter_in_it_stays_closed(
     assert news.original_message_id == OURS
 
 
+LINES = letters.labelled_lines(letters.ODETTE, letters.MARTIN)
+QUOTED = f"-----Message d'origine-----\nDe : Cardio\nObjet : Lettre de liaison\n\n{LINES}"
+
+
+@pytest.mark.parametrize(
+    ("subject", "words"),
+    [
+        ("Avertissement : message toujours en file", f"Votre message n'a pas encore été remis.\n{QUOTED}"),
+        ("Lettre de liaison", LINES),
+        ("", f"Warning: could not be sent for 4 hours\n\n{LINES}"),
+    ],
+)
+@pytest.mark.parametrize("who", ["postmaster", "MAILER-DAEMON"])
+def test_words_of_a_letter_that_a_mail_server_writes_are_no_letter(subject: str, words: str, who: str):
+    raw = letters.mail(words, sender=f"{who}@chr-exemple.mssante.fr", to=letters.RELAY_IN, subject=subject)
+    assert recognise(read(raw)).outcome in (Outcome.UNCLEAR, Outcome.RECEIPT)
+    by_a_ward = raw.replace(who.encode(), b"sorties.cardio")
+    assert recognise(read(by_a_ward)).outcome is Outcome.NOTICE
+
+
+@pytest.mark.parametrize(
+    ("subject", "why"),
+    [
+        ("Tr: Undelivered Mail Returned to Sender", Why.FORWARDED_REPLY),
+        ("TR : Non remis : Lettre de liaison", Why.FORWARDED_REPLY),
+        ("Fwd: Lu : Lettre de liaison", Why.FORWARDED_REPLY),
+        ("Tr: Réponse automatique : Lettre de liaison", Why.FORWARDED_REPLY),
+        ("Tr: Lettre de liaison", None),
+    ],
+)
+def test_a_report_that_a_person_sends_on_with_the_letter_in_it_is_a_persons_to_see(
+    subject: str, why: Why | None
+):
+    words = f"Pour info\n\n---------- Message transféré ----------\nDe : quelqu'un\n\n{LINES}"
+    found = recognise(read(letters.mail(words, sender=letters.WARD, to=letters.RELAY_IN, subject=subject)))
+    assert found.why is why
+    assert found.outcome is (Outcome.UNCLEAR if why else Outcome.NOTICE)
+
+
 def test_what_a_mail_server_sends_back_is_no_letter_whatever_it_calls_it():
     for subject in ("Lettre de liaison", "", "TR: Lettre de liaison", letters.xdm_subject(letters.ODETTE)):
         found = recognise(read(bounced(subject, "MAILER-DAEMON@smtp.operateur.fr", letters.xdm_mail())))

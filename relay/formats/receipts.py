@@ -97,6 +97,17 @@ def comes_back(document: Document) -> bool:
     return bool(_MACHINES.match(document.from_ or "")) or _null_sender(document)
 
 
+def writes_no_letters(document: Document) -> bool:
+    """A mail server wrote it: whatever words of a letter stand there are on their way back."""
+    return bool(_MACHINES.match(document.from_ or ""))
+
+
+def is_forwarded_report(document: Document) -> bool:
+    """Of a mail that was sent on: whether its subject is a machine's, « Tr: Undelivered Mail Returned to Sender »."""
+    subject = re.sub(r"^(?:\s*(?:fwd?|tr|wg|rv|i|transf\w*)\s*:)+\s*", "", fold(document.subject))
+    return any(said.search(subject) for said in (_BOUNCE, _KO, _READ_SUBJECT, _AUTOMATIC_SUBJECT))
+
+
 def _encloses(document: Document) -> bool:
     return any(part.is_message or part.media_type in _HEADERS for part in document.parts)
 
