@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import socket
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -106,13 +107,21 @@ def _listen(text: str) -> str:
 def _private(text: str) -> str:
     """The console shows what a hospital's people see: it listens on this machine or in a private network."""
     host = _address(_listen(text))[0]
+    if is_public(host):
+        raise ValueError(f"« {host} » is a public address; write 127.0.0.1 or one of a private network")
+    return text
+
+
+def is_public(host: str) -> bool:
+    """Whether this is an address for everybody; a name is none, the system's resolver says what it stands for."""
     try:
         address = ip_address(host)
     except ValueError:
-        return text  # a name: the system's resolver and the firewall decide
-    if address.is_unspecified or address.is_global:
-        raise ValueError(f"« {host} » is a public address; write 127.0.0.1 or one of a private network")
-    return text
+        try:
+            address = ip_address(socket.inet_aton(host))  # « 0 » is every address too
+        except OSError:
+            return False
+    return address.is_unspecified or address.is_global
 
 
 def _slug(text: str) -> str:

@@ -23,7 +23,16 @@ import uvicorn
 
 from relay import __version__, console, log, metrics, planning, registers
 from relay.clock import SystemClock
-from relay.config import CHAT_KINDS, DIRECTORY_KINDS, AdapterTable, Settings, complete, first, translate
+from relay.config import (
+    CHAT_KINDS,
+    DIRECTORY_KINDS,
+    AdapterTable,
+    Settings,
+    complete,
+    first,
+    is_public,
+    translate,
+)
 from relay.directory import Lookups
 from relay.dispatch import Dispatch
 from relay.errors import ConfigurationError, Deferred, RelaisError, Unavailable, Verdict
@@ -413,6 +422,9 @@ class Daemon:
         """Bind the console's address now, so that a taken port is an error before anything else starts."""
         host, port = self.settings.console
         try:
+            found = socket.getaddrinfo(host, port, _family(host), socket.SOCK_STREAM)
+            if any(is_public(str(place[0])) for *_, place in found):
+                raise self.settings.error(("console", "listen"), f"« {host} » stands for a public address")
             listener = socket.create_server((host, port), family=_family(host))
         except OSError as error:
             raise Unavailable(

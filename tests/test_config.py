@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from datetime import timedelta
 from pathlib import Path
 
@@ -74,6 +75,8 @@ def test_an_empty_file_has_the_defaults(tmp_path: Path) -> None:
         ('[database]\nurl = "mysql://db/x"\n', 2, "sqlite:///FILE"),
         ("[relay\n", 1, "no valid TOML"),
         ("[console]\nlisten = '8025'\n", 2, "127.0.0.1:8025"),
+        ("[console]\nlisten = '0:8025'\n", 2, "public address"),
+        ("[console]\nlisten = '0x08080808:8025'\n", 2, "public address"),
         ("[gp_page]\nlisten = '127.0.0.1:1'\n", 1, "missing"),
         ('[relay]\nname = "x"\n[desk.x]\nmail = "a@b"\n', 3, "did you mean « desks »"),
         ('[desks.x]\nsees = "document"\nmial = "a@b"\n', 3, "did you mean « mail »"),
@@ -205,3 +208,13 @@ async def test_a_secret_that_others_can_read_and_a_door_open_to_anybody_are_told
     names = {each.name for each in told if each.name.startswith(("secret", "adapter"))}
     wanted = {"secret relais.password", "secret app.key", "secret both.pem", "secret his.key", "adapter his"}
     assert names == (wanted if mode == 0o644 else set())
+
+
+async def test_a_name_that_stands_for_a_public_address_is_not_listened_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("0.0.0.0", 0))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: there)
+    settings = config.parse('[console]\nlisten = "console.chr.example:0"\n', tmp_path / "config.toml")
+    with pytest.raises(ConfigurationError, match=r"console\.listen: .*public address"):
+        await daemon.Daemon(settings)._listen()
