@@ -200,3 +200,17 @@ def test_what_a_ward_answers_to_a_letter_that_failed_is_read_at_the_desk_and_not
     assert {each.to for each in read.deliveries} == {"desk:sorties"}
     arrived = replied(site, view, receipt, words, sender=WARD)
     assert f"rpps:{MARTIN.rpps}" in {each.to for each in arrived.deliveries}
+
+
+def test_no_line_is_asked_for_that_would_not_mend_the_letter_of_a_patient_who_objects() -> None:
+    """The standard set's rule holds it before the floor would."""
+    shipped = Path(__file__).parents[1] / "rules" / "sets" / "standard.yaml"
+    said = f"{letters.labelled_lines(letters.ODETTE, MARTIN)}\nLe patient s'oppose à la transmission de cette lettre.\n"
+    for rules, why in ((shipped.read_text(encoding="utf-8"), Why.RULE), (RULES, Why.FLOOR_CONSENT)):
+        site = make_site(rules=rules)
+        plan = planning.plan_notice(site, arrive(site, letter(body=said)), LINKED, AT)
+        assert (plan.state, plan.why) == (EnvelopeState.HELD, why)
+        note = text(one(plan, Purpose.HOLD_NOTE, "ward:cardiologie"))
+        assert "s'oppose" in note
+        assert "RPPS" not in note
+        assert "complétant" not in note

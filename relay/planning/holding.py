@@ -207,6 +207,8 @@ def plan_hold(
             )
         )
     if ward is not None and tell_ward:
+        # Also where a rule says so before the floor would.
+        opposed = arrival.resolution is not None and arrival.resolution.consent != "allowed"
         identity = why in _IDENTITY or (
             arrival.resolution is not None
             and arrival.resolution.identity in ("doubtful", "test", "provisional")
@@ -221,7 +223,7 @@ def plan_hold(
                     said,
                     patient=named,
                     identity=identity,
-                    fields=why not in _NOTHING_TO_FILL_IN,
+                    fields=why not in _NOTHING_TO_FILL_IN and not opposed,
                     detail=detail,
                 ),
                 at,
