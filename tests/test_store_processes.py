@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -349,6 +351,21 @@ async def test_that_another_program_keeps_the_file_locked_is_said(
         other.execute("ROLLBACK")
         other.close()
         assert await store.accept(batch(1)) == (envelope(1),)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+@pytest.mark.parametrize("place", ["sqlite"], indirect=True)
+async def test_nothing_is_promised_on_a_file_that_is_no_longer_there(place: Place, replaced: bool) -> None:
+    file = Path(place.url.removeprefix("sqlite:///"))
+    copy = shutil.copy(file, file.with_name("yesterday.db"))
+    async with place.opened() as store:
+        assert await store.accept(batch(1))
+        os.rename(file, file.with_name("away.db"))
+        if replaced:
+            os.rename(copy, file)
+        with pytest.raises(Unavailable, match="moved or replaced"):
+            await store.accept(batch(2))
+        assert (await store.status())["received"] == 1
 
 
 @pytest.mark.parametrize("place", ["sqlite"], indirect=True)

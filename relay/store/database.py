@@ -294,6 +294,7 @@ class Sqlite(Database):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         except OSError as error:
             raise Unavailable(f"{path} cannot be opened ({error.strerror})") from None
+        self._file: tuple[int, int] | None = None
         self._writer = self._engine("BEGIN IMMEDIATE", connections=1)
         self._reader = self._engine("BEGIN", connections=self.READERS)
 
@@ -340,6 +341,7 @@ class Sqlite(Database):
                 raw.close()
             if found != {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}:
                 raise Unavailable(f"{self._path}: SQLite refuses WAL, synchronous=FULL or foreign keys")
+        self._file = self._found()
 
     def _migrate(self) -> None:
         # Batch migrations drop and copy tables: with foreign keys on, dropping a parent deletes its children,
@@ -355,9 +357,23 @@ class Sqlite(Database):
         finally:
             engine.dispose()
 
+    def _found(self) -> tuple[int, int] | None:
+        """Which file stands under our name; None where none does."""
+        try:
+            found = os.stat(self._path)  # never opened: closing it again would end SQLite's locks
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
+
     def _once(self, work: Callable[[Connection], Answer]) -> Answer:
         with self._writer.begin() as connection:
-            return work(connection)
+            answer = work(connection)
+            if self._found() != self._file:
+                # SQLite would go on writing to a file that nobody opens again.
+                raise Unavailable(
+                    f"{self._path} was moved or replaced while it was in use: restart the relay"
+                )
+            return answer
 
     @contextmanager
     def _snapshot(self) -> Iterator[Connection]:
