@@ -473,6 +473,17 @@ def test_an_alert_goes_to_the_substitute_of_somebody_away_and_the_letter_does_no
     assert f"rpps:{DUPONT.rpps}" in {p.key for p in plan.thread.participants}
 
 
+def test_no_alert_goes_to_a_substitute_who_has_left():
+    site = make_site()
+    away = Absence(MARTIN.rpps or "", AT.date(), AT.date(), DUPONT.rpps)
+    other = Link(DUPONT.rpps or "", "telegram", "777", "777")
+    for active, rings in ((True, "777"), (False, LINK.chat)):
+        known = Professional(DUPONT.rpps or "", "Dupont", "Alix", active=active)
+        arrival = replace(arrive(site, letter()), people={known.rpps: known})
+        plan = planning.plan_notice(site, arrival, Context(links=(LINK, other), absences=(away,)), AT)
+        assert one(plan, Purpose.ALERT).address == rings
+
+
 # ---------------------------------------------------------------------------------------------- joining a stay
 
 

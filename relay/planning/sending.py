@@ -641,6 +641,8 @@ class Writer:
         for number, person in enumerate(people):
             rpps = person.rpps
             substitute = away(self.context.absences, rpps, self.at, site)
+            if (named := self.arrival.people.get(substitute or "")) is not None and not named.active:
+                substitute = None  # who stood in has left: the phone of whom the letter goes to rings
             reached = None
             for each in (substitute, rpps):
                 if each and reached is None:
