@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from relay import composing, crash, log, metrics, planning, wording
 from relay.clock import either
-from relay.errors import Deferred, Rejected, Stale, Uncertain, Verdict
+from relay.errors import Deferred, NotFound, Rejected, Stale, Uncertain, Verdict
 from relay.model import (
     Ask,
     Attempt,
@@ -190,7 +190,7 @@ class Dispatch:
                     await self.store.release([delivery.id for delivery in going[start:]])
                     break
                 some: Sequence[Delivery] = going[start : start + handful]
-                if any(map(_came_back, some)):
+                if any(_came_back(each) or _spoke_of_a_hold(each) for each in some):
                     await self._conclude(name, claimed, tried)
                     tried = []
                     some = await self._still_wanted(some)
@@ -257,7 +257,10 @@ class Dispatch:
         return going, later
 
     async def _still_wanted(self, some: Sequence[Delivery]) -> Sequence[Delivery]:
-        """Without those that were on the wire when people stopped the rest, and came back untaken."""
+        """Without those that were on the wire when people stopped the rest, and came back untaken.
+
+        Nor does a desk hear that a letter is held which somebody settled while the desk's mail waited for its minute.
+        """
         again = [each for each in some if _came_back(each)]
         contexts = await self.store.contexts([Ask(threads=(each.thread or "",)) for each in again])
         stopped: list[DeliveryNews] = []
@@ -265,6 +268,11 @@ class Dispatch:
             why = planning.no_longer(next(iter(context.threads), None), delivery)
             if why is not None:
                 stopped.append(DeliveryNews(delivery.id, DeliveryState.CANCELLED, why))
+        stopped += [
+            DeliveryNews(each.id, DeliveryState.CANCELLED, Why.ANSWERED)
+            for each in some
+            if _spoke_of_a_hold(each) and not await self._held(each.envelope or "")
+        ]
         if not stopped:
             return some
         (problem,) = await self.store.record([Plan(at=self.clock.now(), news=tuple(stopped))])
@@ -272,6 +280,13 @@ class Dispatch:
             log.failure("plan_not_recorded", problem)
         gone = {news.delivery for news in stopped}
         return [each for each in some if each.id not in gone]
+
+    async def _held(self, envelope: str) -> bool:
+        try:
+            await self.store.hold(envelope)
+        except NotFound:
+            return False
+        return True
 
     async def _sent(self, sender: Sender, going: Sequence[Delivery]) -> Sequence[Receipt | Verdict]:
         """What the sender answers; a defect in it leaves us not knowing, and stops no other sender."""
@@ -460,6 +475,11 @@ class Dispatch:
 def _came_back(delivery: Delivery) -> bool:
     """Whether a follow-up's copy was on the wire before: it may have been stopped there, out of reach."""
     return bool(delivery.thread) and bool(delivery.attempts or delivery.state is DeliveryState.AMBIGUOUS)
+
+
+def _spoke_of_a_hold(delivery: Delivery) -> bool:
+    """Whether a desk was to read that an arrival is held, and the mail had to wait for its minute."""
+    return delivery.why is Why.RATE_LIMITED and planning.tells_of_hold(delivery)
 
 
 def _tells(site: Site, delivery: Delivery, attempt: Attempt) -> bool:

@@ -231,6 +231,23 @@ async def test_a_desk_gets_a_minute_between_two_mails_about_held_letters(house: 
         assert len([each for each in mails(house) if each.to == "desk:sorties"]) == expected
 
 
+async def test_a_desk_does_not_read_that_a_letter_is_held_which_was_settled_meanwhile(house: House) -> None:
+    await house.take(*(without_gp(f"S-{n}") for n in range(3)))
+    await house.leave()
+    told = [each.envelope for each in mails(house) if each.to == "desk:sorties"]
+    settled, waiting = (each for each in await house.store.holds() if each["envelope"] not in told)
+    plan = planning.plan_reject(
+        house.site, await house.store.hold(settled["id"]), "admin", "x", house.clock.now()
+    )
+    assert await house.store.record([plan]) == [None]
+    house.clock.turn(minutes=3)
+    await house.leave()
+    read = [each.envelope for each in mails(house) if each.to == "desk:sorties"]
+    assert read == [*told, waiting["envelope"]]
+    (silent,) = await house.copies(envelope=settled["envelope"], to="desk:sorties")
+    assert (silent["state"], silent["why"]) == ("cancelled", "answered")
+
+
 async def test_a_ward_that_asked_gets_one_list_a_day(house: House) -> None:
     await house.take(letter(), without_gp("S-9"))
     await house.leave()

@@ -32,7 +32,7 @@ from relay.planning.events import (
     plan_verb,
     wants_sent,
 )
-from relay.planning.holding import plan_corrupt, plan_hold, plan_ignore, plan_still_held
+from relay.planning.holding import plan_corrupt, plan_hold, plan_ignore, plan_still_held, tells_of_hold
 from relay.planning.lists import plan_daily
 from relay.planning.moving import Move, followup_for, followups_changed, plan_move, plan_moved
 from relay.planning.notices import plan_notice, plan_reject, plan_release
@@ -80,5 +80,6 @@ __all__ = [
     "plan_timer",
     "plan_typed",
     "plan_verb",
+    "tells_of_hold",
     "wants_sent",
 ]

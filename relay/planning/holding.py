@@ -19,6 +19,7 @@ from relay.model import (
     Plan,
     Purpose,
     Why,
+    delivery_id,
     derived_id,
 )
 from relay.planning.copies import To, mail
@@ -271,6 +272,14 @@ def _cited(arrival: Arrival, why: Why) -> str:
     if why not in (Why.UNCLEAR, Why.UNKNOWN_SENDER, Why.UNLISTED_SENDER):
         return ""
     return next(iter(references_in(f"{document.subject}\n{document.text}")), "")
+
+
+def tells_of_hold(delivery: Delivery) -> bool:
+    """Whether this is the mail in which a desk reads that an arrival is held, and not what became of it since."""
+    if delivery.purpose is not Purpose.HOLD_NOTE or not delivery.to.startswith("desk:"):
+        return False
+    seed = f"{delivery.envelope}/{delivery.address}"  # as `plan_hold` names its cause
+    return delivery.id == delivery_id(seed, delivery.to, delivery.purpose.value, 0)
 
 
 def withdrawn_notes(
