@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import socket
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -107,9 +106,15 @@ def _listen(text: str) -> str:
 def _private(text: str) -> str:
     """The console shows what a hospital's people see: it listens on this machine or in a private network."""
     host = _address(_listen(text))[0]
+    if _SHORT.fullmatch(host):
+        raise ValueError(f"« {host} » stands for an address that nobody reads in it; write 127.0.0.1:8025")
     if is_public(host):
         raise ValueError(f"« {host} » is a public address; write 127.0.0.1 or one of a private network")
     return text
+
+
+_SHORT = re.compile(r"(?!\d+(\.\d+){3}$)(0x[0-9a-f]*|\d+)(\.(0x[0-9a-f]*|\d+))*", re.IGNORECASE)
+"""What a resolver takes for an address though it is none as people write it: « 0 » is every address there is."""
 
 
 def is_public(host: str) -> bool:
@@ -117,10 +122,7 @@ def is_public(host: str) -> bool:
     try:
         address = ip_address(host)
     except ValueError:
-        try:
-            address = ip_address(socket.inet_aton(host))  # « 0 » is every address too
-        except OSError:
-            return False
+        return False
     return address.is_unspecified or address.is_global
 
 
