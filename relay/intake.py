@@ -622,7 +622,9 @@ class Intake:
             (context,) = await self._contexts([(letter, ask)])
             mentions = await self._mentions(site, letter)
             arrival = replace(self._decided(site, letter, context, now, mentions), draw=draw, again=again)
-            if arrival.decision is None or arrival.decision.action != "send":
+            # What takes a letter back sends none: no rule and no floor stands against what a person looked at.
+            back = letter.recognised.notice.document == "retraction" and site.rules is not None
+            if not back and (arrival.decision is None or arrival.decision.action != "send"):
                 reason = arrival.decision.reason if arrival.decision else "no rules are in force"
                 raise Refused(f"it still cannot be sent: {reason}", reason=reason)
             plan = planning.plan_release(site, arrival, context, hold, now)

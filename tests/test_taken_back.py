@@ -6,17 +6,21 @@ from __future__ import annotations
 
 import email
 import email.policy
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import pytest
 
 from relay.errors import Refused
-from relay.model import MailMessage, Purpose
+from relay.identity import keys_of
+from relay.model import MailMessage, Professional, Purpose, Registration
 from relay.planning import Correction, plan_reject
 from rules import language
+from tests.letters import MARTIN
 from tests.stores import place, store  # noqa: F401 - fixtures
-from tests.test_joining import arrive, house, message, package, to_gp, version  # noqa: F401 - a fixture
+from tests.test_joining import ODETTE, arrive, house, message, package, to_gp, version  # noqa: F401 - a fixture
 from tests.test_loops import House
 from tests.test_planning import RULES, _secret  # noqa: F401 - a fixture
 
@@ -156,3 +160,51 @@ async def test_a_desk_is_told_of_no_letter_but_the_one_that_was_taken_back(house
     house.clock.turn(seconds=60)
     await house.leave()
     assert len(to_desk(house)) == 1
+
+
+async def now_registered(house: House, **changed: Any) -> None:
+    row = Registration(
+        ins=ODETTE.ins or "", ins_oid=ODETTE.ins_oid or "", facility="450000088", birth_name="CORMERAIS",
+        used_name="VALBRUNE", given_names=ODETTE.given_names, birth_date=ODETTE.birth_date, sex="F",
+        gp_rpps=(MARTIN.rpps or "",),
+    )  # fmt: skip
+    await house.store.import_registrations([replace(row, **changed)], keys_of)
+
+
+async def left(house: House) -> None:
+    gone = Professional(MARTIN.rpps or "", "Martin", "Camille", active=False)
+    await house.store.import_professionals([gone], str.upper)
+
+
+MEANWHILE: dict[str, Callable[[House], Awaitable[None]]] = {
+    "the GP has left": left,
+    "the patient objects": partial(now_registered, consent="opposed"),
+    "the registry names the patient otherwise": partial(now_registered, birth_name="CORMERET"),
+}
+
+
+@pytest.mark.parametrize("change", MEANWHILE)
+async def test_a_person_can_let_a_retraction_through_though_no_letter_could_leave_any_more(
+    house: House, change: str
+) -> None:
+    await arrive(house, package(FIRST))
+    await MEANWHILE[change](house)
+    await arrive(house, package(FIRST, "D"))
+    (hold,) = await house.store.holds()
+    assert len(to_gp(house)) == 1
+    await house.intake.release(Correction("desk:sorties", str(hold["id"])))
+    await house.leave()
+    letter, told = to_gp(house)
+    assert told["In-Reply-To"] == letter["Message-ID"]
+    assert await house.store.holds() == []
+    assert [row["state"] for row in await house.store.threads()] == ["closed"]
+    assert not any((await house.store.invariants()).values())
+
+
+async def test_a_letter_that_a_floor_forbids_is_let_through_by_nobody(house: House) -> None:
+    await now_registered(house, consent="opposed")
+    await arrive(house, package(FIRST))
+    (hold,) = await house.store.holds()
+    with pytest.raises(Refused):
+        await house.intake.release(Correction("desk:sorties", str(hold["id"])))
+    assert to_gp(house) == []

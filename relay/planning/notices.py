@@ -91,7 +91,7 @@ def _decided(site: Site, arrival: Arrival, context: Context, at: datetime, ends:
         if changed_in_place(notice):
             return plan_hold(site, arrival, context, Why.UNCLEAR, at)
         return plan_ignore(arrival, Why.DUPLICATE, at)
-    if decision.action == "hold":
+    if decision.action == "hold" and not (ends and notice.document == "retraction"):
         return plan_hold(
             site,
             arrival,
