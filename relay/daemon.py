@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import importlib
 import os
 import signal
@@ -17,6 +18,7 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 import uvicorn
@@ -61,6 +63,7 @@ GOODBYE = 1.0  # to hang up
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0  # seconds between two tries of a broken adapter
 
 Role = Literal["intake", "dispatch", "console"]
+ROLES: tuple[Role, ...] = ("intake", "dispatch")  # that one process of a node plays at a time
 
 
 def node_name() -> str:
@@ -69,6 +72,26 @@ def node_name() -> str:
 
 
 # ------------------------------------------------------------------------------------------------- opening
+
+
+@contextlib.contextmanager
+def _alone(state: Path, role: Role) -> Iterator[None]:
+    """Play this part as the only process of this node; the claim dies with the process. Raises Unavailable.
+
+    A second one would take what the first has on the wire for left over by a life that is past, and send it again.
+    """
+    with contextlib.ExitStack() as held:
+        try:
+            state.mkdir(parents=True, exist_ok=True)
+            place = state / f"{role}-{node_name()}.lock"
+            descriptor = os.open(place, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            held.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Unavailable(f"another relay on this machine does the {role} of {state} already") from None
+        except OSError as error:  # a folder that cannot be written to, a file system that knows no locks
+            log.get().warning("part_not_locked", step=role, errno=error.errno)
+        yield
 
 
 def key_ring(settings: Settings) -> FileKeyRing:
@@ -247,14 +270,18 @@ class Daemon:
 
     async def run(self) -> None:
         """Serve until `stop`. Raises ConfigurationError or Unavailable before anything is started."""
-        self.store = await open_store(self.settings, self.clock)
-        try:
-            await self._open()
-            if self._opened is not None:
-                self._opened()
-            await self._serve()
-        finally:
-            await self.store.close()
+        with contextlib.ExitStack() as parts:
+            for role in ROLES:
+                if self.does(role):
+                    parts.enter_context(_alone(self.settings.state, role))
+            self.store = await open_store(self.settings, self.clock)
+            try:
+                await self._open()
+                if self._opened is not None:
+                    self._opened()
+                await self._serve()
+            finally:
+                await self.store.close()
 
     async def _open(self) -> None:
         """Everything that can refuse to start, before the first connection."""

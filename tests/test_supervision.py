@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -10,7 +13,8 @@ import pytest
 from relay import config
 from relay.clock import SystemClock
 from relay.daemon import Daemon
-from tests.site import Site
+from tests.servers import free_port
+from tests.site import ROOT, Site
 
 
 class Waits(SystemClock):
@@ -26,6 +30,26 @@ class Waits(SystemClock):
         self.waits.setdefault(task.get_name(), []).append(seconds)
         self.news.set()
         await super().sleep(seconds)
+
+
+def test_a_second_relay_of_one_machine_and_state_starts_nothing(make_site: Callable[..., Site]) -> None:
+    site = make_site()
+    with site.running("--only", "dispatch"):
+        text = site.file.read_text("utf-8")
+        other = site.file.with_name("other.toml")
+        other.write_text(text.replace(f"127.0.0.1:{site.port}", f"127.0.0.1:{free_port()}"), "utf-8")
+        for words in (["--only", "dispatch"], []):
+            done = subprocess.run(
+                [sys.executable, "-m", "relay", "run", *words, "--config", str(other)],
+                capture_output=True, text=True, check=False, cwd=ROOT, timeout=60,
+                env={**os.environ, **site.env},
+            )  # fmt: skip
+            assert done.returncode == 3
+            assert "another relay on this machine" in done.stderr
+    site.start("--only", "dispatch")
+    site.kill()
+    with site.running():  # what a killed one held is free
+        pass
 
 
 async def test_a_refused_login_is_tried_twice_and_then_left_alone_for_minutes(
