@@ -29,6 +29,7 @@ from relay.identity import (
     domain_allowed,
     family_kind,
     family_names,
+    first_given,
     fold,
     has_strict_traits,
     ins_is_valid,
@@ -1163,5 +1164,6 @@ def _scope(notice: Notice, number: str) -> tuple[str, ...]:
         bare,
         _facility(notice, ""),
         fold(patient.birth_name or patient.used_name or ""),
+        *first_given(patient.given_names)[:1],  # twins share the rest
         patient.birth_date.isoformat() if patient.birth_date else "",
     )

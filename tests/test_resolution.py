@@ -745,6 +745,8 @@ def test_a_short_document_number_is_one_document_only_for_one_patient() -> None:
     other = letter(changed(WITH_INS, birth_name="Dumoulin"), document_id="17")
     assert document_keys(one) == document_keys(letter(document_id="17"))
     assert not set(document_keys(one)) & set(document_keys(other))
+    twin = letter(changed(WITH_INS, given_names=("Lucette",)), document_id="17")
+    assert not set(document_keys(one)) & set(document_keys(twin))
 
 
 # ------------------------------------------------------------------------------------------ hostile letters

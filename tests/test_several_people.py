@@ -295,7 +295,6 @@ LATER = letters.DISCHARGED + timedelta(days=20)
 ALIKE: dict[str, list[tuple[bytes, str]]] = {
     "two patients, one id": [numbered(REMI, MARTIN, "S-1"), numbered(PAUL, DUPONT, "S-2")],
     "two stays, one id": [numbered(REMI, MARTIN, "S-1"), numbered(REMI, MARTIN, "S-2", LATER)],
-    "twins, one movement number": [movement(LEA, MARTIN, "S-1"), movement(ZOE, DUPONT, "S-2")],
     "two stays, one movement number": [movement(REMI, MARTIN, "S-1"), movement(REMI, MARTIN, "S-2", LATER)],
     "a notice after its letter, and another stay's": [
         numbered(REMI, MARTIN, "S-1"),
@@ -325,6 +324,19 @@ async def test_a_document_number_that_another_letter_bore_puts_no_letter_aside(
         "it leaves when looked at"
     )
     assert len(await house.store.threads()) == 2
+
+
+async def test_twins_whose_movements_bear_one_number_are_told_of_each(house: House) -> None:
+    await registered(house, (LEA, MARTIN.rpps or ""), (ZOE, DUPONT.rpps or ""))
+    visit = hl7.pv1(number="S-1", discharged=None)
+    gone = hl7.adt("A13", patient=LEA, visit=visit, movement=hl7.zbe("CANCEL", number="2"))
+    await arrive(house, his(gone), movement(ZOE, DUPONT, "S-2"))
+    assert await house.store.holds() == []
+    assert [each.to for each in house.sender.sent if each.purpose is Purpose.LETTER] == [
+        f"rpps:{DUPONT.rpps}"
+    ]
+    await arrive(house, movement(LEA, MARTIN, "S-1"))
+    assert (await house.store.envelopes())[0]["why"] == "superseded", "cancelled before it came"
 
 
 @pytest.mark.parametrize("case", ALIKE)
