@@ -281,7 +281,18 @@ class Mllp:
     async def probe(self) -> None:
         """Look whether the address can be had and the certificates load. Raises Deferred."""
         if self._server is None:
-            (await self._listen()).close()
+            (await self._bind()).close()
+
+    async def listen(self) -> None:
+        """See `relay.ports.Listener.listen`."""
+        if self._server is not None:
+            return
+        self._server = server = await self._bind()
+        try:
+            await server.start_serving()
+        except OSError as error:
+            await self.close()
+            raise _translate(error) from None
 
     async def close(self) -> None:
         """Stop listening and hang up.
@@ -305,13 +316,9 @@ class Mllp:
 
         Whoever sends keeps what was not answered, so the cursor only says when the last message came.
         """
-        await self.close()
-        self._server = server = await self._listen()
+        await self.listen()
+        server = self._server
         try:
-            try:
-                await server.start_serving()
-            except OSError as error:
-                raise _translate(error) from None
             while True:
                 self._news.clear()
                 while self._arrived:
@@ -335,7 +342,7 @@ class Mllp:
 
     # Listening
 
-    async def _listen(self) -> asyncio.Server:
+    async def _bind(self) -> asyncio.Server:
         """The address, bound and not yet listening: whoever gives up now leaves nothing behind. Raises Deferred."""
         host, port = self._settings.place
         try:

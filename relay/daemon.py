@@ -41,7 +41,7 @@ from relay.errors import ConfigurationError, Deferred, RelaisError, Unavailable,
 from relay.health import Health
 from relay.intake import Intake
 from relay.model import Why
-from relay.ports import Adapter, Clock, Directory, Inbox, Limits, Sender, Tools
+from relay.ports import Adapter, Clock, Directory, Inbox, Limits, Listener, Sender, Tools
 from relay.registers import BadLine, Duty
 from relay.ruling import Ruling, counted, differing
 from relay.schedule import Schedule
@@ -336,6 +336,8 @@ class Daemon:
         server = await self._listen() if self.does("console") else None
         tasks = {asyncio.create_task(self._stopped(), name="stop")}
         try:
+            if self.does("intake"):
+                await self._open_doors()
             tasks |= {asyncio.create_task(work, name=name) for name, work in self._work(server)}
             log.get().info("ready", version=__version__, mode=self.settings.mode, port=self.port)
             self.readiness.listeners = True
@@ -346,6 +348,13 @@ class Daemon:
                 task.result()
         finally:
             await self._end(tasks, server)
+
+    async def _open_doors(self) -> None:
+        """Whoever hears that we are ready may connect at once; what cannot open is tried again by its own loop."""
+        for inbox in self.inboxes.values():
+            if isinstance(inbox, Listener):
+                with contextlib.suppress(Verdict):
+                    await inbox.listen()
 
     async def _stopped(self) -> None:
         await self._stopping.wait()

@@ -100,6 +100,17 @@ class Inbox(Adapter, Protocol):
 
 
 @runtime_checkable
+class Listener(Inbox, Protocol):
+    """An inbox that others connect to."""
+
+    async def listen(self) -> None:
+        """Take connections from here on; `watch` yields what they bring. Raises Deferred.
+
+        The daemon says that it is ready after this, so that nobody who heard it finds the door shut.
+        """
+
+
+@runtime_checkable
 class Sender(Adapter, Protocol):
     """Where copies leave."""
 

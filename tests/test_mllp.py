@@ -776,6 +776,21 @@ async def test_a_probe_of_what_listens_already_is_well_and_hangs_up_on_nobody(li
     assert (await call.answer()).code == b"AA"
 
 
+async def test_what_comes_before_anybody_watches_is_kept_for_the_watch(tmp_path: Path) -> None:
+    port = free_port()
+    adapter = mllp.connect(
+        "his", mllp.Settings.model_validate({"listen": f"{LOOPBACK}:{port}"}), tools(tmp_path)
+    )
+    await adapter.listen()
+    reader, writer = await asyncio.open_connection(LOOPBACK, port)
+    writer.write(START + hl7("un") + END)
+    batch = await asyncio.wait_for(anext(adapter.watch(None)), 10)
+    await adapter.acknowledge(batch.envelopes)
+    assert b"\rMSA|AA|" in await asyncio.wait_for(reader.readuntil(END), 10)
+    writer.close()
+    await adapter.close()
+
+
 async def test_no_word_of_a_message_is_logged(
     opened: Callable[..., Listener], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -843,8 +858,7 @@ def test_a_document_over_mllp_is_answered_stored_once_and_reaches_the_gp(
     site.directory([MARTIN])
     site.patients([(ODETTE, [MARTIN])])
     letter = letters.cda()
-    with site.running():
-        site.until(lambda: _listens(port))
+    with site.running():  # whoever reads that it is ready may connect
         for _ in range(2):
             assert b"\rMSA|AA|CTRL-0001\r" in said(port, mdm(letter, "CTRL-0001"))
         (raw,) = dovecot.wait_messages(GP)
@@ -857,11 +871,6 @@ def test_a_document_over_mllp_is_answered_stored_once_and_reaches_the_gp(
     assert "CORMERAIS" not in site.logs
 
 
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((LOOPBACK, port)) == 0
-
-
 def test_a_message_answered_aa_is_there_after_a_crash_at_once(
     make_site: Callable[..., Site], dovecot: Dovecot
 ) -> None:
@@ -871,12 +880,10 @@ def test_a_message_answered_aa_is_there_after_a_crash_at_once(
         file.write(HIS.format(port=port))
     message = mdm(letters.cda(), "CTRL-0002")
     site.start(env={"RELAIS_CRASH_AT": "accepted@his"})
-    site.until(lambda: _listens(port))
     with pytest.raises(ConnectionError):
         said(port, message)
     assert site.died()
     site.start()
-    site.until(lambda: _listens(port))
     assert b"\rMSA|AA|CTRL-0002\r" in said(port, message)
     site.kill()
     (envelope,) = site.rows("envelopes", adapter="his")
