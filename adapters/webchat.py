@@ -367,7 +367,7 @@ class Webchat:
                 raise HTTPException(413)
         try:
             asked = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise HTTPException(400) from None
         if not isinstance(asked, dict) or not _ID.fullmatch(str(asked.get("id", ""))):
             raise HTTPException(400)

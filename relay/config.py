@@ -431,6 +431,8 @@ def parse(text: str, file: Path) -> Settings:
         raise ConfigurationError(
             f"no valid TOML: {words}", file=str(file), line=int(found[1]) if found else 1
         ) from None
+    except RecursionError:
+        raise ConfigurationError("nested too deeply for a configuration", file=str(file), line=1) from None
     positions = Positions(text)
     folder = file.resolve().parent
     reader = _Reader(file, folder, positions)

@@ -74,6 +74,7 @@ def test_an_empty_file_has_the_defaults(tmp_path: Path) -> None:
         ('[database]\nurl = "sqlite:///x.db"\nca = "igc.pem"\n', 1, "concern PostgreSQL"),
         ('[database]\nurl = "mysql://db/x"\n', 2, "sqlite:///FILE"),
         ("[relay\n", 1, "no valid TOML"),
+        ("x = " + "[" * 5000 + "]" * 5000, 1, "nested"),
         ("[console]\nlisten = '8025'\n", 2, "127.0.0.1:8025"),
         ("[console]\nlisten = '0:8025'\n", 2, "« 0 » stands for an address"),
         ("[console]\nlisten = '0x08080808:8025'\n", 2, "nobody reads in it"),

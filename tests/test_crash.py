@@ -418,22 +418,25 @@ def test_killed_at_any_moment_thirty_letters_all_arrive(
         time.sleep(chance.uniform(0, 0.5))
         site.kill()
     with site.running():
-        site.until(lambda: count(dovecot, GP) >= len(stays), 40)
-        site.until(lambda: len(unique(in_box(dovecot, GP))) >= len(stays), 20)
-        site.until(lambda: books(site).quiet, 30)
+        site.until(lambda: len((now := books(site)).envelopes) >= len(stays) and now.quiet, 60)
         seen = books(site)
+        # A copy that was on the wire at two of the deaths is sent no third time: people are told.
+        left_to_people = [row for row in seen.deliveries if row["why"] == "lost_after_send"]
+        letters_left = sum(row["purpose"] == "letter" for row in left_to_people)
+        site.until(lambda: len(unique(in_box(dovecot, GP))) >= len(stays) - letters_left, 20)
         seen.check()
         mails = in_box(dovecot, GP)
         copies = extra_copies(mails)
-        assert sorted(stay for mail in unique(mails) for stay in stays if stay in mail.text) == stays
+        arrived = [stay for mail in unique(mails) for stay in stays if stay in mail.text]
+        assert len(set(arrived)) == len(arrived) >= len(stays) - letters_left, f"seed {seed}"
         assert set(copies) <= resent(seen, "mss"), f"seed {seed}"
         assert set(copies.values()) <= {1}
-        assert {mail.to for mail in posted(dovecot)} == {GP}
+        assert {mail.to for mail in posted(dovecot)} <= {GP, *([WARD_PEOPLE, DESK] if left_to_people else [])}
         alerts = Counter(text for _, text in shown(telegram))
-        assert len(alerts) == len(stays)
+        assert len(alerts) >= len(stays) - len(left_to_people)
         assert max(alerts.values()) <= 2
         assert {chat for chat, _ in shown(telegram)} == {PHONES[MARTIN]}
-        assert sum(alerts.values()) - len(alerts) <= len(resent(seen, "telegram"))
+        assert sum(alerts.values()) - len(alerts) <= len(resent(seen, "telegram")) + len(left_to_people)
 
 
 def in_box(dovecot: Dovecot, account: str) -> list[Mail]:

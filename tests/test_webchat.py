@@ -302,6 +302,11 @@ async def test_a_malformed_press_never_becomes_an_envelope(
     assert not chat._waiting
 
 
+async def test_a_press_nested_beyond_measure_is_malformed_too(browser: httpx.AsyncClient) -> None:
+    answer = await browser.post("/ambre/press", content=b"[" * 2000 + b"]" * 2000)
+    assert answer.status_code == 400
+
+
 async def test_one_chat_cannot_flood_the_relay(chat: webchat.Webchat, browser: httpx.AsyncClient) -> None:
     receipt = await chat.send(delivery())
     asking = [

@@ -104,7 +104,7 @@ async def _body(request: Request) -> dict[str, Any]:  # the page's JSON
             raise HTTPException(413)
     try:
         asked = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise HTTPException(400) from None
     if not isinstance(asked, dict):
         raise HTTPException(400)
