@@ -393,17 +393,19 @@ class Words:
         )
 
     def letter(
-        self, reference: str, ward: str, phone: str | None, *, follows: str = "", partly: bool = False
+        self, reference: str, ward: str, phone: str | None, *, follows: str = "", remarks: Sequence[str] = ()
     ) -> str:
-        """What stands above the original text. `follows` is "replacement", "addendum" or ""; `partly`: see `partly`."""
+        """What stands above the original text. `follows` is "replacement", "addendum" or ""."""
         lines = [self.letter_intro(reference)]
         if follows == "replacement":
             lines.append(self.say("Annule et remplace la lettre précédente du même séjour."))
         elif follows == "addendum":
             lines.append(self.say("Complète la lettre précédente du même séjour."))
-        if partly:
-            lines.append(self.partly())
-        return self._body(lines, self._ward_line(ward, phone))
+        return self._body([*lines, *remarks], self._ward_line(ward, phone))
+
+    def draft(self) -> str:
+        """The hospital calls the document preliminary: nobody there has signed it yet."""
+        return self.say("Document provisoire : l'hôpital ne l'a pas encore validé.")
 
     def partly(self) -> str:
         """A document of the notice lies elsewhere and could not be joined. Its address is for the hospital alone."""
@@ -421,12 +423,12 @@ class Words:
             lines.append(self.patient(patient))
         return self._body(lines, self._ward_line(ward, phone))
 
-    def copy(self, reference: str, ward: str, phone: str | None, *, partly: bool = False) -> str:
-        """What stands above a copy for somebody else of the care team; `partly`: see `partly`."""
+    def copy(self, reference: str, ward: str, phone: str | None, *, remarks: Sequence[str] = ()) -> str:
+        """What stands above a copy for somebody else of the care team."""
         first = self.say(
             "Réf. {reference} — Copie pour information, aucune réponse attendue.", reference=reference
         )
-        return self._body([first, self.partly() if partly else ""], self._ward_line(ward, phone))
+        return self._body([first, *remarks], self._ward_line(ward, phone))
 
     def reminder(self, reference: str, sent: datetime, *, answer: bool = False) -> Mail:
         """To a GP who has not answered a letter, or (`answer`) the ward's answer."""

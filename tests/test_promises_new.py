@@ -407,6 +407,14 @@ async def test_a_letter_that_is_whole_says_nothing_of_missing_documents(house: H
     assert not any("joint. Demandez" in body(mail) for mail in to_gp(house))
 
 
+@pytest.mark.parametrize("status", ["IP", "AU"])
+async def test_the_gp_reads_that_a_document_is_preliminary(house: House, status: str) -> None:
+    await arrive(house, his(hl7.mdm(patient=ODETTE, document=CDA, status=status)))
+    (mail,) = to_gp(house)
+    assert ("Document provisoire" in body(mail)) == (status == "IP")
+    assert CDA in attached(mail).values()
+
+
 async def test_a_message_too_long_to_be_read_whole_is_held(house: House) -> None:
     lines = [hl7.obx(n, "NM", "8867-4^FC^LN", "72") for n in range(20_000)]
     whole = hl7.mdm(patient=ODETTE, document=CDA)

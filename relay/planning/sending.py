@@ -596,11 +596,13 @@ class Writer:
                 else words.notice(reference, name, phone, arrival.notice.patient)
             )
             return Mail(words.letter_subject(reference), text), Purpose.LETTER, ()
-        partly = any(problem.code == "document_elsewhere" for problem in arrival.notice.problems)
+        remarks = [words.draft()] if arrival.notice.status == "draft" else []
+        if any(problem.code == "document_elsewhere" for problem in arrival.notice.problems):
+            remarks.append(words.partly())
         text = (
-            words.copy(reference, name, phone, partly=partly)
+            words.copy(reference, name, phone, remarks=remarks)
             if copy
-            else words.letter(reference, name, phone, follows=follows, partly=partly)
+            else words.letter(reference, name, phone, follows=follows, remarks=remarks)
         )
         subject = words.letter_subject(reference)
         if arrival.notice.package == "xdm":
