@@ -15,7 +15,7 @@ import re
 import threading
 import zlib
 from base64 import b64decode, b64encode
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -155,10 +155,19 @@ def _locked(path: Path) -> Iterator[None]:
     """Only one process at a time changes the ring; the lock dies with its holder."""
     descriptor = os.open(path.with_name(path.name + ".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
+        _keep_owner(descriptor, path)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
+
+
+def _keep_owner(descriptor: int, path: Path) -> None:
+    """Give a file of root's to whom the ring belongs: the relay must go on reading it after an admin's command."""
+    if os.geteuid() == 0 and path.exists():
+        ring = path.stat()
+        with suppress(PermissionError):  # a share or a container where root may not: then nobody can
+            os.fchown(descriptor, ring.st_uid, ring.st_gid)
 
 
 def _write(path: Path, long: dict[str, bytes], days: dict[str, bytes]) -> None:
@@ -175,6 +184,7 @@ def _write(path: Path, long: dict[str, bytes], days: dict[str, bytes]) -> None:
     new.unlink(missing_ok=True)
     descriptor = os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w") as file:
+        _keep_owner(descriptor, path)
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

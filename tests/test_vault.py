@@ -116,6 +116,21 @@ def test_a_ring_that_others_can_read_is_refused(file: Path) -> None:
         FileKeyRing(file)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root writes in another's name")
+def test_the_ring_stays_the_relay_s_own_when_root_changes_it(file: Path) -> None:
+    FileKeyRing.create(file)
+    os.chown(file, 12345, 23456)
+    lock = file.with_name(file.name + ".lock")
+    lock.unlink()  # as after a restore from a backup
+    ring = FileKeyRing(file)
+    ring.day_key(DAY, create=True)
+    for each in (file, lock):
+        assert (each.stat().st_uid, each.stat().st_gid) == (12345, 23456)
+        assert each.stat().st_mode & 0o777 == 0o600
+    ring.destroy_before("2026-11-21")
+    assert (file.stat().st_uid, file.stat().st_gid) == (12345, 23456)
+
+
 def test_a_missing_ring_says_how_to_make_one(file: Path) -> None:
     with pytest.raises(ConfigurationError, match="relay init"):
         FileKeyRing(file)
