@@ -1150,6 +1150,12 @@ def replaced_keys(notice: Notice) -> tuple[str, ...]:
     )
 
 
+def is_counter(number: str) -> bool:
+    """Neither an OID nor a UUID: some facility counts so, perhaps anew in each stay."""
+    bare = number.strip()
+    return len(bare) < 20 or bare.isdigit()
+
+
 def _document_key(notice: Notice, number: str) -> str:
     return "doc-" + derived_id("document", *_scope(notice, number))
 
@@ -1157,7 +1163,7 @@ def _document_key(notice: Notice, number: str) -> str:
 def _scope(notice: Notice, number: str) -> tuple[str, ...]:
     """An OID or a UUID is one document in the whole world; a short counter only for one patient of one facility."""
     bare = number.strip()
-    if len(bare) >= 20 and not bare.isdigit():
+    if not is_counter(bare):
         return (bare,)
     patient = notice.patient or Patient()
     return (

@@ -8,6 +8,7 @@ import email
 import email.policy
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -18,9 +19,9 @@ from relay.identity import keys_of
 from relay.model import MailMessage, Professional, Purpose, Registration
 from relay.planning import Correction, plan_reject
 from rules import language
-from tests.letters import MARTIN
+from tests.letters import DISCHARGED, MARTIN, hl7
 from tests.stores import place, store  # noqa: F401 - fixtures
-from tests.test_joining import ODETTE, arrive, house, message, package, to_gp, version  # noqa: F401 - a fixture
+from tests.test_joining import ODETTE, arrive, his, house, message, package, to_gp, version  # noqa: F401 - a fixture
 from tests.test_loops import House
 from tests.test_planning import RULES, _secret  # noqa: F401 - a fixture
 
@@ -208,3 +209,38 @@ async def test_a_letter_that_a_floor_forbids_is_let_through_by_nobody(house: Hou
     with pytest.raises(Refused):
         await house.intake.release(Correction("desk:sorties", str(hold["id"])))
     assert to_gp(house) == []
+
+
+# ------------------------------------------------------------------------------------ numbers counted within a stay
+
+LATER = datetime(2027, 2, 3, 9, 0, tzinfo=UTC)
+
+
+def moved(trigger: str, stay: str, *, control: str = "1", left: datetime | None = None) -> tuple[bytes, str]:
+    """A movement of a system that counts the movements of each stay from one."""
+    action = {"A13": "CANCEL", "Z99": "UPDATE"}.get(trigger, "INSERT")
+    change = hl7.zbe(action, trigger="A03", number="2")
+    visit = hl7.pv1(number=stay, discharged=None if trigger == "A13" else left or DISCHARGED)
+    told = hl7.adt(trigger, patient=ODETTE, visit=visit, movement=change, control=control)
+    return his(told if stay else told.replace(b"NDA-88^^^CHR^AN", b""))
+
+
+@pytest.mark.parametrize("trigger", ["A13", "Z99"])
+async def test_a_movement_that_came_without_its_discharge_silences_no_discharge_of_another_stay(
+    house: House, trigger: str
+) -> None:
+    await arrive(house, moved(trigger, "S-1"))
+    before = len(to_gp(house))
+    await arrive(house, moved("A03", "S-2", control="2", left=LATER))
+    assert (await states(house))[-1] == ("held", "number_of_another")
+    await settle(house, "number_of_another")
+    assert len(to_gp(house)) == before + 1
+
+
+@pytest.mark.parametrize("stays", [("S-1", "S-1"), ("", "S-1"), ("S-1", "")], ids=str)
+async def test_a_cancellation_that_may_be_of_this_stay_silences_its_discharge(
+    house: House, stays: tuple[str, str]
+) -> None:
+    await arrive(house, moved("A13", stays[0]), moved("A03", stays[1], control="2"))
+    assert (await states(house))[-1] == ("decided", "superseded")
+    assert not to_gp(house)

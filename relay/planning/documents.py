@@ -10,6 +10,7 @@ from relay.model import Ask, Context, Delivery, DeliveryState, Purpose, derived_
 from relay.planning.site import Arrival, joined, strangers
 from relay.resolution import NUMBERED as NUMBERED_STAY
 from relay.resolution import document_keys as own_documents
+from relay.resolution import is_counter
 from relay.resolution import replaced_keys as every_named
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ def document_keys(arrival: Arrival, context: Context) -> tuple[str, ...]:
     notice = arrival.notice
     gone = named_keys(notice)
     marks = [*own_keys(notice), *(f"void-{key}" for key in gone)]
+    if arrival.stay and arrival.stay.number and is_counter(notice.retracts or notice.replaces or ""):
+        marks += [mark for key in gone for mark in (_told_of(key), _told_of(key, arrival.stay.number))]
     if notice.document != "retraction":
         marks += [f"heir-{key}" for key in own_documents(notice) if gone]
         marks += [f"also-{key}" for key in _other_names(notice)]
@@ -90,6 +93,8 @@ def ask_of_notice(notice: Notice, stay: StayKeys | None, ask: Ask) -> Ask:
     before and by what, its stay in any form; which of all these wait for a person."""
     own, gone = own_documents(notice), named_keys(notice)
     void = [f"void-{key}" for key in (*own, *gone, *_other_names(notice))]
+    if stay and stay.number:
+        void += [mark for key in _counted(notice) for mark in (_told_of(key), _told_of(key, stay.number))]
     also = [f"also-{key}" for key in every_named(notice)]
     heirs = [f"heir-{key}" for key in gone]
     forms = [form_key(key, form) for key in stays_of(stay) for form in FORMS]
@@ -228,13 +233,50 @@ def stands_elsewhere(arrival: Arrival, context: Context, view: ThreadView | None
 
 def withdrawn(arrival: Arrival, context: Context) -> bool:
     """Its replacement or retraction arrived first; what a retraction names was replaced or taken back already."""
+    return any(not _of_other_stay(key, arrival, context) for key in _void(arrival, context))
+
+
+def withdrawn_elsewhere(arrival: Arrival, context: Context) -> bool:
+    """What came first took back, or replaced, a document of its number, and told of another stay of the patient.
+
+    Where a system counts within a stay that is no word about this one; a person sees which it is.
+    """
+    return bool(_void(arrival, context)) and not withdrawn(arrival, context)
+
+
+def _void(arrival: Arrival, context: Context) -> tuple[str, ...]:
+    """Those keys of the document, or of what a retraction names, that were taken back or replaced before."""
     notice = arrival.notice
     if notice.document == "retraction" and of_movement(notice):
-        return False  # a discharge that was changed before can be cancelled all the same
+        return ()  # a discharge that was changed before can be cancelled all the same
     named = named_keys(notice)
     if notice.document != "retraction":
         named = (*own_documents(notice), *_other_names(notice))
-    return any(context.documents.get(f"void-{key}") not in (None, arrival.envelope.id) for key in named)
+    return tuple(k for k in named if context.documents.get(f"void-{k}") not in (None, arrival.envelope.id))
+
+
+def _of_other_stay(key: str, arrival: Arrival, context: Context) -> bool:
+    """Whether both that made this key void and this arrival tell the number of their stay, and it differs."""
+    if not (arrival.stay and arrival.stay.number):
+        return False
+    numbered = context.documents.get(_told_of(key)) == context.documents.get(f"void-{key}")
+    return numbered and _told_of(key, arrival.stay.number) not in context.documents
+
+
+def _counted(notice: Notice) -> tuple[str, ...]:
+    """Keys of the documents it brings or names by a short counter, which another stay may have as well."""
+    numbers = (notice.document_id, *notice.other_ids, notice.retracts or notice.replaces)
+    return tuple(
+        key
+        for number in numbers
+        if number and is_counter(number)
+        for key in own_documents(replace(notice, document_id=number, set_id=None))
+    )
+
+
+def _told_of(key: str, stay: str = "") -> str:
+    """Remembered where that document was taken back or replaced with the number of a stay, or of this one."""
+    return f"void-{key}.{derived_id('stay', stay)}" if stay else f"void-{key}.stay"
 
 
 def of_movement(notice: Notice) -> bool:

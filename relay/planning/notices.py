@@ -37,6 +37,7 @@ from relay.planning.documents import (
     stands_elsewhere,
     stays_of,
     withdrawn,
+    withdrawn_elsewhere,
 )
 from relay.planning.draft import Draft
 from relay.planning.holding import (
@@ -107,6 +108,8 @@ def _decided(site: Site, arrival: Arrival, context: Context, at: datetime, ends:
         return plan_hold(site, arrival, context, Why.UNCLEAR, at)
     taken_back = notice.document == "retraction" or withdrawn(arrival, context)
     leaves = decision.action == "send" or decision.copies
+    if leaves and not ends and withdrawn_elsewhere(arrival, context):
+        return plan_hold(site, arrival, context, Why.NUMBER_OF_ANOTHER, at)
     if leaves and not ends and not taken_back and in_doubt(arrival, context):
         return plan_hold(site, arrival, context, Why.WITHDRAWAL_HELD, at)
     if decision.action == "file" and decision.copies and not taken_back:
