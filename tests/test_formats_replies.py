@@ -87,6 +87,19 @@ def test_a_ward_fills_in_the_lines_it_was_sent():
     assert corrections("Né(e) le : 31/02/1948\nRPPS : 12\n") == {}
 
 
+@pytest.mark.parametrize("subject", ["Lettre retenue", "RE: Lettre toujours retenue", "Lettre non remise"])
+def test_lines_filled_in_below_the_headers_that_outlook_copies_are_read(subject: str):
+    above = "De : Cardiologie (Relais) <r@x.fr>\nEnvoyé : mardi 1 décembre 2026 17:45\nÀ : sorties <s@x.fr>\n"
+    note = f"Réf. 7F3Q-K2M9\nPatient : Odette VALBRUNE, née le 17/03/1948\n\nMédecin traitant : Dr Noé Durand\nRPPS : {letters.DURAND.rpps}\nNé(e) le :\n"
+    quoted = f"Ci-dessous.\n\n{above}Objet : {subject} – Réf. 7F3Q-K2M9\n\n{note}"
+    assert corrections(quoted) == {
+        "registered_gp.name": "Noé Durand",
+        "registered_gp.rpps": letters.DURAND.rpps,
+    }
+    # The headers of a letter stand above a letter.
+    assert corrections(quoted.replace(f"{subject} – Réf. 7F3Q-K2M9", "Lettre de liaison")) == {}
+
+
 def test_a_quoted_letter_or_note_never_comes_back_as_the_wards_choice():
     note = "Réf. 7F3Q-K2M9\nPatient : Odette VALBRUNE, né(e) le 17/03/1948\n\nRépondez en complétant :\n\nMédecin traitant :\nRPPS :\n"
     letter = letters.labelled_lines(letters.ODETTE, letters.MARTIN)

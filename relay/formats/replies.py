@@ -174,6 +174,8 @@ _FORM = {
 _LETTER = frozenset(
     {"admitted", "discharged", "period", "ward", "kind", "exit_mode", "doctor", "referring", "colleague"}
 )
+_OUR_SUBJECT = re.compile(r".{3,40} – R[ée]f\. [0-9A-Z]{4}-[0-9A-Z]{4}\W*")
+"""« Objet : Lettre retenue – Réf. … », which Outlook copies above a quotation: our note's, and no letter's."""
 
 
 @never_raises({})
@@ -191,7 +193,11 @@ def _filled(text: str) -> dict[str, str]:
     for name, value, block in letters.fields(text):
         if name:
             blocks.setdefault(block, []).append((name, value))
-    if any(name in _LETTER for lines in blocks.values() for name, _ in lines):
+    if any(
+        name in _LETTER and not (name == "kind" and _OUR_SUBJECT.fullmatch(value))
+        for lines in blocks.values()
+        for name, value in lines
+    ):
         return {}  # a quoted letter names a GP too: it must never come back as the ward's choice
     forms = [lines for lines in blocks.values() if all(name in _FORM for name, _ in lines)]
     text = "\n\n".join("\n".join(f"{_FORM[name]} : {value}" for name, value in lines) for lines in forms)
