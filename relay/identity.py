@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Final
 
 from anyascii import anyascii
 
+from relay.formats import contradict, is_no_name
+
 if TYPE_CHECKING:
     from relay.model import Patient, Person, Registration
 
@@ -296,7 +298,7 @@ def compare_given(stated: Sequence[str], known: Sequence[str]) -> Fit:
     hyphen. An initial is no name: it rules out, it never identifies.
     """
     ours, theirs = tokens(*stated), tokens(*known)
-    if not ours or not theirs or " ".join(ours) in _NO_NAME or " ".join(theirs) in _NO_NAME:
+    if _nameless(ours) or _nameless(theirs):
         return Fit.SILENT
     if ours == theirs:
         return Fit.SAME
@@ -319,21 +321,15 @@ def compare_given(stated: Sequence[str], known: Sequence[str]) -> Fit:
 def somebody_else(one: Patient, other: Patient) -> bool:
     """Whether two letters are surely about two people: another INS, or, where one has none, another trait.
 
-    Names speak against only where they share no word, or where the first given names cannot be one (twins).
+    Unlike the parts of one mail (`formats.contradict`), letters that only name one stay need the same first given name.
     """
     ours, theirs = ins_of(one), ins_of(other)
     if ours and theirs:
         return ours.body != theirs.body
-    if Fit.OTHER in (_equal(one.birth_date, other.birth_date), _equal(_sex(one.sex), _sex(other.sex))):
+    if contradict(one, other):
         return True
-    words, others = (
-        frozenset(tokens(who.birth_name or "", who.used_name or "", *who.given_names)) for who in (one, other)
-    )
-    if not words or not others:
-        return False
-    if one.order_unsure or other.order_unsure:
-        return bool(words - others and others - words)
-    return not words & others or compare_given(one.given_names, other.given_names) is Fit.OTHER
+    ordered = not (one.order_unsure or other.order_unsure)
+    return ordered and compare_given(one.given_names, other.given_names) is Fit.OTHER
 
 
 def first_given(names: Sequence[str]) -> tuple[str, ...]:
@@ -343,6 +339,10 @@ def first_given(names: Sequence[str]) -> tuple[str, ...]:
             if folded := tokens(word):
                 return folded
     return ()
+
+
+def _nameless(given: tuple[str, ...]) -> bool:
+    return not given or " ".join(given) in _NO_NAME or is_no_name(given)
 
 
 def _is_initial(name: tuple[str, ...]) -> bool:
@@ -376,13 +376,13 @@ def has_strict_traits(stated: Patient) -> bool:
     kind = family_kind(stated)
     if kind == "unstated" and stated.order_unsure:
         words = tokens(stated.birth_name or "", *stated.given_names)
-        return len(words) > 1 and " ".join(words[1:]) not in _NO_NAME
+        return not _nameless(words[1:])
     first = first_given(stated.given_names)
     return (
         kind in ("birth", "unstated")
         and bool(first)
         and not _is_initial(first)
-        and " ".join(tokens(*stated.given_names)) not in _NO_NAME
+        and not _nameless(tokens(*stated.given_names))
     )
 
 

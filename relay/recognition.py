@@ -497,7 +497,7 @@ def _contradict(one: Patient, other: Patient) -> bool:
     """Two pieces name two people; an INS without OID is compared with any."""
     if one.ins and other.ins and None in (one.ins_oid, other.ins_oid) and one.ins[:13] != other.ins[:13]:
         return True
-    return xdm.differ(one, other)
+    return formats.contradict(one, other)
 
 
 def _completed(chief: Notice, spoken: Notice) -> Notice:

@@ -408,3 +408,11 @@ def test_lines_of_one_person_keep_every_gp_and_the_strictest_consent() -> None:
     assert both.postcode == "45000"
     assert identity.strictest("allowed", "masked", None) == "masked"
     assert identity.strictest("peut-être") == "opposed"
+
+
+@pytest.mark.parametrize("given", [("M",), ("MARIE", "ANNE")])
+def test_a_married_woman_in_capitals_is_nobody_else(given: tuple[str, ...]) -> None:
+    her = Patient(birth_name="MARTIN", used_name="DURAND", given_names=("Marie",), sex="F")
+    capitals = Patient(birth_name="DURAND", given_names=given, sex="F", order_unsure=True)
+    assert not identity.somebody_else(capitals, her)
+    assert identity.somebody_else(replace(capitals, given_names=("ZOE",)), her)

@@ -276,6 +276,31 @@ async def test_one_patient_told_of_in_two_ways_stays_in_one_follow_up(house: Hou
     assert len(to_gp(house)) == 2
 
 
+NAMELESS = ["Bébé", "BB DE MARIE", "Nouveau-né 1", "Fille"]
+
+
+@pytest.mark.parametrize("called", NAMELESS)
+async def test_a_letter_of_a_child_that_has_no_given_name_yet_is_for_a_person(
+    house: House, called: str
+) -> None:
+    nameless = replace(LEA, given_names=(called,))
+    await registered(house, (nameless, MARTIN.rpps or ""))
+    await arrive(house, movement(nameless, MARTIN, "S-9"))
+    (held,) = await house.store.holds()
+    assert held["why"] == "floor_identity"
+
+
+@pytest.mark.parametrize("called", NAMELESS)
+async def test_a_child_is_the_same_once_it_has_a_given_name(house: House, called: str) -> None:
+    lea = letters.patient("BOISGARD", "Léa", born=date(2019, 4, 2), oid=letters.INS_NIR, ipp=None)
+    await registered(house, (lea, MARTIN.rpps or ""))
+    await arrive(house, movement(replace(lea, given_names=(called,)), MARTIN, "S-9"))
+    await arrive(house, letter(without_ins(lea), MARTIN.rpps or "", "S-9"))
+    assert await house.store.holds() == []
+    assert len(await house.store.threads()) == 1
+    assert len(to_gp(house)) == 2
+
+
 # --------------------------------------------------------------------------------- one document number, two letters
 
 

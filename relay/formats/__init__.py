@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Collection
 from dataclasses import fields, replace
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Literal
@@ -77,6 +78,75 @@ def completed_stay(stay: Stay, other: Stay) -> Stay:
     if stay.discharged is None:
         filled = replace(filled, discharged_exact=other.discharged_exact)
     return filled
+
+
+# ------------------------------------------------------------------------------------------------------- two people
+
+
+def contradict(one: Patient, other: Patient) -> bool:
+    """Whether two descriptions cannot be of one person: other INS, other birth date, other sex, or other names.
+
+    Names are others' where they share no word, or no given name: twins share the rest.
+    """
+    if one.ins and other.ins and one.ins_oid == other.ins_oid and one.ins[:13] != other.ins[:13]:
+        return True
+    if one.birth_date and other.birth_date and one.birth_date != other.birth_date:
+        return True
+    if one.sex in ("M", "F") and other.sex in ("M", "F") and one.sex != other.sex:
+        return True
+    if one.birth_name and (one.birth_name, one.given_names) == (other.birth_name, other.given_names):
+        return False
+    family, further = _words(one.birth_name, one.used_name), _words(other.birth_name, other.used_name)
+    given, others = _words(*one.given_names), _words(*other.given_names)
+    whole, all_of_other = family | given, further | others
+    if not whole or not all_of_other:
+        return False
+    if not whole & all_of_other:
+        return True
+    # Where nobody knows which word is the family name, it is the other one's.
+    if one.order_unsure:
+        given = whole - (all_of_other if other.order_unsure else further)
+    if other.order_unsure:
+        others = all_of_other - (whole if one.order_unsure else family)
+    given, others = _telling(given), _telling(others)
+    return bool(given and others) and not given & all_of_other and not others & whole
+
+
+def _words(*names: str | None) -> frozenset[str]:
+    return frozenset(word for name in names if name for word in re.split(r"[\s'-]+", fold(name)) if word)
+
+
+def _telling(given: frozenset[str]) -> frozenset[str]:
+    """Without initials; nothing of what stands where there is no name."""
+    return frozenset() if is_no_name(given) else frozenset(word for word in given if len(word.strip(".")) > 1)
+
+
+_STAND_INS = frozenset(["bebe", "bb", "sansprenom", "prenom", "inconnu", "inconnue", "anonyme", "nouveaune"])
+_NAMELESS = frozenset(
+    [
+        "nouveau",
+        "ne",
+        "nee",
+        "sans",
+        "nom",
+        "enfant",
+        "fille",
+        "garcon",
+        "jumeau",
+        "jumelle",
+        "masculin",
+        "feminin",
+    ]
+)
+
+
+def is_no_name(given: Collection[str]) -> bool:
+    """Whether these folded words are what maternities type before a child has a given name: it tells nobody apart.
+
+    « Sans prénom », « Bébé de Marie », « Nouveau-né 2 », « Fille ».
+    """
+    said = {word for word in given if len(word) > 1 and not word.isdigit()}
+    return not _STAND_INS.isdisjoint(said) or {"nouveau", "ne"} <= said or (bool(said) and said <= _NAMELESS)
 
 
 # --------------------------------------------------------------------------------------------------------- words

@@ -161,13 +161,12 @@ class _Letter:
         paper = pdf.read(content)
         if paper is None:
             return
-        from relay.formats import xdm  # which reads CDA in its turn
 
         said = paper.patient
         if any(problem.code == "two_patients" for problem in paper.problems) or (
             said is not None
             and (
-                xdm.differ(patient, said)
+                formats.contradict(patient, said)
                 or bool(patient.ins and said.ins and patient.ins[:13] != said.ins[:13])
             )
         ):

@@ -1097,7 +1097,7 @@ class _Letter:
         )
         problems = [*notice.problems, *(problem for one in written for problem in one.problems)]
         people = [one.patient for one in (notice, *embedded) if one.patient is not None]
-        if any(xdm.differ(people[0], other) for other in people[1:]):
+        if any(formats.contradict(people[0], other) for other in people[1:]):
             problems.append(formats.TWO_PATIENTS)
         for one in printed:
             problems += [two for two in one.problems if two.code == "two_patients"]
@@ -1316,7 +1316,7 @@ def _apart(one: Patient, other: Patient) -> bool:
     """Two Patient resources are one person only when they agree on who that is."""
     if Patient() in (one, other):
         return False
-    if xdm.differ(one, other):
+    if formats.contradict(one, other):
         return True
     return not (
         (one.ins is not None and other.ins is not None and one.ins[:13] == other.ins[:13])
@@ -1334,7 +1334,7 @@ def _filled(chief: Patient | None, other: Patient | None) -> Patient | None:
     """What the letter leaves out about the patient, from the file around it."""
     if chief is None or other is None:
         return chief or other
-    return chief if xdm.differ(chief, other) else formats.completed(chief, other)
+    return chief if formats.contradict(chief, other) else formats.completed(chief, other)
 
 
 def _filled_stay(chief: Stay | None, other: Stay | None) -> Stay | None:

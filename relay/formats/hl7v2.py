@@ -357,7 +357,7 @@ def _one_person(one: Patient, other: Patient) -> bool:
         set(one.local_ids) & set(other.local_ids)
     )
     given = [formats.fold(who.given_names[0]) for who in (one, other) if who.given_names]
-    return shared and not xdm.differ(one, other) and len(set(given)) <= 1
+    return shared and not formats.contradict(one, other) and len(set(given)) <= 1
 
 
 class _Reading:
@@ -567,7 +567,7 @@ class _Reading:
         letter = ranked[0]
         problems = tuple(problem for one in read for problem in one.problems)
         people = [one.patient for one in (notice, *ranked) if one.patient is not None]
-        if any(xdm.differ(people[0], other) for other in people[1:]):
+        if any(formats.contradict(people[0], other) for other in people[1:]):
             problems += (formats.TWO_PATIENTS,)
         unknown = list(letter.unknown)
         gp, said = letter.registered_gp, notice.registered_gp
@@ -618,7 +618,7 @@ class _Reading:
         for one in printed:
             if notice.patient is None:
                 continue
-            if one.patient is not None and xdm.differ(notice.patient, one.patient):
+            if one.patient is not None and formats.contradict(notice.patient, one.patient):
                 self.problems.append(formats.TWO_PATIENTS)
                 return notice
             self.unknown += [name for name in one.unknown if name == "consent"]

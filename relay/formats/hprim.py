@@ -16,7 +16,6 @@ from typing import Final, Literal
 
 from relay import formats
 from relay.formats import text as letters
-from relay.formats import xdm
 from relay.model import LocalId, Notice, Patient, Person, Problem, Stay
 from relay.reading import never_raises
 
@@ -236,7 +235,7 @@ def _notice(block: _Block) -> Notice:
     problems = list(letter.problems)
     patient = _patient(block.head, unknown)
     if letter.patient is not None:
-        if xdm.differ(patient, _beside(letter.patient, patient)):
+        if formats.contradict(patient, _beside(letter.patient, patient)):
             problems.append(formats.TWO_PATIENTS)
         else:
             patient = _completed(patient, letter.patient)

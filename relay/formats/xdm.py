@@ -38,7 +38,6 @@ _CONFIDENTIALITY = "urn:uuid:f4f85eac-e6cb-4883-b524-f2705394840f"
 _NOISE = re.compile(
     r"(^|/)(__macosx|\.svn|\.git)(/|$)|(^|/)(\.ds_store|thumbs\.db|\._[^/]*|\.[^/]*\.sw[a-p]|[^/]*~)$"
 )
-_NO_NAME = frozenset(["sans", "prenom", "inconnu", "inconnue", "bebe", "nouveau", "ne", "anonyme"])
 _RANK = {"discharge": 0, "death": 0, "er_visit": 1, "birth": 2, "transfer": 3, "admission": 4}
 
 
@@ -236,7 +235,7 @@ def _joined(
         (one.patient.ins_oid or "", one.patient.ins) for one in notices if one.patient and one.patient.ins
     }
     values = {value[:13] for _, value in numbers} | {one.ins[:13] for one in people if one.ins}
-    two = len(values) > 1 or any(differ(people[0], one) for one in people[1:])
+    two = len(values) > 1 or any(formats.contradict(people[0], one) for one in people[1:])
     if two:
         problems += (formats.TWO_PATIENTS,)
     entry = entries[0] if entries else _Entry()
@@ -266,7 +265,11 @@ def _joined(
         if written:
             chief = _beside(chief, paper)
             continue
-        if chief.patient is not None and paper.patient is not None and differ(chief.patient, paper.patient):
+        if (
+            chief.patient is not None
+            and paper.patient is not None
+            and formats.contradict(chief.patient, paper.patient)
+        ):
             problems += (formats.TWO_PATIENTS,)
         chief = _read_from(chief, paper)
     patient = chief.patient
@@ -307,7 +310,7 @@ def _read_from(chief: Notice, paper: Notice) -> Notice:
     if paper.patient is None and paper.event is None:
         return chief
     who, named = chief.patient or Patient(), paper.patient
-    if named is not None and not differ(who, named):
+    if named is not None and not formats.contradict(who, named):
         gaps = {
             one.name: getattr(named, one.name)
             for one in fields(Patient)
@@ -337,46 +340,6 @@ def _read_from(chief: Notice, paper: Notice) -> Notice:
         referring_doctor=chief.referring_doctor or paper.referring_doctor,
         unknown=tuple(dict.fromkeys((*chief.unknown, *paper.unknown))),
     )
-
-
-def differ(one: Patient, other: Patient) -> bool:
-    """Whether two descriptions cannot be of one person: other INS, other birth date, other sex, or other names.
-
-    Names are others' where they share no word, or no given name: twins share the rest.
-    """
-    if one.ins and other.ins and one.ins_oid == other.ins_oid and one.ins[:13] != other.ins[:13]:
-        return True
-    if one.birth_date and other.birth_date and one.birth_date != other.birth_date:
-        return True
-    if one.sex in ("M", "F") and other.sex in ("M", "F") and one.sex != other.sex:
-        return True
-    if one.birth_name and (one.birth_name, one.given_names) == (other.birth_name, other.given_names):
-        return False
-    family, further = _words(one.birth_name, one.used_name), _words(other.birth_name, other.used_name)
-    given, others = _words(*one.given_names), _words(*other.given_names)
-    whole, all_of_other = family | given, further | others
-    if not whole or not all_of_other:
-        return False
-    if not whole & all_of_other:
-        return True
-    # Where nobody knows which word is the family name, it is the other one's.
-    if one.order_unsure:
-        given = whole - (all_of_other if other.order_unsure else further)
-    if other.order_unsure:
-        others = all_of_other - (whole if one.order_unsure else family)
-    given, others = _telling(given), _telling(others)
-    return bool(given and others) and not given & all_of_other and not others & whole
-
-
-def _words(*names: str | None) -> frozenset[str]:
-    return frozenset(
-        word for name in names if name for word in re.split(r"[\s'-]+", formats.fold(name)) if word
-    )
-
-
-def _telling(given: frozenset[str]) -> frozenset[str]:
-    """Without initials; nothing of « sans prénom », « bébé » and the like, which are nobody's name."""
-    return frozenset() if given & _NO_NAME else frozenset(word for word in given if len(word.strip(".")) > 1)
 
 
 # -------------------------------------------------------------------------------------------------------- metadata
