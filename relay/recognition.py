@@ -17,10 +17,20 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from relay import formats, identity
-from relay.formats import cda, fhir, hl7v2, hprim, pdf, receipts, replies, xdm
+from relay.formats import cda, fhir, hl7v2, hprim, office, pdf, receipts, replies, xdm
 from relay.formats import text as letters
 from relay.model import LocalId, Notice, Outcome, Patient, Person, Problem, Recognised, Stay, Why
-from relay.reading import MAX_CONTENT, Document, Part, decode, html_text, never_raises, read, read_file
+from relay.reading import (
+    MAX_CONTENT,
+    Document,
+    Part,
+    decode,
+    html_text,
+    never_raises,
+    read,
+    read_alone,
+    read_file,
+)
 
 Reader = Callable[[bytes], Notice | None]
 
@@ -51,6 +61,8 @@ _DOCUMENT_NAME = re.compile(r"\.(?:zip|xml|cda|hl7|er7|hpr|hprim|json|apz|p7m)$|
                             re.IGNORECASE)  # fmt: skip
 _NO_DOCUMENT = ("application/pkcs7-signature", "application/x-pkcs7-signature", "application/pgp-signature",
                 "text/calendar", "text/x-vcard", "text/vcard", "text/rfc822-headers")  # fmt: skip
+_TYPE_UNKNOWN = ("application/octet-stream", "application/x-eml", "application/eml")
+_HTML = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+)?html\b", re.IGNORECASE)
 _CITIZENS = "@patient.mssante.fr"
 _READ_WITH_IT: Final = frozenset({"application/pdf", "application/zip", "text/xml"})
 _MAX_BESIDE = 50  # texts and messages that leave with one letter
@@ -313,16 +325,37 @@ def _hanging(document: Document, zone: ZoneInfo, *, packed: bool = False) -> Ite
         elif part.media_type == "text/plain" and not part.is_text:
             yield from _named(part.text(), zone)
         elif part.is_message:
-            inner = read(part.content())
-            yield from _named(_unquoted(inner.text), zone)
-            yield from (notice for _, notice in _documents(inner))
-            yield from _wrapped(inner, zone)
-            yield from _hanging(inner, zone, packed=packed)
+            yield from _mail_within(read(part.content()), zone, packed=packed)
         elif xdm.looks_like_zip(head := part.content(1024)):  # which may show a PDF that it did not press
             if not packed:
                 yield from _packed(part.content(), zone)
-        elif pdf.looks_like_pdf(head) and (words := pdf.text(part.content())):
-            yield from _told(letters.read(words, zone=zone))
+        elif pdf.looks_like_pdf(head):
+            if words := pdf.text(part.content()):
+                yield from _told(letters.read(words, zone=zone))
+        elif office.looks_like_rtf(head):
+            yield from _named(office.rtf(part.content()), zone)
+        elif not part.is_text and not any(looks_like(part, head) for looks_like, _ in _READERS):
+            yield from _file(head, part, zone, packed=packed)
+
+
+def _mail_within(inner: Document, zone: ZoneInfo, *, packed: bool) -> Iterator[Notice]:
+    yield from _named(_unquoted(inner.text), zone)
+    yield from (notice for _, notice in _documents(inner))
+    yield from _wrapped(inner, zone)
+    yield from _hanging(inner, zone, packed=packed)
+
+
+def _file(head: bytes, part: Part, zone: ZoneInfo, *, packed: bool) -> Iterator[Notice]:
+    """The same of words and mail whose type their sender did not know."""
+    told = part.media_type.startswith("text/") or part.media_type in _TYPE_UNKNOWN
+    if _HTML.match(head):
+        yield from _named(_unquoted(html_text(part.text())), zone)
+    elif told and part.media_type not in _NO_DOCUMENT and b"\x00" not in head and head[:1] != b"<":
+        inner = read_alone(part.content())
+        if inner.is_mail:
+            yield from _mail_within(inner, zone, packed=packed)
+        else:
+            yield from _named(part.text(), zone)
 
 
 def _wrapped(document: Document, zone: ZoneInfo) -> Iterator[Notice]:
@@ -346,6 +379,12 @@ def _inside(content: bytes, zone: ZoneInfo, deeper: int = 3) -> Iterator[Notice]
     for one in inside:
         if one.content == content or one.media_type in _READ_WITH_IT:
             continue
+        if office.looks_like_rtf(one.content):
+            yield from _named(office.rtf(one.content), zone)
+            continue
+        if xdm.looks_like_zip(one.content):
+            yield from _packed(one.content, zone)
+            continue
         wide = one.content[:2] in (b"\xff\xfe", b"\xfe\xff")
         words = one.content.decode("utf-16", "replace") if wide else decode(one.content)
         yield from _named(_unquoted(html_text(words) if one.media_type == "text/html" else words), zone)
@@ -362,7 +401,13 @@ def _packed(content: bytes, zone: ZoneInfo) -> Iterator[Notice]:
     """What lies in an archive that is no XDM: of that, its own reader looks at every document."""
     if b"metadata.xml" in content[-64 * 1024 :].lower():
         return
-    for name, inside in (xdm.members(content) or {}).items():
+    members = xdm.members(content) or {}
+    if words := office.packed(members):
+        yield from _named(words, zone)
+    for name, inside in members.items():
+        if office.looks_like_rtf(inside):
+            yield from _named(office.rtf(inside), zone)
+            continue
         inner = read_file(name, inside)
         yield from (notice for _, notice in _documents(inner))
         if inner.is_mail:
