@@ -119,6 +119,8 @@ ANOTHER = [
     "Patient : VASSEUR Odile\nNé(e) le : 02/07/1944\n\nElle prend 5 mg.",
     "Pour Mme VASSEUR Odile, née le 02/07/1944 : 5 mg.",
     "INS : 2 44 07 45 234 012 37\n\n5 mg le soir.",
+    "Patiente : Mme Cormerais Zoé, vue ce jour",
+    "patiente : mme vasseur odile",
 ]
 
 
@@ -142,6 +144,8 @@ def test_words_on_another_patient_reach_neither_the_gp_nor_the_ward(words: str) 
         "Pour Mme CORMERAIS Odette, née le 17/03/1948 : 5 mg.",
         "Patiente : Mme Valbrune\nSexe : F\n\n5 mg, comme son fils né le 02/07/1974.",
         f"INS : {ODETTE.ins}\n5 mg.",
+        "Patiente : Mme Cormerais, vue ce jour, 5 mg.",
+        "Patiente : Mme Valbrune (5 mg) et son mari",
     ],
 )
 def test_words_that_name_the_letters_patient_pass(words: str) -> None:

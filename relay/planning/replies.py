@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from relay import threads
 from relay.formats import replies as answers
 from relay.formats import text as letters
-from relay.identity import somebody_else
+from relay.identity import somebody_else, tokens
 from relay.model import (
     Ask,
     AuditEvent,
@@ -36,7 +36,7 @@ from relay.tokens import Address, Ours, participant_mark, references_in
 from relay.wording import GP, RECALL_WORD
 
 if TYPE_CHECKING:
-    from relay.model import Delivery, Hold, Recognised
+    from relay.model import Delivery, Hold, Patient, Recognised
     from relay.planning.site import Arrival, Site
     from relay.reading import Document
 
@@ -399,10 +399,20 @@ def _of_another(arrival: Arrival, view: ThreadView, words: str) -> bool:
     if whose is None:
         return False
     said = letters.read(words)
-    named = (said.notice.patient if said.has_patient else None, arrival.recognised.notice.patient)
+    patient = said.notice.patient if said.has_patient else None
+    named = (patient and _without_prose(patient, whose), arrival.recognised.notice.patient)
     if any(each is not None and somebody_else(each, whose) for each in named):
         return True
     return whose.birth_date is not None and not said.born <= {whose.birth_date}
+
+
+def _without_prose(said: Patient, whose: Patient) -> Patient:
+    """The names alone of « Mme Cormerais, vue ce jour », where the family name is that of `whose`: they have capitals."""
+    names = (said.birth_name or "", said.used_name or "", *said.given_names)
+    if set(tokens(*names)).isdisjoint(tokens(whose.birth_name or "", whose.used_name or "")):
+        return said
+    family, used, *given = (" ".join(w for w in name.split() if not w[0].islower()) for name in names)
+    return replace(said, birth_name=family, used_name=used, given_names=tuple(given), order_unsure=True)
 
 
 def _unreached(view: ThreadView) -> Why | None:
