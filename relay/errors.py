@@ -48,12 +48,13 @@ class NotFound(RelaisError):
 class Refused(RelaisError):
     """Understood, and not done: a floor, a right or the state of the row forbids it.
 
-    `reason`: why, in the words that the site's people read; "" where there are none.
+    `reason`: why, in the words that the site's people read; `detail`: what exactly is amiss; "" where there are none.
     """
 
-    def __init__(self, text: str, *, reason: str = "") -> None:
+    def __init__(self, text: str, *, reason: str = "", detail: str = "") -> None:
         super().__init__(text)
         self.reason = reason
+        self.detail = detail
 
 
 class Stale(RelaisError):

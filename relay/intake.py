@@ -568,7 +568,7 @@ class Intake:
             )
             if held is None or not isinstance(refusal, Refused) or not correction.by.startswith("ward:"):
                 return planning.plan_hold(site, arrival, context, Why.UNCLEAR, now, tell_ward=False)
-            return planning.plan_still_held(site, arrival, held, shown, correction.by, refusal.reason, now)
+            return planning.plan_still_held(site, arrival, held, shown, correction.by, refusal, now)
         return Plan(
             at=now,
             envelope=arrival.envelope.id,
@@ -625,8 +625,9 @@ class Intake:
             # What takes a letter back sends none: no rule and no floor stands against what a person looked at.
             back = letter.recognised.notice.document == "retraction" and site.rules is not None
             if not back and (arrival.decision is None or arrival.decision.action != "send"):
-                reason = arrival.decision.reason if arrival.decision else "no rules are in force"
-                raise Refused(f"it still cannot be sent: {reason}", reason=reason)
+                reason = arrival.decision.reason if arrival.decision else site.words.why(Why.NO_RULES)
+                amiss = site.words.because(arrival.resolution, answered=True) if arrival.resolution else ""
+                raise Refused(f"it still cannot be sent: {reason}", reason=reason, detail=amiss)
             plan = planning.plan_release(site, arrival, context, hold, now)
             (problem,) = await self.store.record([plan])
             if problem is None:

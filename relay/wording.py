@@ -204,6 +204,16 @@ GP_BECAUSE: Final[Mapping[str, str]] = {
 }
 """Why a GP is not found: the same."""
 
+LINES_BECAUSE: Final[Mapping[str, str]] = {
+    "no_gp": N_("il manque le RPPS du médecin traitant"),
+    "name_alone": N_("le nom seul ne suffit pas, ajoutez le RPPS du médecin"),
+    "gp_unreadable": N_("le RPPS n'a pas pu être lu, il compte 11 chiffres"),
+    "gp_unknown": N_("l'annuaire ne connaît pas ce RPPS, vérifiez ses 11 chiffres"),
+    "gp_left": N_("le médecin qui porte ce RPPS n'exerce plus"),
+    "rpps_other_name": N_("ce RPPS est celui d'un médecin d'un autre nom"),
+}
+"""The same of a GP whom a ward named in its answer."""
+
 STATES: Final[Mapping[ThreadState, str]] = {
     ThreadState.AWAITING_ACK: N_("en attente du médecin"),
     ThreadState.ACKNOWLEDGED: N_("bien reçue"),
@@ -273,6 +283,9 @@ _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep",
 RECALL_WORD: Final = "ANNULER"
 """What a ward answers to its receipt to take a letter back."""
 
+SEND_ANEW: Final = N_(
+    "Envoyez la lettre corrigée comme une nouvelle lettre ; pour retirer celle-ci, répondez ANNULER."
+)
 FIELDS_GP: Final = (N_("Médecin traitant"), N_("RPPS"), N_("Né(e) le"))
 FIELDS_IDENTITY: Final = (N_("INS"), N_("Sexe"))
 
@@ -742,16 +755,17 @@ class Words:
             self._body([line], self.ref(reference)),
         )
 
-    def because(self, resolution: Resolution) -> str:
+    def because(self, resolution: Resolution, *, answered: bool = False) -> str:
         """Why patient or GP are not certain, for whoever settles a hold: « la clé de l'INS est fausse »; names nobody.
 
-        A doubt about the patient comes alone: the GP of nobody certain is none.
+        A doubt about the patient comes alone: the GP of nobody certain is none. `answered`: for whoever filled in
+        lines, which are then what is amiss.
         """
         known: dict[str, str] = {}
         if resolution.identity not in ("qualified", "validated"):
             known |= IDENTITY_BECAUSE
         if resolution.gp != "found" and resolution.identity not in ("doubtful", "test"):
-            known |= GP_BECAUSE
+            known |= {**GP_BECAUSE, **(LINES_BECAUSE if answered else {})}
         return " ; ".join(self.say(known[note]) for note in resolution.notes if note in known)
 
     def hold_note(
@@ -762,11 +776,12 @@ class Words:
         patient: str = "",
         identity: bool = False,
         fields: bool = True,
+        anew: bool = False,
         detail: str = "",
     ) -> Mail:
         """To a ward whose letter waits for a person, with lines to fill in.
 
-        `reason` is a rule's or a floor's words, `detail` what `because` says.
+        `reason` is a rule's or a floor's words, `detail` what `because` says; `anew`: it may send the letter again.
         """
         lines = [
             self.ref(reference),
@@ -786,22 +801,60 @@ class Words:
         )
         return Mail(
             self.say("Lettre retenue – Réf. {reference}", reference=reference),
-            self._body([line for line in lines if line], ask, form),
+            self._body([line for line in lines if line], ask, form, self.say(SEND_ANEW) if anew else ""),
         )
 
-    def still_held(self, reference: str, reason: str) -> Mail:
-        """To a ward whose answer did not mend its letter: why not, and the lines once more."""
-        form = "\n".join(f"{self.say(label)} :" for label in (*FIELDS_GP, *FIELDS_IDENTITY))
+    def still_held(
+        self, reference: str, reason: str, *, detail: str = "", fields: bool = True, anew: bool = False
+    ) -> Mail:
+        """To a ward whose answer did not mend its letter: why not, and the lines once more where they may."""
+        return self._not_sent(
+            reference,
+            [
+                self.say("Votre réponse n'a pas suffi : rien n'a été envoyé."),
+                self.say("Motif : {reason}.", reason=reason.rstrip(". ")),
+                self.say("Précision : {detail}.", detail=detail) if detail else "",
+            ],
+            fields=fields,
+            anew=anew,
+        )
+
+    def lines_unread(self, reference: str, reason: str, *, fields: bool = True, anew: bool = False) -> Mail:
+        """To a ward that answered without lines that can be read; a person reads its words."""
+        return self._not_sent(
+            reference,
+            [
+                self.say("Votre réponse ne suffit pas à faire partir la lettre : rien n'a été envoyé."),
+                self.say("Motif : {reason}.", reason=reason.rstrip(". ")),
+                self.say("Une personne lira votre réponse."),
+            ],
+            fields=fields,
+            anew=anew,
+        )
+
+    def held_no_more(self, reference: str, *, recall: bool) -> Mail:
+        """To a ward that answers about a letter which waits no longer; `recall`: it left, and may be taken back."""
         return Mail(
-            self.say("Lettre toujours retenue – Réf. {reference}", reference=reference),
+            self.say("Lettre déjà traitée – Réf. {reference}", reference=reference),
             self._body(
                 [
                     self.ref(reference),
-                    self.say("Votre réponse n'a pas suffi : rien n'a été envoyé."),
-                    self.say("Motif : {reason}.", reason=reason.rstrip(". ")),
+                    self.say("Cette lettre n'est plus retenue : votre réponse n'y a rien changé."),
+                    self.say("Une personne lira votre réponse."),
                 ],
-                self.say("Pour la corriger et la faire partir, répondez à ce message en complétant :"),
-                form,
+                self.say("Pour retirer la lettre envoyée, répondez ANNULER.") if recall else "",
+            ),
+        )
+
+    def _not_sent(self, reference: str, lines: Sequence[str], *, fields: bool, anew: bool) -> Mail:
+        form = "\n".join(f"{self.say(label)} :" for label in (*FIELDS_GP, *FIELDS_IDENTITY))
+        ask = self.say("Pour la corriger et la faire partir, répondez à ce message en complétant :")
+        return Mail(
+            self.say("Lettre toujours retenue – Réf. {reference}", reference=reference),
+            self._body(
+                [self.ref(reference), *lines],
+                *((ask, form) if fields else ()),
+                self.say(SEND_ANEW) if anew else "",
             ),
         )
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from relay import composing
+from relay.formats import replies
 from relay.model import (
     AuditEvent,
     Context,
@@ -32,6 +34,7 @@ from rules.language import facts_as_json
 
 if TYPE_CHECKING:
     from relay.config import AdapterTable
+    from relay.errors import Refused
     from relay.model import Envelope, ThreadView
     from rules.engine import Decision
 
@@ -44,6 +47,8 @@ _NOTHING_TO_FILL_IN: Final = frozenset(
     }
 )  # fmt: skip
 """No line of the ward's would make these letters fit to leave."""
+ANEW: Final = frozenset({Why.TWO_PATIENTS, Why.BROKEN_PACKAGE, Why.TOO_LARGE, Why.TRUNCATED, *SEALED})
+"""Those that may come again, written or sent otherwise."""
 _ROOM: Final = 16_384
 """Bytes our own headers and words may add to a letter."""
 
@@ -225,6 +230,7 @@ def plan_hold(
                     patient=named,
                     identity=identity,
                     fields=why not in _NOTHING_TO_FILL_IN and not opposed,
+                    anew=why in ANEW and not opposed,
                     detail=detail,
                 ),
                 at,
@@ -311,15 +317,21 @@ def withdrawn_notes(
 
 
 def plan_still_held(
-    site: Site, reply: Arrival, held: Hold, reference: str, to: str, reason: str, at: datetime
+    site: Site, reply: Arrival, held: Hold, reference: str, to: str, refusal: Refused, at: datetime
 ) -> Plan:
-    """A ward's lines did not release its letter: it is told why, with the lines once more. The hold stays."""
+    """A ward's lines did not release its letter: it is told why, with the lines that may. The hold stays."""
     ward = site.settings.wards.get(to.removeprefix("ward:"))
     note = ward and mail(
         site,
         To(to, ward.reply_to),
         Purpose.HOLD_NOTE,
-        site.words.still_held(reference, reason or held.reason),
+        site.words.still_held(
+            reference,
+            refusal.reason or held.reason,
+            detail=refusal.detail,
+            fields=held.why not in _NOTHING_TO_FILL_IN,
+            anew=held.why in ANEW,
+        ),
         at,
         seed=reply.envelope.id,
         thread=held.thread if held.lost and held.thread else thread_id(held.envelope),
@@ -336,6 +348,51 @@ def plan_still_held(
         deliveries=(unless_observing(site, note),) if note else (),
         audit=(AuditEvent(to, "correction_refused", held.envelope, held.why),),
     )
+
+
+def unread_lines(
+    site: Site,
+    reply: Arrival,
+    to: str,
+    envelope: str,
+    reference: str,
+    held: Hold | None,
+    at: datetime,
+    *,
+    gone: bool = False,
+) -> tuple[Delivery, ...]:
+    """To the ward `to` that answered without lines that could be read: what became of its letter, what would help.
+
+    `held`: where its letter waits; None once that was settled, `gone` where the letter then left. Once for the same
+    words, whatever their figures: what answers may be a machine that does not say so.
+    """
+    ward = site.settings.wards.get(to.removeprefix("ward:"))
+    if ward is None:
+        return ()
+    answered = replies.reply_text(reply.document).text
+    if held is None:
+        said = site.words.held_no_more(reference, recall=gone)
+    else:
+        said = site.words.lines_unread(
+            reference,
+            held.reason,
+            fields=held.lost or held.why not in _NOTHING_TO_FILL_IN,
+            anew=not held.lost and held.why in ANEW,
+        )
+    made = mail(
+        site,
+        To(to, ward.reply_to),
+        Purpose.HOLD_NOTE,
+        said,
+        at,
+        seed=derived_id("unread", envelope, str(held is None), re.sub(r"\d+", "", answered)),
+        thread=held.thread if held and held.lost and held.thread else thread_id(envelope),
+        reference=reference,
+        tracked=bool(held and held.lost),
+        envelope=envelope,
+        answers=reply.document.message_id,
+    )
+    return (unless_observing(site, made),) if made is not None else ()
 
 
 def size_of(arrival: Arrival) -> int:

@@ -29,8 +29,8 @@ from relay.model import (
 )
 from relay.planning.copies import To, mail
 from relay.planning.draft import Draft
-from relay.planning.holding import plan_hold
-from relay.planning.site import Correction, folded
+from relay.planning.holding import plan_hold, unread_lines
+from relay.planning.site import Correction, folded, thread_id
 from relay.threads import Event, Happening, is_hospital
 from relay.tokens import Address, Ours, participant_mark, references_in
 from relay.wording import GP, RECALL_WORD
@@ -140,7 +140,8 @@ def plan_reply(site: Site, arrival: Arrival, context: Context, at: datetime) -> 
             Draft(site, at, arrival.envelope.id, done, actor=f"ward:{done.thread.ward}"), arrival, Why.REPLY
         )
     if isinstance(correction, Why):
-        return _held(site, arrival, context, at, correction)
+        note = _note(context, named) if correction is Why.UNCLEAR else None
+        return _unread(site, arrival, context, at, correction, note)
     view = next((v for v in context.threads if v.thread.id in named.threads), None)
     if view is None:  # 7: a visible reference or a subject is a suggestion only
         return _held(site, arrival, context, at, Why.UNCLEAR)
@@ -239,7 +240,7 @@ def _is_ward(site: Site, slug: str, sender: str) -> bool:
 
 def _about_a_hold(site: Site, arrival: Arrival, context: Context, named: _Named) -> Correction | Why | None:
     """An answer to the note about a held letter: the lines filled in, or the letter taken back."""
-    note = next((d for d in context.deliveries if d.purpose is Purpose.HOLD_NOTE and _signed(d, named)), None)
+    note = _note(context, named)
     if note is None:
         return None
     hold = next((h for h in context.holds if h.envelope == note.envelope), None)
@@ -261,6 +262,40 @@ def _about_a_hold(site: Site, arrival: Arrival, context: Context, named: _Named)
         return Why.UNCLEAR
     gp = fields.get("registered_gp.rpps")
     return Correction(by=note.to, hold=hold.id, gp=gp, fields=fields, envelope=arrival.envelope.id)
+
+
+def _note(context: Context, named: _Named) -> Delivery | None:
+    """Our note about a held letter that the reply answers."""
+    return next((d for d in context.deliveries if d.purpose is Purpose.HOLD_NOTE and _signed(d, named)), None)
+
+
+def _unread(
+    site: Site, arrival: Arrival, context: Context, at: datetime, why: Why, note: Delivery | None
+) -> Plan:
+    """A person reads what was answered to `note`; a ward is told that its words alone send nothing."""
+    sender = arrival.document.from_ or ""
+    if note is None or not note.to.startswith("ward:"):
+        return _held(site, arrival, context, at, why)
+    if not _is_ward(site, note.to.removeprefix("ward:"), sender) and sender != note.address.lower():
+        return _held(site, arrival, context, at, why)
+    reason = site.words.say("Réponse du service au sujet de sa lettre retenue, sans ligne qui se lise")
+    held = _held(site, arrival, context, at, why, reason=reason)
+    about = note.envelope or ""
+    told = unread_lines(
+        site,
+        arrival,
+        note.to,
+        about,
+        note.reference or site.tokens.reference(thread_id(about)),
+        next((each for each in context.holds if each.envelope == about), None),
+        at,
+        gone=any(
+            each.envelope == about and each.purpose is Purpose.LETTER
+            for view in context.threads
+            for each in view.deliveries
+        ),
+    )
+    return replace(held, deliveries=(*held.deliveries, *told))
 
 
 def _so_already(site: Site, arrival: Arrival, context: Context, named: _Named) -> ThreadView | None:
@@ -468,7 +503,7 @@ def _said(
             if lost is not None and filled:
                 return Correction(part.key, lost.id, gp=meant, fields=filled, envelope=arrival.envelope.id)
             # Words sent after the letter would be lost with it, and take the follow-up from the desk that has it.
-            return plan_hold(
+            held = plan_hold(
                 site,
                 arrival,
                 Context(),
@@ -479,6 +514,10 @@ def _said(
                 candidates=(meant,) if meant else (),
                 desk=view.thread.desk or threads.last_desk(view.thread.followup),
             )
+            if lost is None:
+                return held
+            told = unread_lines(site, arrival, part.key, lost.envelope, view.thread.reference, lost, at)
+            return replace(held, deliveries=(*held.deliveries, *told))
         if _may_take_back(reply, asked=view.thread.state is ThreadState.AWAITING_WARD):
             return _unsure_recall(draft, arrival)
         if not another:
