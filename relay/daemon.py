@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -60,6 +61,7 @@ STOP = 9.5  # seconds between SIGTERM and the end of the process
 DRAIN = 7.5  # of these, for what is on the wire
 CUT = 0.5  # for what was cut to notice
 GOODBYE = 1.0  # to hang up
+LOOK = 0.1  # for who looks whether a part is played to have looked
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0  # seconds between two tries of a broken adapter
 
 Role = Literal["intake", "dispatch", "console"]
@@ -86,12 +88,29 @@ def _alone(state: Path, role: Role) -> Iterator[None]:
             place = state / f"{role}-{node_name()}.lock"
             descriptor = os.open(place, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             held.callback(os.close, descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # perhaps somebody who only looks (`playing`), for microseconds
+                time.sleep(LOOK)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Unavailable(f"another relay on this machine does the {role} of {state} already") from None
         except OSError as error:  # a folder that cannot be written to, a file system that knows no locks
             log.get().warning("part_not_locked", step=role, errno=error.errno)
         yield
+
+
+def playing(state: Path) -> frozenset[Role]:
+    """The parts that a process plays now, on any node of this state folder; all, where that cannot be told."""
+    found: set[Role] = set()
+    for role in ROLES:
+        for place in state.glob(f"{role}-*.lock"):
+            try:
+                with place.open("rb") as stream:
+                    fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:  # played, or a file system that knows no locks
+                found.add(role)
+    return frozenset(found)
 
 
 def key_ring(settings: Settings) -> FileKeyRing:

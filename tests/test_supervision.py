@@ -52,6 +52,23 @@ def test_a_second_relay_of_one_machine_and_state_starts_nothing(make_site: Calla
         pass
 
 
+def test_what_a_killed_relay_said_of_itself_last_is_not_believed(make_site: Callable[..., Site]) -> None:
+    site = make_site()
+
+    def states() -> dict[str, str]:
+        return {name: each["state"] for name, each in site.json("status")["adapters"].items()}
+
+    inward, outward = ("cardiologie", "retours"), ("mss", "telegram")
+    site.start()
+    site.until(lambda: states() == dict.fromkeys(inward + outward, "up"))
+    site.kill()
+    for row in site.json("status")["adapters"].values():
+        assert (row["state"], row["detail"]) == ("down", "not_running")
+    assert "mss down not_running" in site.relay("status")
+    with site.running("--only", "intake"):
+        site.until(lambda: states() == dict.fromkeys(inward, "up") | dict.fromkeys(outward, "down"))
+
+
 async def test_a_refused_login_is_tried_twice_and_then_left_alone_for_minutes(
     make_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:

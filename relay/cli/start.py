@@ -238,7 +238,10 @@ def status(watch: bool = typer.Option(False, "--watch", help="Show it again ever
         )  # fmt: skip
         found |= {"version": __version__, "mode": site.mode}
         waiting = {"state": "down", "since": None, "detail": "never_started"}
-        found["adapters"] = {name: found["adapters"].get(name, waiting) for name in site.adapters}
+        said = {name: found["adapters"].get(name, waiting) for name in site.adapters}
+        if site.database_url.startswith("sqlite"):  # whose relay runs here, or nowhere
+            said = _believed(site, said, daemon.playing(site.state))
+        found["adapters"] = said
         return {key: found[key] for key in order} | {k: v for k, v in found.items() if k not in order}
 
     while True:
@@ -255,6 +258,20 @@ def status(watch: bool = typer.Option(False, "--watch", help="Show it again ever
             shared.run(asyncio.sleep(2))
             continue
         return 0
+
+
+def _believed(
+    site: Settings, said: dict[str, dict[str, object]], played: frozenset[str]
+) -> dict[str, dict[str, object]]:
+    """What the adapters said of themselves, but for those whose relay was killed after it."""
+    away: dict[str, object] = {"state": "down", "since": None, "detail": "not_running"}
+    leaving = _leaving(site)
+    return {
+        name: away
+        if row["state"] in ("up", "starting") and ("dispatch" if name in leaving else "intake") not in played
+        else row
+        for name, row in said.items()
+    }
 
 
 def _status_page(document: dict[str, object]) -> None:
@@ -320,13 +337,16 @@ def _pause(adapter: str | None, *, stop: bool) -> int:
     return 0
 
 
-def _outward(site: Settings, named: str | None) -> list[str]:
-    """The adapters by which something leaves. One that only listens goes on, and its own state stays to be seen."""
+def _leaving(site: Settings) -> list[str]:
+    """The adapters by which something leaves."""
     from relay.config import CHAT_KINDS
 
-    outward = [
-        name for name, table in site.adapters.items() if table.kind == "smtp" or table.kind in CHAT_KINDS
-    ]
+    return [name for name, table in site.adapters.items() if table.kind == "smtp" or table.kind in CHAT_KINDS]
+
+
+def _outward(site: Settings, named: str | None) -> list[str]:
+    """Those that a pause stops. One that only listens goes on, and its own state stays to be seen."""
+    outward = _leaving(site)
     if named is None:
         if not outward:
             raise UsageError("no adapter that sends is configured: nothing can leave")
