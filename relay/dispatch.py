@@ -4,13 +4,15 @@
 
 `in_flight` is committed before the final dot or the POST: after a crash such a copy is ambiguous, looked for
 as evidence and sent again at most once, byte for byte the same. A copy is concluded together with what it
-means for its thread.
+means for its thread. What a server leaves unanswered for long is followed apart: the others neither wait for it
+nor lose their own answers when the relay stops meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 BATCH = 100
 HANDFUL = 8
 """Copies marked as in flight at a time: at most so many of a sender are ambiguous after a kill."""
+PATIENCE = 10.0  # seconds a handful waits for its last answers before the next one goes
 LEASE = 900.0  # seconds; longer than the longest answer a server may take after the final dot (RFC 5321 §4.5.3.2.6)
 SLOW = 2 * 2**20  # composing more than this leaves the event loop
 AMBIGUOUS_WAIT = timedelta(seconds=5)
@@ -92,6 +95,9 @@ class Dispatch:
         self._draining = False
         self._last_hold_note: dict[str, datetime] = {}
         self._turns: set[asyncio.Task[float | None]] = set()
+        self._late: defaultdict[str, set[asyncio.Task[float | None]]] = defaultdict(set)
+        self._broken: list[BaseException] = []  # what ended the following of a late answer
+        self._reached: dict[str, float] = {}  # when each sender last took something
 
     async def recover(self) -> None:
         """What an earlier life of this node left half done, before the first send."""
@@ -135,17 +141,26 @@ class Dispatch:
     async def drain(self, seconds: float) -> None:
         """Claim nothing more, and wait at most `seconds` for what is on the wire; then it is cut off."""
         self._draining = True
-        if self._turns:
-            _, late = await asyncio.wait(self._turns, timeout=seconds)
-            for turn in late:
-                turn.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        # Again, for a turn that ends may leave an answer to be followed.
+        while self._turns and (left := end - loop.time()) > 0:
+            await asyncio.wait(set(self._turns), timeout=left)
+        late = set(self._turns)
+        for turn in late:
+            turn.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
 
     async def run(self, name: str) -> None:
         """Serve one sender for ever."""
         sender = self.senders[name]
         failures = 0
         while not self._draining:
+            if self._broken:
+                raise self._broken[0]
+            if self._room(name, sender) < 1:
+                await asyncio.wait(self._late[name], return_when=asyncio.FIRST_COMPLETED)
+                continue
             seen = self.store.calls
             turn = asyncio.ensure_future(self.turn(name, sender))
             self._turns.add(turn)
@@ -182,14 +197,15 @@ class Dispatch:
         going, spaced = self._spaced(claimed)
         await self._conclude(name, claimed, spaced)
         pause: float | None = None
-        handful = max(HANDFUL, sender.limits.parallel)
         tried: list[Attempt] = []  # of the handful before: not entered yet
         try:
-            for start in range(0, len(going), handful):
-                if self._draining or pause is not None:
-                    await self.store.release([delivery.id for delivery in going[start:]])
+            while going:
+                room = self._room(name, sender)
+                if self._draining or pause is not None or room < 1:
+                    await self.store.release([delivery.id for delivery in going])
                     break
-                some: Sequence[Delivery] = going[start : start + handful]
+                some: Sequence[Delivery] = going[:room]
+                going = going[room:]
                 if any(_came_back(each) or _spoke_of_a_hold(each) for each in some):
                     await self._conclude(name, claimed, tried)
                     tried = []
@@ -200,24 +216,82 @@ class Dispatch:
                 # Forgotten once entered, no sooner: what left and is not known to have left would leave again.
                 allowed = await self._conclude(name, claimed, tried, [delivery.id for delivery in ready])
                 tried = []
-                tried = await self._hand_over(name, sender, ready, allowed)
+                await self._hand_over(name, sender, ready, allowed, tried)
                 pause = await self._away(name, tried)
         finally:
             await self._conclude(name, claimed, tried)
         return pause
 
+    def _room(self, name: str, sender: Sender) -> int:
+        """How many copies may go next: a handful, or the places that late answers leave free."""
+        late = self._late[name]
+        return sender.limits.parallel - len(late) if late else max(HANDFUL, sender.limits.parallel)
+
     async def _hand_over(
-        self, name: str, sender: Sender, ready: Sequence[Delivery], allowed: frozenset[str]
-    ) -> list[Attempt]:
-        """Send what is marked. Killed or cancelled before it is concluded, just these are ambiguous at the next start."""
+        self,
+        name: str,
+        sender: Sender,
+        ready: Sequence[Delivery],
+        allowed: frozenset[str],
+        tried: list[Attempt],
+    ) -> None:
+        """Send what is marked, and add to `tried` what was answered, also when cancelled meanwhile.
+
+        Killed before it is concluded, or without an answer when cancelled, just these are ambiguous at the next start.
+        """
         going = [delivery for delivery in ready if delivery.id in allowed]
         if len(going) < len(ready):
             # Stopped or paused since they were claimed: what is only paused must be claimable once it goes on.
             await self.store.release([delivery.id for delivery in ready if delivery.id not in allowed])
         crash.point("in_flight", name)
-        answers = await self._sent(sender, going)
+        if sender.limits.parallel == 1:
+            answers = await self._sent(sender, going)
+            tried += [self.attempt(delivery, answer) for delivery, answer in zip(going, answers, strict=True)]
+        elif going:
+            began = self.clock.monotonic()
+            sending = {asyncio.ensure_future(self._sent(sender, [each])): each for each in going}
+            try:
+                await asyncio.wait(sending, timeout=PATIENCE)
+            except asyncio.CancelledError:
+                for task in sending:
+                    task.cancel()
+                await asyncio.gather(*sending, return_exceptions=True)
+                raise
+            finally:
+                for task, delivery in sending.items():
+                    if task.done() and not task.cancelled():
+                        tried.append(self.attempt(delivery, task.result()[0]))
+            for task, delivery in sending.items():
+                if not task.done():
+                    self._follow(name, delivery, task, began)
         crash.point("sent", name)
-        return [self.attempt(delivery, answer) for delivery, answer in zip(going, answers, strict=True)]
+
+    def _follow(
+        self, name: str, delivery: Delivery, task: asyncio.Task[Sequence[Receipt | Verdict]], began: float
+    ) -> None:
+        """Let a copy take its time; it keeps one place of its sender."""
+        following: asyncio.Task[float | None] = asyncio.ensure_future(
+            self._late_answer(name, delivery, task, began)
+        )
+        log.get().info("answer_is_late", delivery=delivery.id, adapter=name)
+        for group in (self._turns, self._late[name]):
+            group.add(following)
+            following.add_done_callback(group.discard)
+        following.add_done_callback(self._followed)
+
+    def _followed(self, following: asyncio.Task[float | None]) -> None:
+        if not following.cancelled() and (error := following.exception()) is not None:
+            self._broken.append(error)
+
+    async def _late_answer(
+        self, name: str, delivery: Delivery, task: asyncio.Task[Sequence[Receipt | Verdict]], began: float
+    ) -> None:
+        (answer,) = await task
+        attempt = self.attempt(delivery, answer)
+        await self._conclude(name, [delivery], [attempt])
+        # One recipient's silence says nothing of a server that took others' letters meanwhile.
+        if attempt.state is DeliveryState.SENT or self._reached.get(name, began) <= began:
+            await self._away(name, [attempt])
 
     async def _away(self, name: str, tried: Sequence[Attempt]) -> float | None:
         """Seconds to leave the sender alone when it took nothing of a handful and could not be reached."""
@@ -226,6 +300,7 @@ class Dispatch:
             await self._tell(name, Deferred(away[0].why or Why.CONNECTION))
             return 60.0 if away[0].why in OURS else 1.0
         if any(a.state is DeliveryState.SENT for a in tried):
+            self._reached[name] = self.clock.monotonic()
             await self._tell(name, None)
         return None
 

@@ -15,7 +15,7 @@ import pytest
 from apscheduler.executors import base as base_executor
 from apscheduler.schedulers import base as base_scheduler
 
-from adapters import memory
+from adapters import memory, smtp
 from relay import dispatch, planning, tables
 from relay.clock import SystemClock
 from relay.dispatch import Dispatch, backoff
@@ -43,6 +43,7 @@ from relay.schedule import Schedule
 from relay.store import Store
 from tests import letters
 from tests.letters import DUPONT, MARTIN, ODETTE
+from tests.servers.sink import SILENCE, Sink
 from tests.site import answer
 from tests.stores import HandClock, Place
 from tests.test_planning import RULES, _secret, make_site, text  # noqa: F401 - fixtures
@@ -744,3 +745,101 @@ async def test_an_inbox_is_let_go_of_even_when_it_has_more_to_give(house: House)
     await asyncio.wait({watching})
     assert box.closed
     assert asyncio.all_tasks() == before
+
+
+DOCTORS = [letters.doctor(f"Nom{letter}", "Jo", 20 + n) for n, letter in enumerate("abcdefg")]
+
+
+async def crowd(house: House, sender: smtp.Smtp) -> AsyncIterator[str]:
+    """Letters of as many patients as there are doctors, one after the other: each doctor's address."""
+    house.dispatch = Dispatch(house.store, {"mss": sender}, lambda: house.site, house.clock)
+    for n, doctor in enumerate(DOCTORS):
+        name, rpps, address = doctor.family_name or "", doctor.rpps or "", doctor.mss_address or ""
+        who = letters.patient(f"BOIS{name}".upper(), "Rémi", born=date(1951, 4, 2 + n), sex="M", order=20 + n)
+        await house.store.import_professionals(
+            [Professional(rpps, name, "Jo", mailboxes=(Mailbox(address),))], str.upper
+        )
+        await house.store.import_registrations(
+            [
+                Registration(
+                    ins=who.ins or "", ins_oid="1.2.250.1.213.1.4.8", facility="450000088",
+                    birth_name=who.birth_name or "", given_names=who.given_names, birth_date=who.birth_date,
+                    sex="M", birth_place="45234", gp_rpps=(rpps,),
+                )
+            ],
+            keys_of,
+        )  # fmt: skip
+        await house.take(letters.text_mail(patient=who, gp=doctor, stay=f"S-{n}", sender=SENDER))
+        yield address
+
+
+def submission(house: House, folder: Path, sink: Sink) -> smtp.Smtp:
+    settings = smtp.Settings(host="127.0.0.1", port=sink.port, security="none")
+    return smtp.connect("mss", settings, tools(folder, house.clock))
+
+
+def doctors_of(sink: Sink) -> list[str]:
+    return sorted(to for each in sink.taken for to in each.recipients if to.startswith("dr.nom"))
+
+
+@pytest.mark.parametrize("extensions", [("PIPELINING",), ()], ids=["pipelined", "step by step"])
+async def test_a_recipient_whose_server_falls_silent_keeps_no_other_waiting(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extensions: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(dispatch, "PATIENCE", 0.2)
+    silent = DOCTORS[2].mss_address or ""
+    async with Sink(answers={f"RCPT:{silent}": SILENCE}, extensions=extensions).running() as sink:
+        sender = submission(house, tmp_path, sink)
+        arriving = crowd(house, sender)
+        for _ in DOCTORS[:-1]:
+            await anext(arriving)
+        others = asyncio.create_task(house.dispatch.run("mss"))
+        await sink.wait_for(lambda: len(doctors_of(sink)) == len(DOCTORS) - 2)
+        # One that comes while the answer is still out leaves too, and what left is known to have left.
+        await anext(arriving)
+        await sink.wait_for(lambda: len(doctors_of(sink)) == len(DOCTORS) - 1)
+        seen = house.store.calls
+        while len(await house.copies(purpose="letter", state="sent")) < len(DOCTORS) - 1:
+            await asyncio.wait_for(house.store.called(seen), 10)
+            seen = house.store.calls
+        (waiting,) = await house.copies(purpose="letter", state="in_flight")
+        assert waiting["to"] == f"rpps:{DOCTORS[2].rpps}"
+        await house.dispatch.drain(0)
+        others.cancel()
+        await asyncio.wait({others})
+        await sender.close()
+    assert not any((await house.store.invariants()).values())
+
+
+@pytest.mark.parametrize("point", ["RCPT", "DOT"])
+async def test_what_was_answered_is_known_though_the_relay_stops_while_another_answer_is_out(
+    house: House, tmp_path: Path, point: str
+) -> None:
+    silent, unknown = DOCTORS[2].mss_address or "", DOCTORS[4].mss_address or ""
+    answers = {f"RCPT:{unknown}": "550 5.1.1 unknown"}
+    answers |= {f"RCPT:{silent}": SILENCE} if point == "RCPT" else {}
+    once = {"DOT": SILENCE} if point == "DOT" else {}
+    async with Sink(answers=answers, once=once, extensions=()).running() as sink:
+        sender = submission(house, tmp_path, sink)
+        _ = [address async for address in crowd(house, sender)]
+        serving = asyncio.create_task(house.dispatch.run("mss"))
+        await sink.wait_for(lambda: len(doctors_of(sink)) == len(DOCTORS) - 1 - (point == "RCPT"))
+        await house.dispatch.drain(1)
+        serving.cancel()
+        await asyncio.wait({serving})
+        await sender.close()
+        states = [copy["state"] for copy in await house.copies(purpose="letter")]
+        assert sorted(states) == ["failed", "in_flight", *["sent"] * (len(DOCTORS) - 2)]
+        sink.answers.pop(f"RCPT:{silent}", None)
+        sender = submission(house, tmp_path, sink)
+        house.dispatch = Dispatch(house.store, {"mss": sender}, lambda: house.site, house.clock)
+        await house.dispatch.recover()
+        house.clock.turn(seconds=6)
+        while await house.dispatch.turn("mss", sender) is None:
+            pass
+        await sender.close()
+        # Only the one without an answer left again, and that is said.
+        assert len(doctors_of(sink)) == len(DOCTORS) - (point == "RCPT")
+        (again,) = await house.copies(purpose="letter", why="resent_after_crash")
+        assert again["state"] == "sent"
+    assert not any((await house.store.invariants()).values())
