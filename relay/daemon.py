@@ -88,6 +88,10 @@ def _alone(state: Path, role: Role) -> Iterator[None]:
             place = state / f"{role}-{node_name()}.lock"
             descriptor = os.open(place, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             held.callback(os.close, descriptor)
+            if os.geteuid() == 0:  # whose relay started this time by root's hand goes on under its own user
+                owner = state.stat()
+                with contextlib.suppress(PermissionError):
+                    os.fchown(descriptor, owner.st_uid, owner.st_gid)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:  # perhaps somebody who only looks (`playing`), for microseconds

@@ -7,10 +7,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from relay import config
+from relay import config, daemon
 from relay.clock import SystemClock
 from relay.daemon import Daemon
 from tests.servers import free_port
@@ -67,6 +68,16 @@ def test_what_a_killed_relay_said_of_itself_last_is_not_believed(make_site: Call
     assert "mss down not_running" in site.relay("status")
     with site.running("--only", "intake"):
         site.until(lambda: states() == dict.fromkeys(inward, "up") | dict.fromkeys(outward, "down"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files in another's name")
+def test_a_relay_that_root_started_once_leaves_its_claims_to_whose_folder_it_is(tmp_path: Path) -> None:
+    os.chown(tmp_path, 12345, 23456)
+    with daemon._alone(tmp_path, "intake"):  # noqa: SLF001 - a whole relay would be started for this alone
+        (claim,) = tmp_path.glob("intake-*.lock")
+        assert (claim.stat().st_uid, claim.stat().st_gid) == (12345, 23456)
+        assert daemon.playing(tmp_path) == {"intake"}
+    assert not daemon.playing(tmp_path)
 
 
 async def test_a_refused_login_is_tried_twice_and_then_left_alone_for_minutes(
