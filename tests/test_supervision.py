@@ -73,7 +73,7 @@ def test_what_a_killed_relay_said_of_itself_last_is_not_believed(make_site: Call
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files in another's name")
 def test_a_relay_that_root_started_once_leaves_its_claims_to_whose_folder_it_is(tmp_path: Path) -> None:
     os.chown(tmp_path, 12345, 23456)
-    with daemon._alone(tmp_path, "intake"):  # noqa: SLF001 - a whole relay would be started for this alone
+    with daemon._alone(tmp_path, "intake"):
         (claim,) = tmp_path.glob("intake-*.lock")
         assert (claim.stat().st_uid, claim.stat().st_gid) == (12345, 23456)
         assert daemon.playing(tmp_path) == {"intake"}
