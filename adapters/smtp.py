@@ -14,8 +14,8 @@ import re
 import socket
 import ssl
 from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -299,6 +299,10 @@ class _Reply:
         return f"{self.code} {self.status}".strip()
 
 
+def _refusal(answers: Sequence[_Reply]) -> _Reply | None:
+    return next((answer for answer in answers if answer.code >= 400), None)
+
+
 class _Wire(asyncio.Protocol):
     """One open, authenticated connection, taken over from aiosmtplib between two commands."""
 
@@ -377,15 +381,17 @@ class _Wire(asyncio.Protocol):
         if "pipelining" in self._extensions:
             self._transport.write(b"".join(commands))
             answers = [await self._first_reply()]
-            answers += [await self._reply(COMMAND_SECONDS) for _ in commands[1:]]
-            refusal = next((answer for answer in answers if answer.code >= 400), None)
+            with self._refused_before(answers):
+                while len(answers) < len(commands):
+                    answers.append(await self._reply(COMMAND_SECONDS))
+                refusal = _refusal(answers)
+                if refusal is not None and answers[-1].code == 354:
+                    # RFC 2920 §3.1: it wants data for nobody. An empty letter ends that; no one gets it.
+                    self._transport.write(b".\r\n")
+                    await self._reply(COMMAND_SECONDS)
             if refusal is None:
                 self._judge(answers[-1], expected=354)
                 return
-            if answers[-1].code == 354:
-                # RFC 2920 §3.1: it wants data for nobody. An empty letter ends that; no one gets it.
-                self._transport.write(b".\r\n")
-                await self._reply(COMMAND_SECONDS)
             await self._refuse(refusal)
         for command in commands:
             self._transport.write(command)
@@ -404,11 +410,24 @@ class _Wire(asyncio.Protocol):
     async def _refuse(self, answer: _Reply) -> None:
         """Clear the transaction away, then say why it ended."""
         if answer.code != 421:
-            self._transport.write(b"RSET\r\n")
-            await self._reply(COMMAND_SECONDS)
+            with self._refused_before([answer]):
+                self._transport.write(b"RSET\r\n")
+                await self._reply(COMMAND_SECONDS)
             self._open_transaction = False
             self._rested = True
         self._judge(answer)
+
+    @contextmanager
+    def _refused_before(self, answers: Sequence[_Reply]) -> Iterator[None]:
+        """A refusal stands although the server hangs up, or says no more, right after it: raise that, not the loss."""
+        try:
+            yield
+        except (_Gone, TimeoutError):
+            refusal = _refusal(answers)
+            if refusal is None:
+                raise
+            self.drop()
+            raise _verdict(refusal) from None
 
     async def _write_body(self, body: bytes) -> None:
         view = memoryview(body)

@@ -23,7 +23,7 @@ from relay.model import Delivery, MailMessage, Receipt, Why
 from tests.campaign import many
 from tests.conftest import GP, PASSWORD, RELAY
 from tests.servers.proxy import Proxy
-from tests.servers.sink import HANG_UP, SILENCE, Sink
+from tests.servers.sink import HANG_UP, SILENCE, THEN_HANG_UP, Sink
 from tests.trials import TurnedClock, letter, mail, subject, tools
 
 if TYPE_CHECKING:
@@ -187,6 +187,23 @@ async def test_each_answer_at_each_point_has_its_verdict_and_the_next_letter_lea
         taken = [subject(each.raw) for each in sink.taken]
     assert taken[-1] == "suivante"
     assert taken.count("Secret-du-patient") == (1 if kind is Uncertain else 0)
+
+
+@pytest.mark.parametrize("extensions", [("PIPELINING",), ()], ids=["pipelined", "step by step"])
+@pytest.mark.parametrize("used", [False, True], ids=["new", "used before"])
+@pytest.mark.parametrize("point", ["MAIL", "RCPT", "DATA", "DOT"])
+async def test_a_refusal_stands_though_the_server_hangs_up_right_after_it(
+    opened: Opener, point: str, used: bool, extensions: tuple[str, ...]
+) -> None:
+    async with Sink(extensions=extensions).running() as sink:
+        adapter = opened(sink.port)
+        if used:
+            await adapter.send(mail("avant"))
+        sink.once[point] = "550 5.1.1 unknown" + THEN_HANG_UP
+        verdict = await verdict_of(adapter, mail("un"))
+        assert (type(verdict), verdict.why) == (Rejected, Why.UNKNOWN_MAILBOX)
+        assert await adapter.send(mail("suivante")) == Receipt("delivery-suivante")
+        assert [subject(each.raw) for each in sink.taken] == [*["avant"] * used, "suivante"]
 
 
 async def test_a_refused_recipient_never_ends_in_an_empty_letter_to_somebody_else(opened: Opener) -> None:

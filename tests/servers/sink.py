@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 HANG_UP = "hang up"
 SILENCE = "silence"
+THEN_HANG_UP = " then hang up"
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Taken:
 class Sink:
     """The `answers` name what to say at a point: CONNECT, EHLO, AUTH, MAIL, RCPT, DATA or DOT.
 
-    An answer is a reply line, HANG_UP or SILENCE; `{recipient}` entries like "RCPT:x@y" go before
+    An answer is a reply line, perhaps with THEN_HANG_UP at its end, HANG_UP or SILENCE; `{recipient}` entries like "RCPT:x@y" go before
     the general one. Each answer in `once` is used a single time, before those in `answers`.
     """
 
@@ -104,8 +105,12 @@ class Sink:
             if text == SILENCE:
                 await reader.read()
                 raise _HangUp
-            writer.write(text.encode() + b"\r\n")
+            writer.write(text.removesuffix(THEN_HANG_UP).encode() + b"\r\n")
             await writer.drain()
+            if text.endswith(THEN_HANG_UP):
+                writer.write_eof()
+                await reader.read()
+                raise _HangUp
             return text[0] in "23"
 
         sender: str | None = None
