@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date, timedelta
+from itertools import islice
 
 import pytest
 
@@ -94,6 +95,57 @@ async def test_several_lines_of_one_patient_are_one_patient_with_several_gps(sto
     found = await store.registration_by_ins(INS)
     assert found is not None
     assert found.gp_rpps == ("10000000001", "10000000002")
+
+
+def apart(*lines: Registration) -> Iterator[Registration]:
+    """These lines with more than a batch between two."""
+    for place, line in enumerate(lines):
+        yield line
+        for number in range(2500):
+            yield replace(PAUL, local_id=f"{place}-{number}", facility="x")
+
+
+async def test_an_import_forgets_no_second_doctor_and_no_objection_while_their_lines_are_still_to_come(
+    store: Store, place: Place
+) -> None:
+    lines = MARIE, replace(MARIE, gp_rpps=("10000000002",), consent="opposed")
+    both = replace(MARIE, gp_rpps=("10000000001", "10000000002"), consent="opposed")
+    await store.import_registrations(apart(*lines), identity.keys_of)
+    assert await store.registration_by_ins(INS) == both
+    place.clock.turn(hours=1)
+
+    def cut() -> Iterator[Registration]:
+        yield from islice(apart(*lines), 2400)
+        raise OSError("cut")
+
+    with pytest.raises(OSError, match="cut"):
+        await store.import_registrations(cut(), identity.keys_of)
+    assert await store.registration_by_ins(INS) == both
+    place.clock.turn(hours=1)
+    assert await store.import_registrations(apart(*lines), identity.keys_of) == ImportCount(same=5001)
+    assert await store.registration_by_ins(INS) == both
+    place.clock.turn(hours=1)
+    new = replace(MARIE, gp_rpps=("10000000003",))
+    assert await enter(store, new, complete=True) == ImportCount(changed=1, ended=5000)
+    assert await store.registration_by_ins(INS) == new
+
+
+async def test_lines_of_one_patient_that_follow_one_another_count_at_once(store: Store, place: Place) -> None:
+    lines = [replace(PAUL, local_id=str(n), facility="x") for n in range(1999)]
+    lines += [MARIE, replace(MARIE, gp_rpps=("10000000002",), consent="opposed")]
+
+    def cut() -> Iterator[Registration]:
+        yield from lines[:2000]
+        raise OSError("cut")
+
+    with pytest.raises(OSError, match="cut"):
+        await store.import_registrations(cut(), identity.keys_of)
+    assert await store.registration_by_ins(INS) is None
+    place.clock.turn(hours=1)
+    assert await store.import_registrations(lines, identity.keys_of) == ImportCount(new=1, same=1999)
+    found = await store.registration_by_ins(INS)
+    assert found is not None
+    assert (found.gp_rpps, found.consent) == (("10000000001", "10000000002"), "opposed")
 
 
 async def test_rows_that_a_file_lacks_stay_unless_it_is_complete(store: Store, place: Place) -> None:

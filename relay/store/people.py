@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -34,6 +35,7 @@ Write = Callable[[Act], Awaitable[None]]
 Keys = Callable[[Registration], Sequence[str]]
 
 BATCH = 2000
+_OF_ONE = 50  # lines of one patient that wait for the next
 _registration, _key = tables.registration, tables.registration_key
 _professional, _mailbox = tables.professional, tables.mailbox
 
@@ -140,6 +142,15 @@ def _ins_key(ins: str) -> str:
     return next(key for key in identity.keys_of(Registration(ins=value)) if key.startswith("ins:"))
 
 
+def _eases(row: Any, new: Registration, vault: Vault) -> bool:
+    """Whether somebody would be certain, or written to, who was not: perhaps the file's other lines say otherwise."""
+    if row.ended_at is not None:
+        return False
+    known = _of(row, vault)
+    objects_no_more = known.consent == "opposed" and new.consent != "opposed"
+    return objects_no_more or (len(known.gp_rpps) > 1 and not set(known.gp_rpps) <= set(new.gp_rpps))
+
+
 class RegistryImport:
     """One run over `patients.csv`."""
 
@@ -147,12 +158,20 @@ class RegistryImport:
         self._write, self._vault, self._keys, self._load = write, vault, keys, load
         self.new = self.changed = self.same = self.ended = 0
         self._differing: set[str] = set()
+        self._last: list[Registration] = []  # lines of one patient, whose next may be in the next batch
+        self._easing: dict[str, Registration] = {}  # who would have fewer doctors, or object no more
 
     async def batch(self, lines: list[Registration]) -> None:
-        """Write some lines."""
-        await self._write(lambda work: self._enter(work, lines))
+        """Write some lines. Letters go by them at once; what eases a patient's row waits for the last line."""
+        lines = [*self._last, *lines]
+        cut, last = len(lines), lines[-1].key
+        while cut and len(lines) - cut < _OF_ONE and lines[cut - 1].key == last:
+            cut -= 1
+        self._last = lines[cut:]
+        if cut:
+            await self._write(lambda work: self._enter(work, lines[:cut]))
 
-    def _enter(self, work: Transaction, lines: list[Registration]) -> None:
+    def _enter(self, work: Transaction, lines: Sequence[Registration], *, eased: bool = False) -> None:
         vault = self._vault
         named: dict[str, Registration] = {}
         for line in lines:
@@ -166,9 +185,13 @@ class RegistryImport:
         same: list[Record] = []
         people: dict[str, Registration] = {}
         count = {"new": 0, "changed": 0, "same": 0}
+        easing: dict[str, Registration] = {}
         for name, registration in named.items():
             row = known.get(name)
-            if row is not None and row.load == self._load and not row.corrected:
+            if name in self._easing and not eased:
+                self._easing[name] = identity.merged(self._easing[name], registration)
+                continue
+            if row is not None and row.load == self._load and not row.corrected and not eased:
                 registration = identity.merged(_of(row, vault), registration)  # an earlier line of this file
             if row is None:
                 new.append(_row(registration, vault, self._load))
@@ -176,15 +199,18 @@ class RegistryImport:
                 count["new"] += 1
             elif row.digest == _digest(registration, vault) and row.ended_at is None:
                 same.append({"b_id": name, "load": self._load, "differing": False})
-                count["same"] += row.load != self._load
+                count["same"] += eased or row.load != self._load
             elif row.corrected:
                 same.append({"b_id": name, "load": self._load, "differing": True})
                 self._differing.add(name)
+            elif not eased and row.load != self._load and _eases(row, registration, vault):
+                same.append({"b_id": name, "load": self._load, "differing": False})
+                easing[name] = registration
             else:
                 written = _row(registration, vault, self._load)
                 changed.append({"b_id": written.pop("id"), **written})
                 people[name] = registration
-                count["changed"] += row.load != self._load
+                count["changed"] += eased or row.load != self._load
         work.add(_registration, new)
         self._change(work, changed)
         self._change(work, same)
@@ -192,6 +218,7 @@ class RegistryImport:
         self.new += count["new"]
         self.changed += count["changed"]
         self.same += count["same"]
+        self._easing |= easing
 
     @staticmethod
     def _change(work: Transaction, changes: list[Record]) -> None:
@@ -201,7 +228,12 @@ class RegistryImport:
             work.run(statement, changes)
 
     async def finish(self, *, complete: bool) -> ImportCount:
-        """End what the file lacks when it is complete; answer what was done."""
+        """Write what waited, end what the file lacks when it is complete; answer what was done."""
+        if self._last:
+            await self._write(lambda work: self._enter(work, self._last))
+        eased = list(self._easing.values())
+        for start in range(0, len(eased), BATCH):
+            await self._write(partial(self._enter, lines=eased[start : start + BATCH], eased=True))
         if complete:
             await self._write(self._end)
         return ImportCount(self.new, self.changed, self.same, self.ended, len(self._differing))
