@@ -8,6 +8,7 @@ otherwise; dates of people are `datetime.date` or, when only half known, None be
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -677,6 +678,9 @@ class ChatKind(StrEnum):
     DONE = "done"
 
 
+_CHAT_ACCOUNT = re.compile(r"telegram:-?[0-9]{1,19}(:[0-9]{1,19})?")
+
+
 @dataclass(frozen=True, slots=True)
 class ChatFields:
     """All that chat text can be made of. No field of this type can hold a person, a ward or a word of a letter."""
@@ -691,11 +695,14 @@ class ChatFields:
     references: tuple[tuple[str, datetime], ...] = ()
     language: str = "fr"
     timezone: str = "Europe/Paris"
+    account: str = ""  # telegram:CHAT[:USER], their own, for somebody who is not linked yet
 
     def __post_init__(self) -> None:
         for text in (self.reference, *(ref for ref, _ in self.references)):
             if text and not is_reference(text):
                 raise ValueError("a chat text can name a reference only")
+        if self.account and not _CHAT_ACCOUNT.fullmatch(self.account):
+            raise ValueError("a chat account is named by its numbers only")
 
 
 @dataclass(frozen=True, slots=True)

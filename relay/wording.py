@@ -283,6 +283,8 @@ _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep",
 RECALL_WORD: Final = "ANNULER"
 """What a ward answers to its receipt to take a letter back."""
 
+CITES_ANOTHER: Final = N_("la réponse cite la Réf. d'une autre lettre, répondez à chaque message séparément")
+NAMES_ANOTHER: Final = N_("la réponse nomme un autre patient que celui de la lettre")
 SEND_ANEW: Final = N_(
     "Envoyez la lettre corrigée comme une nouvelle lettre ; pour retirer celle-ci, répondez ANNULER."
 )
@@ -1243,6 +1245,12 @@ def chat_text(fields: ChatFields) -> str:
             return say(
                 "/lettres : vos lettres en attente. /aide : cette aide. Pour une question, une absence, ou pour "
                 "ne plus recevoir d'alertes, écrivez à l'hôpital par messagerie sécurisée."
+            )
+        case ChatKind.UNKNOWN if fields.account:
+            return say(
+                "Ce compte n'est relié à aucun professionnel. Pour qu'il le soit, écrivez à l'hôpital par messagerie "
+                "sécurisée en indiquant : {account}",
+                account=fields.account,
             )
         case ChatKind.UNKNOWN:
             return say("Ce compte n'est relié à aucun professionnel. L'hôpital peut le relier.")

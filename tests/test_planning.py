@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay import composing, config, planning, reading, recognition, resolution, threads
+from relay import composing, config, planning, reading, recognition, registers, resolution, threads
 from relay.errors import Refused
 from relay.model import (
     Absence,
@@ -43,6 +43,7 @@ from relay.model import (
 )
 from relay.planning import Arrival, Correction, Site
 from relay.tokens import Tokens
+from relay.wording import chat_text
 from rules import engine, language
 from tests import letters
 from tests.campaign import many
@@ -1133,6 +1134,25 @@ def test_typed_text_is_sent_to_secure_mail_and_kept_nowhere():
     assert chat(plan.deliveries[0]).fields.kind is ChatKind.REDIRECT
     stranger, _ = planning.plan_typed(site, arrival, typed, Context(), LATER)
     assert chat(stranger.deliveries[0]).fields.kind is ChatKind.UNKNOWN
+
+
+def test_somebody_not_linked_yet_reads_what_the_hospital_links_them_by():
+    site = make_site()
+    for typed, account in (
+        (Typed("telegram", "9001", "9001", "5", "/start"), "telegram:9001"),
+        (Typed("telegram", "9001", "-77", "5", None), "telegram:-77:9001"),
+        (Typed("webchat", "alice", "alice", "5", None), ""),
+    ):
+        arrival = Envelope("typed", typed.channel, "bot", "2", LATER, b"{}", typed)
+        said = chat(planning.plan_typed(site, arrival, typed, Context(), LATER)[0].deliveries[0]).fields
+        assert said.account == account
+        shown = chat_text(said)
+        assert "n'est relié à aucun professionnel" in shown
+        assert account in shown
+        if account:
+            assert registers.link("10002422979", account).account == "9001"
+        linked = planning.plan_typed(site, arrival, typed, LINKED, LATER)[0]
+        assert typed.channel != "telegram" or not chat(linked.deliveries[0]).fields.account
 
 
 def test_the_letters_that_wait_for_a_doctor_are_those_without_their_answer():

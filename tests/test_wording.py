@@ -216,6 +216,9 @@ def test_chat_fields_take_no_word_but_a_reference():
         ChatFields(ChatKind.ALERT, "VALBRUNE")
     with pytest.raises(ValueError, match="reference"):
         ChatFields(ChatKind.LIST, references=(("VALBRUNE Odette", AT),))
+    for account in ("VALBRUNE", "telegram:VALBRUNE", "matrix:@odette:example.fr", "telegram:1\nVALBRUNE"):
+        with pytest.raises(ValueError, match="numbers"):
+            ChatFields(ChatKind.UNKNOWN, account=account)
 
 
 def test_a_chat_message_is_made_of_its_recipe():

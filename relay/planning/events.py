@@ -323,9 +323,9 @@ def plan_cancelled(site: Site, view: ThreadView, delivery: Delivery, by: str, at
     """A person stopped the GP's letter before it left: nobody waits for an answer to it, and people decide what becomes of it.
 
     As with a letter that did not arrive a desk has the follow-up and the letter is held anew. None for any other copy,
-    where the letter reaches its GP all the same, and where this was done before.
+    where the letter reaches its GP all the same, and where this was done before. Another letter of the stay goes on.
     """
-    thread = view.thread
+    thread, waiting = view.thread, on_its_way(view)
     if delivery.purpose is not Purpose.LETTER or delivery.to != thread.gp:
         return None
     draft = Draft(site, at, f"{delivery.id}/cancelled", view, actor=by)
@@ -336,9 +336,19 @@ def plan_cancelled(site: Site, view: ThreadView, delivery: Delivery, by: str, at
     event = Event(Happening.FAILED, why=Why.BY_PERSON, to=desk.name if desk else "")
     draft.take(threads.advance(thread, event, at, view.timers))
     # Their phone and the ward's receipt speak of a letter that is on its way.
-    draft.stop_all(Why.BY_PERSON)
-    draft.show(ChatKind.WITHDRAWN)
-    draft.void = (thread.id,)
+    others = (d for d in _letters(view) if d.envelope != delivery.envelope)
+    if any(may_stand(d) or d.state not in (DeliveryState.FAILED, DeliveryState.CANCELLED) for d in others):
+        draft.news += [
+            DeliveryNews(d.id, DeliveryState.CANCELLED, Why.BY_PERSON)
+            for d in view.deliveries
+            if d.envelope == delivery.envelope
+            and d.purpose in TELLING
+            and (d in waiting or d.state is DeliveryState.AMBIGUOUS)
+        ]
+    else:
+        draft.stop_all(Why.BY_PERSON)
+        draft.show(ChatKind.WITHDRAWN)
+        draft.void = (thread.id,)
     draft.tell_failed(_named(draft, delivery.to), Why.BY_PERSON)
     draft.tell_desk(
         draft.hold.desk,
@@ -545,6 +555,13 @@ def _refused_press(
     return plan, site.words.popup(why, who=who or "", at=thread.acknowledged_at if thread else None)
 
 
+def _numbers(typed: Typed) -> str:
+    """What `relay directory link` is given for this account; nobody sees their own numbers in Telegram."""
+    if typed.channel != "telegram":
+        return ""
+    return f"telegram:{typed.chat}" + (f":{typed.sender}" if typed.sender != typed.chat else "")
+
+
 def plan_typed(
     site: Site, envelope: Envelope, typed: Typed, context: Context, at: datetime
 ) -> tuple[Plan, str]:
@@ -568,6 +585,7 @@ def plan_typed(
         references=references,
         language=site.settings.language,
         timezone=site.settings.timezone,
+        account=_numbers(typed) if link is None else "",
     )
     key = f"rpps:{link.rpps}" if link else "unknown"
     reply = Delivery(
