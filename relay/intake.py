@@ -18,7 +18,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from relay import crash, log, metrics, planning, reading, recognition, resolution
+from relay import crash, log, metrics, planning, reading, recognition, resolution, wording
 from relay.errors import NotFound, Refused, RelaisError, Stale, Unavailable, Verdict
 from relay.formats import replies, words
 from relay.model import (
@@ -29,6 +29,7 @@ from relay.model import (
     EnvelopeState,
     Notice,
     Outcome,
+    Patient,
     Plan,
     Press,
     Professional,
@@ -40,6 +41,7 @@ from relay.model import (
 )
 from relay.planning import Arrival, Correction
 from relay.ports import Channel
+from relay.tokens import references_in
 from rules import engine, language
 
 if TYPE_CHECKING:
@@ -101,6 +103,7 @@ class _Letter:
     correction: Correction | None = None
     fingerprint: str | None = None
     chosen_patient: Registration | None = None
+    stated: Patient | None = None  # whom it names, before anybody corrected that
     mentions: tuple[str, object] | None = None  # digest of the rules that asked, and the fact
 
 
@@ -268,6 +271,7 @@ class Intake:
         letter.recognised = recognition.opened(
             recognition.recognise(document, is_ours=_ours(site), timezone=site.settings.timezone), seal
         )
+        letter.stated = letter.recognised.notice.patient
         if letter.correction is not None:
             fields = letter.correction.fields or {}
             letter.recognised = replace(
@@ -554,6 +558,9 @@ class Intake:
         try:
             held = await self.store.hold(correction.hold)
             shown = str((await self.store.envelope(held.envelope))["reference"] or "")
+            if set(references_in(replies.new_text(correction.text).text)) - {shown}:
+                reason = site.words.say(wording.CITES_ANOTHER)
+                raise Refused("it may be about another letter than the one it answers", reason=reason)
             if correction.reject:
                 plan = planning.plan_reject(site, held, correction.by, "", now)
                 (problem,) = await self.store.record([plan])
@@ -601,6 +608,9 @@ class Intake:
             raise Refused(
                 "only a part of this letter was kept: reject the hold, and have the ward send it anew"
             )
+        if planning.names_another(correction.text, letter.stated, said):
+            reason = self.site().words.say(wording.NAMES_ANOTHER)
+            raise Refused("the answer names another patient than the letter", reason=reason)
         if correction.by.startswith("ward:") and hold.why in _NO_LINE_MENDS:
             raise Refused(
                 "no line that a ward fills in mends this letter: it must come anew, or a desk decides"

@@ -149,3 +149,37 @@ def test_the_lines_are_explained_in_english_too() -> None:
     note = Words("en").lines_unread("7F3Q-K2M9", "no GP", anew=True).text
     assert "nothing was sent" in note
     assert "Send the corrected letter as a new letter" in note
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        f"Pour la Réf. 7F3Q-K2M9 :\nRPPS : {MARTIN.rpps}",
+        f"Patient : TRAVOISIER Anne, née le 17/03/1948\n\nMédecin traitant : Dr Martin\nRPPS : {MARTIN.rpps}",
+        f"Mme TRAVOISIER Anne, née le 17/03/1948\n\nRPPS : {MARTIN.rpps}",
+    ],
+    ids=["the reference of another", "another patient's line", "another patient in words"],
+)
+async def test_lines_meant_for_another_held_letter_release_none(house: House, words: str) -> None:
+    note = await held(house)
+    await answered(house, note, words)
+    assert letters_left(house) == []
+    assert "autre" in text(told(house)[-1])
+    assert LINES in text(told(house)[-1])
+    await answered(house, told(house)[-1], f"RPPS : {MARTIN.rpps}")
+    assert letters_left(house) == [f"rpps:{MARTIN.rpps}"]
+    await sound(house)
+
+
+async def test_annuler_beside_the_reference_of_another_letter_takes_none_back(house: House) -> None:
+    await answered(house, await held(house), "ANNULER\nRéf. 7F3Q-K2M9")
+    assert len(await house.store.holds()) == 1
+    assert "répondez à chaque message séparément" in text(told(house)[-1])
+
+
+async def test_a_ward_may_quote_the_note_name_its_patient_and_correct_their_birth_date(house: House) -> None:
+    note = await held(house)
+    quoted = "\n".join(f"> {line}" for line in text(note).splitlines())
+    said = f"Mme BOISGARD Rémi\nRPPS : {MARTIN.rpps}\nNé(e) le : 02/04/1951\n\nLe 1 déc. 2026, Relais <r@x.fr> a écrit :\n{quoted}"
+    await answered(house, note, said)
+    assert letters_left(house) == [f"rpps:{MARTIN.rpps}"]

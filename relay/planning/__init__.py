@@ -36,7 +36,7 @@ from relay.planning.holding import plan_corrupt, plan_hold, plan_ignore, plan_st
 from relay.planning.lists import plan_daily
 from relay.planning.moving import Move, followup_for, followups_changed, plan_move, plan_moved
 from relay.planning.notices import plan_notice, plan_reject, plan_release
-from relay.planning.replies import ask_of_mail, authentic, plan_reply
+from relay.planning.replies import ask_of_mail, authentic, names_another, plan_reply
 from relay.planning.site import Arrival, Correction, Site, SiteSource, patient_ins, people_meant
 from relay.tokens import Tokens
 
@@ -52,6 +52,7 @@ __all__ = [
     "authentic",
     "followup_for",
     "followups_changed",
+    "names_another",
     "no_longer",
     "objected",
     "patient_ins",

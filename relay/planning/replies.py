@@ -36,6 +36,8 @@ from relay.tokens import Address, Ours, participant_mark, references_in
 from relay.wording import GP, RECALL_WORD
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from relay.model import Delivery, Hold, Patient, Recognised
     from relay.planning.site import Arrival, Site
     from relay.reading import Document
@@ -256,12 +258,37 @@ def _about_a_hold(site: Site, arrival: Arrival, context: Context, named: _Named)
     if not ours and sender != note.address.lower():
         return Why.UNKNOWN_SENDER
     if _word(reply.first_line) == RECALL_WORD:
-        return Correction(by=note.to, hold=hold.id, envelope=arrival.envelope.id, reject=True)
+        return Correction(
+            by=note.to, hold=hold.id, envelope=arrival.envelope.id, reject=True, text=_whole(arrival)
+        )
     fields: dict[str, str] = dict(answers.corrections(arrival.document.text))
     if not fields:
         return Why.UNCLEAR
     gp = fields.get("registered_gp.rpps")
-    return Correction(by=note.to, hold=hold.id, gp=gp, fields=fields, envelope=arrival.envelope.id)
+    return Correction(
+        by=note.to, hold=hold.id, gp=gp, fields=fields, envelope=arrival.envelope.id, text=_whole(arrival)
+    )
+
+
+def _whole(arrival: Arrival) -> str:
+    return f"{arrival.document.subject}\n\n{arrival.document.text}"
+
+
+def names_another(text: str, whose: Patient | None, fields: Mapping[str, str]) -> bool:
+    """Whether an answer about a held letter, its quotation included, names a patient who is surely not the letter's.
+
+    `fields` are the lines filled in, which may correct the letter's patient.
+    """
+    if whose is None:
+        return False
+    for name, value, _ in letters.fields(text):
+        named = letters.read(f"Patient : {value}\n").notice.patient if name == "patient" else None
+        if named is not None and somebody_else(named, whose):
+            return True
+    born = letters.read(answers.new_text(text).text).born
+    return (
+        whose.birth_date is not None and "patient.birth_date" not in fields and not born <= {whose.birth_date}
+    )
 
 
 def _note(context: Context, named: _Named) -> Delivery | None:
@@ -501,7 +528,14 @@ def _said(
             filled: dict[str, str] = dict(answers.corrections(arrival.document.text))
             meant = filled.get("registered_gp.rpps")
             if lost is not None and filled:
-                return Correction(part.key, lost.id, gp=meant, fields=filled, envelope=arrival.envelope.id)
+                return Correction(
+                    part.key,
+                    lost.id,
+                    gp=meant,
+                    fields=filled,
+                    envelope=arrival.envelope.id,
+                    text=_whole(arrival),
+                )
             # Words sent after the letter would be lost with it, and take the follow-up from the desk that has it.
             held = plan_hold(
                 site,

@@ -129,7 +129,7 @@ class Correction:
     """What a person said about a held letter. `gp` and `patient` overrule what letter and registry say.
 
     `fields` are named as `recognise` names them: "registered_gp.rpps", "patient.birth_date". `reject` True: the
-    ward took its letter back while it was held.
+    ward took its letter back while it was held. `text`: the whole reply, which must be about that letter.
     """
 
     by: str
@@ -139,6 +139,7 @@ class Correction:
     fields: Mapping[str, str] | None = None
     envelope: str | None = None  # the reply that brought it
     reject: bool = False
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
