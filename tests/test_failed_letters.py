@@ -21,6 +21,7 @@ from relay.model import (
     Ask,
     Attempt,
     ChatKind,
+    ChatMessage,
     ChatRecipe,
     Delivery,
     DeliveryState,
@@ -688,6 +689,33 @@ async def test_a_letter_stopped_by_hand_waits_for_people_and_nobody_is_told_that
     await answered(clinic, note_of(clinic), WARD_LINES)
     assert not letters_to(clinic, MARTIN)
     assert len(letters_to(clinic, DUPONT)) == 1
+    await sound(clinic)
+
+
+@pytest.mark.parametrize("left", [True, False], ids=["left", "waits too"])
+async def test_the_other_letter_of_the_stay_goes_on_when_one_is_stopped_by_hand(
+    clinic: House, left: bool
+) -> None:
+    await clinic.store.link([Link(MARTIN.rpps or "", "telegram", "9", "9")])
+    phone = memory.connect("telegram", memory.Settings(), tools(Path(), clinic.clock))
+    clinic.dispatch = Dispatch(
+        clinic.store, {"mss": clinic.sender, "telegram": phone}, lambda: clinic.site, clinic.clock
+    )
+    await clinic.take(letter())
+    if left:
+        await clinic.leave()
+    await clinic.take(letter(body=letters.labelled_lines(ODETTE, MARTIN) + "\nAvec un complément.\n"))
+    copy = (await clinic.copies(purpose="letter", state="queued"))[-1]
+    await operations.stop_copy(clinic.site, clinic.store, copy["id"], clinic.clock.now())
+    await clinic.leave()
+    while await clinic.dispatch.turn("telegram", phone) is None:
+        pass
+    assert len(letters_to(clinic, MARTIN)) == 1
+    (shown,) = phone.sent
+    assert isinstance(shown.message, ChatMessage)
+    assert shown.message.buttons
+    (hold,) = await clinic.store.holds()
+    assert hold["envelope"] == copy["envelope"]
     await sound(clinic)
 
 
