@@ -272,8 +272,8 @@ class Imap:
         kept = self._tools.remembered
         if kept is None:
             return since
-        # Two days, as servers count theirs by the clock of another place.
-        oldest = (self._tools.clock.now() - kept).date() + timedelta(days=2)
+        # Two days, as servers count theirs by the clock of another place; but what came lately may never have been taken.
+        oldest = (self._tools.clock.now() - max(kept, timedelta(days=5))).date() + timedelta(days=2)
         return oldest if since is None else max(since, oldest)
 
     async def _anew(self, session: _Session, cursor: Cursor, since: date | None) -> tuple[Cursor, list[int]]:

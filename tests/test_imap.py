@@ -291,6 +291,24 @@ async def test_mail_older_than_what_the_relay_remembers_is_not_taken_for_new(
     assert subjects((await first(adapter(None), before.cursor)).envelopes) == ["connue"]
 
 
+async def test_letters_that_wait_are_taken_however_soon_the_relay_forgets(
+    mailbox: Dovecot, opened: Opener, tmp_path: Path
+) -> None:
+    lent = replace(tools(tmp_path), remembered=timedelta(days=1))
+
+    def adapter() -> imap.Imap:
+        opened.adapters.append(imap.connect("retours", imap_settings(mailbox, done=None), lent))
+        return opened.adapters[-1]
+
+    with mailbox.session(RETURNS) as person:
+        person.append("INBOX", "", None, letter("d'avant"))
+        before = await first(adapter())
+        came = datetime.now(UTC) - timedelta(days=1)
+        person.append("INBOX", "", f'"{came:%d-%b-%Y} 10:00:00 +0000"', letter("de la veille"))
+    mailbox.renumber(RETURNS)
+    assert "de la veille" in subjects((await first(adapter(), before.cursor)).envelopes)
+
+
 async def test_ids_do_not_depend_on_the_adapters_name(
     mailbox: Dovecot, opened: Opener, tmp_path: Path
 ) -> None:
