@@ -134,9 +134,14 @@ def _slug(text: str) -> str:
     return text
 
 
+def is_address(text: str) -> bool:
+    """Whether mail can be sent to it."""
+    return re.fullmatch(r"[^\s@<>(),;:\"\[\]{}]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", text) is not None
+
+
 def _mail(text: str) -> str:
     """Nothing would reach an address that is none, and nobody would hear of it."""
-    if not re.fullmatch(r"[^\s@<>(),;:\"\[\]{}]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", text):
+    if not is_address(text):
         raise ValueError(f"« {text} » is no mail address")
     return text
 

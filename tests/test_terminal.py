@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,3 +44,31 @@ def test_no_word_of_an_error_is_an_order_to_the_terminal(tmp_path: Path) -> None
     assert done.code == 2
     assert "absente" in done.line
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", done.err)
+
+
+def test_init_asks_again_what_it_cannot_use_and_loses_no_answer(tmp_path: Path) -> None:
+    answers = (
+        "",
+        "Chirurgie",
+        "",
+        "demain",
+        "2026-11-20",
+        "nulle part",
+        "chir@chr-exemple.mssante.fr",
+        *[""] * 4,
+    )
+    ours, theirs = os.openpty()
+    os.write(ours, "".join(f"{answer}\n" for answer in answers).encode())
+    done = subprocess.run(
+        [sys.executable, "-m", "relay", "init", tmp_path / "site"],
+        stdin=theirs, capture_output=True, text=True, check=False, cwd=ROOT, timeout=60,
+    )  # fmt: skip
+    os.close(theirs)
+    os.close(ours)
+    assert done.returncode == 0, done.stderr
+    assert "« demain » is neither now, all nor a date" in done.stdout
+    assert "« nulle part » is no mail address" in done.stdout
+    written = (tmp_path / "site" / "config.toml").read_text("utf-8")
+    assert 'since = "2026-11-20"' in written
+    assert 'slug = "chirurgie"' in written
+    assert 'reply_to = "chir@chr-exemple.mssante.fr"' in written

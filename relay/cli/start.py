@@ -76,18 +76,38 @@ def _ask() -> Answers:
 
     ask = typer.prompt
     return starter.Answers(
-        since=_since(ask("Read which waiting messages (now, all or a date)", default="now")),
         name=ask("How the relay signs", default="Relais ville-hôpital"),
         ward=ask("First ward", default="Cardiologie"),
-        watched_mail=ask(
-            "The mailbox it will send its letters to", default="sorties.cardiologie@chr-exemple.mssante.fr"
+        watched_mail=_ask_address(
+            "The mailbox it will send its letters to", "sorties.cardiologie@chr-exemple.mssante.fr"
         ),
-        ward_mail=ask("The mailbox its people read", default="cardiologie@chr-exemple.mssante.fr"),
-        relay_mail=ask("The relay's own secure mail address", default="relais@relais45.mssante.fr"),
+        since=_ask_since(),
+        ward_mail=_ask_address("The mailbox its people read", "cardiologie@chr-exemple.mssante.fr"),
+        relay_mail=_ask_address("The relay's own secure mail address", "relais@relais45.mssante.fr"),
         imap_host=ask("IMAP server", default="imap.operateur.mssante.fr"),
         smtp_host=ask("SMTP server", default="smtp.operateur.mssante.fr"),
-        desk_mail=ask("The desk that takes what nobody took", default="sorties@chr-exemple.mssante.fr"),
+        desk_mail=_ask_address("The desk that takes what nobody took", "sorties@chr-exemple.mssante.fr"),
     )
+
+
+def _ask_address(question: str, default: str) -> str:
+    from relay.config import is_address
+
+    while not is_address(answer := str(typer.prompt(question, default=default)).strip()):
+        print(f"« {shared.visible(answer)} » is no mail address")
+    return answer
+
+
+def _ask_since() -> str:
+    while True:
+        answer = typer.prompt(
+            "Letters that wait in it already: leave them (now), read all, or those from a date on",
+            default="now",
+        )
+        try:
+            return _since(answer.strip())
+        except UsageError as error:
+            print(str(error).removeprefix("--since "))
 
 
 # ---------------------------------------------------------------------------------------------------- check
