@@ -255,6 +255,37 @@ async def test_while_an_import_runs_nobody_loses_a_mailbox_or_leaves(store: Stor
     assert await running == ImportCount(new=2500, same=1)
 
 
+async def test_a_number_of_two_people_is_nobodys_before_the_last_line_of_a_file(
+    store: Store, place: Place
+) -> None:
+    other = replace(AMBRE, family_name="BRUNEL", mailboxes=(Mailbox("brunel@medecin.mssante.fr"),))
+    filler = [replace(NOEL, rpps=f"2{number:010d}", mailboxes=()) for number in range(2500)]
+
+    async def torn() -> bool:
+        (found,) = await store.professionals([AMBRE.rpps], [])
+        return found.two_names
+
+    def lines(*, cut: bool) -> Iterator[Professional]:
+        yield from (AMBRE, *filler)
+        if cut:
+            raise OSError("cut")
+        yield other
+
+    assert await store.import_professionals(lines(cut=False), identity.fold) == ImportCount(new=2501)
+    assert await torn()
+    place.clock.turn(hours=1)
+    with pytest.raises(OSError, match="cut"):
+        await store.import_professionals(lines(cut=True), identity.fold)
+    assert await torn()
+    place.clock.turn(hours=1)
+    again = await store.import_professionals(lines(cut=False), identity.fold)
+    assert again.same + again.changed == 2501
+    assert await torn()
+    place.clock.turn(hours=1)
+    assert (await list_directory(store, AMBRE)).changed == 1
+    assert not await torn()
+
+
 async def test_the_same_file_again_changes_nobody_though_sites_of_one_doctor_differ(
     store: Store, place: Place
 ) -> None:

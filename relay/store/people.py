@@ -343,6 +343,7 @@ class DirectoryImport:
         self._owner = SITE if source == SITE else "official"
         self._new = self._known = 0
         self._changed: set[str] = set()  # of those whom the directory knew before
+        self._one_name: set[str] = set()  # numbers that had two names, and so far bear one
 
     async def batch(self, lines: list[Professional]) -> None:
         """Write some lines."""
@@ -384,11 +385,16 @@ class DirectoryImport:
                 stood = row[1 : len(_PLAIN) + 1]
                 if row.load == self._load:  # an earlier line of this run
                     pending = pending or row.pending
+                    if two_names or identity.two_people(row.family_name, line.family_name):
+                        two_names = True
+                        self._one_name.discard(name)
                     two_names = two_names or row.two_names
-                    two_names = two_names or identity.two_people(row.family_name, line.family_name)
                     values = tuple(old or new for old, new in zip(stood, values, strict=True))
                 else:
                     two_names = two_names or self._apart(row, line, boxed.get(name, {}))
+                    if row.two_names and not two_names:  # the other may stand further down
+                        two_names = True
+                        self._one_name.add(name)
                     if self._owner != SITE:
                         values = tuple(new or old for old, new in zip(stood, values, strict=True))
                 if (*stood, row.two_names) == (*values, two_names):
@@ -491,6 +497,10 @@ class DirectoryImport:
         left = listed & (_professional.c.active != seen)
         self._changed.update(work.run(known.where(left)).scalars())
         work.run(update(_professional).where(left).values(active=seen))
+        for some in chunks(sorted(self._one_name)):
+            those_now = _professional.c.rpps.in_(some) & (_professional.c.load == self._load)
+            work.run(update(_professional).where(those_now).values(two_names=False))
+        self._changed |= self._one_name
         record = {"name": self._source, "at": work.at, "entries": self._new + self._known}
         self._upsert(work, tables.directory_source, ["name"], [record])
         work.news = True
