@@ -62,6 +62,7 @@ DRAIN = 7.5  # of these, for what is on the wire
 CUT = 0.5  # for what was cut to notice
 GOODBYE = 1.0  # to hang up
 LOOK = 0.1  # for who looks whether a part is played to have looked
+ADOPT_EVERY = 60.0
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0  # seconds between two tries of a broken adapter
 
 Role = Literal["intake", "dispatch", "console"]
@@ -411,7 +412,18 @@ class Daemon:
                 group.create_task(self._look_after(name, directory), name=f"probe:{name}")
             for name in self.inboxes:
                 group.create_task(self._supervise(name), name=f"watch:{name}")
-            group.create_task(asyncio.Event().wait())
+            group.create_task(self._adopt(), name="adopt")
+
+    async def _adopt(self) -> None:
+        """Look again and again for what a node that is no more accepted and did not decide."""
+        while True:
+            await self.clock.sleep(ADOPT_EVERY)
+            try:
+                await self.intake.adopt()
+            except RelaisError:
+                raise
+            except Exception as error:  # noqa: BLE001 - a defect over another's letter must not stop ours
+                log.failure("arrivals_not_decided", error)
 
     async def _dispatch(self) -> None:
         """Settle what an earlier life left half sent, then serve every sender."""

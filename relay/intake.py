@@ -65,6 +65,9 @@ TRIES = 5
 """How often a decision is made again when somebody changed its thread meanwhile."""
 QUIET = 2.0
 """Seconds without a batch after which what waited in an inbox at the start is taken to be decided."""
+ADOPT_AFTER = 120.0
+"""Seconds for which a letter is seen undecided before it is taken for one that another node left behind."""
+ADOPTED = 20  # letters looked at a time
 CATCH_UP = 15.0
 """Seconds after which nobody waits any longer for that: an inbox may be out of reach."""
 AT_ONCE = 2
@@ -122,6 +125,7 @@ class Intake:
         self.store, self.inboxes, self.site, self.clock, self.opener = store, inboxes, site, clock, opener
         self.lookups = lookups
         self._quiet: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self._undecided: dict[str, float] = {}  # since when each was seen so
 
     # ------------------------------------------------------------------------------------------------ taking
 
@@ -131,6 +135,19 @@ class Intake:
         while waiting := await self.store.open_envelopes(after, 200):
             await self.decide(waiting)
             after = waiting[-1].id
+
+    async def adopt(self) -> None:
+        """Decide what another node accepted and did not live to decide. It comes from no mailbox again.
+
+        Where that node lives after all, both decide the same, and what the second writes is turned away.
+        """
+        waiting = await self.store.open_envelopes(None, ADOPTED)
+        now = self.clock.monotonic()
+        self._undecided = {each.id: self._undecided.get(each.id, now) for each in waiting}
+        left = [each for each in waiting if now - self._undecided[each.id] >= ADOPT_AFTER]
+        if left:
+            log.get().warning("adopted", count=len(left))
+            await self.decide(left)
 
     async def caught_up(self) -> None:
         """Return once the answers that came while nobody ran are decided, as far as can be told from here."""

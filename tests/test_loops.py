@@ -149,6 +149,47 @@ async def test_what_was_accepted_and_not_decided_is_decided_at_the_next_start(ho
     assert len(mails(house)) == 1
 
 
+async def test_what_another_node_accepted_and_did_not_live_to_decide_is_decided_without_a_restart(
+    house: House,
+) -> None:
+    await house.intake.catch_up()
+    raw = letter()
+    envelope = Envelope(envelope_id("box", "1"), "cardiologie", "box", "1", house.clock.now(), raw)
+    async with house.place.opened("n2") as other:
+        await other.accept(Batch("box", (envelope,), "1"))
+    await house.intake.adopt()
+    house.clock.turn(seconds=60)
+    await house.intake.adopt()
+    assert (await house.store.status())["open"] == 1  # who took it may still be at it
+    house.clock.turn(seconds=60)
+    await house.intake.adopt()
+    await house.leave()
+    house.clock.turn(minutes=10)
+    await house.intake.adopt()
+    await house.leave()
+    assert [each.purpose for each in mails(house)] == ["letter"]
+    status = await house.store.status()
+    assert (status["open"], status["decided"], status["balance"]) == (0, 1, 0)
+    assert not any((await house.store.invariants()).values())
+
+
+async def test_a_letter_adopted_from_a_node_that_is_only_slow_is_decided_once(house: House) -> None:
+    raw = letter()
+    envelope = Envelope(envelope_id("box", "1"), "cardiologie", "box", "1", house.clock.now(), raw)
+    async with house.place.opened("n2") as other:
+        slow = Intake(other, {}, lambda: house.site, house.clock)
+        fresh = await other.accept(Batch("box", (envelope,), "1"))
+        await house.intake.adopt()
+        house.clock.turn(seconds=121)
+        await asyncio.gather(house.intake.adopt(), slow.decide(fresh))
+        await slow.decide(fresh)
+    await house.leave()
+    assert [each.purpose for each in mails(house)] == ["letter"]
+    status = await house.store.status()
+    assert (status["decided"], status["balance"]) == (1, 0)
+    assert not any((await house.store.invariants()).values())
+
+
 async def test_a_copy_that_cannot_leave_is_tried_again_ever_more_slowly_with_the_same_bytes(
     house: House,
 ) -> None:

@@ -11,11 +11,11 @@ from datetime import timedelta
 
 import pytest
 
-from relay import config
+from relay import config, daemon, intake
 from relay.clock import SystemClock
-from relay.daemon import Daemon
+from relay.daemon import Daemon, Role
 from relay.directory import Lookups
-from relay.model import Professional
+from relay.model import Batch, Envelope, Professional, envelope_id
 from relay.store import Store
 from tests.letters import MARTIN
 from tests.servers import until
@@ -27,13 +27,13 @@ MakeSite = Callable[..., Site]
 
 @contextlib.asynccontextmanager
 async def running(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: Site, monkeypatch: pytest.MonkeyPatch, only: Role | None = None
 ) -> AsyncIterator[tuple[Daemon, asyncio.Task[None]]]:
     """The daemon in this process, ready; ended with the braces, and nothing of it left behind."""
     for name, secret in site.env.items():
         monkeypatch.setenv(name, secret)
     before = asyncio.all_tasks()
-    relay = Daemon(config.read(site.file))
+    relay = Daemon(config.read(site.file), only=only)
     life = asyncio.create_task(relay.run())
     left: set[asyncio.Task[object]] = set()
     life.add_done_callback(lambda _: left.update(asyncio.all_tasks() - before - {life}))
@@ -54,6 +54,26 @@ async def test_a_stop_leaves_no_task_behind(make_site: MakeSite, monkeypatch: py
             await asyncio.sleep(0)
         relay.stop()
         await life
+
+
+@pytest.mark.parametrize("only", [None, "intake"])
+async def test_a_running_relay_decides_what_another_node_left_undecided(
+    make_site: MakeSite, monkeypatch: pytest.MonkeyPatch, only: Role | None
+) -> None:
+    monkeypatch.setattr(daemon, "ADOPT_EVERY", 0.05)
+    monkeypatch.setattr(intake, "ADOPT_AFTER", 0.1)
+    async with running(make_site(), monkeypatch, only) as (relay, _):
+        name = envelope_id("box", "1")
+        now = relay.clock.now()
+        await relay.store.accept(
+            Batch("box", (Envelope(name, "cardiologie", "box", "1", now, b"Subject: x\r\n\r\nx"),), "1")
+        )
+        seen = relay.store.calls
+        async with asyncio.timeout(20):
+            while (await relay.store.status())["open"]:
+                await relay.store.called(seen)
+                seen = relay.store.calls
+        assert (await relay.store.status())["balance"] == 0
 
 
 async def test_a_database_that_goes_away_ends_the_relay_whole(
