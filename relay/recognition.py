@@ -398,8 +398,10 @@ def _inside(content: bytes, zone: ZoneInfo, deeper: int = 3) -> Iterator[Notice]
 
 
 def _packed(content: bytes, zone: ZoneInfo) -> Iterator[Notice]:
-    """What lies in an archive that is no XDM: of that, its own reader looks at every document."""
-    if b"metadata.xml" in content[-64 * 1024 :].lower():
+    """What lies in an archive. Of an XDM its own reader looks at every document, bar words and RTF beside them."""
+    names = content[-64 * 1024 :].lower()  # the central directory stands last
+    package = b"metadata.xml" in names
+    if package and b".rtf" not in names and names.count(b".txt") == names.count(b"readme.txt"):
         return
     members = xdm.members(content) or {}
     if words := office.packed(members):
@@ -407,6 +409,8 @@ def _packed(content: bytes, zone: ZoneInfo) -> Iterator[Notice]:
     for name, inside in members.items():
         if office.looks_like_rtf(inside):
             yield from _named(office.rtf(inside), zone)
+            continue
+        if package and not name.lower().endswith(".txt"):
             continue
         inner = read_file(name, inside)
         yield from (notice for _, notice in _documents(inner))

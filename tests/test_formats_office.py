@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from email import message_from_bytes
@@ -134,6 +136,21 @@ def test_a_file_that_hl7_wraps_is_looked_through_as_well() -> None:
             wrapped = write(letters.labelled_lines(who, MARTIN))
             found = recognise(read_file("a.hl7", hl7.mdm(patient=HELENE, document=wrapped, subtype="RTF")))
             assert found.outcome is outcome
+
+
+@pytest.mark.parametrize(
+    "name", ["IHE_XDM/SUBSET01/COURRIER.RTF", "COURRIER.RTF", "IHE_XDM/SUBSET01/NOTE.TXT"]
+)
+def test_words_within_a_package_are_looked_through_as_well(name: str) -> None:
+    for who, outcome in ((PAUL, Outcome.UNCLEAR), (HELENE, Outcome.NOTICE)):
+        message = message_from_bytes(letters.xdm_mail(letter=letters.cda(patient=HELENE)), policy=SMTP)
+        (part,) = [each for each in message.walk() if each.get_content_type() == "application/zip"]
+        package = io.BytesIO(part.get_content())
+        with zipfile.ZipFile(package, "a") as archive:
+            lines = letters.labelled_lines(who, MARTIN)
+            archive.writestr(name, rtf(lines) if name.endswith("RTF") else lines)
+        part.set_content(package.getvalue(), "application", "zip", filename="IHE_XDM.zip")
+        assert recognise(read(message.as_bytes())).outcome is outcome
 
 
 def test_words_come_as_they_are_read() -> None:
