@@ -72,3 +72,10 @@ def test_init_asks_again_what_it_cannot_use_and_loses_no_answer(tmp_path: Path) 
     assert 'since = "2026-11-20"' in written
     assert 'slug = "chirurgie"' in written
     assert 'reply_to = "chir@chr-exemple.mssante.fr"' in written
+
+
+def test_init_says_in_one_line_where_it_may_not_write(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = relay("init", "--since", "now", tmp_path / "file" / "site")
+    assert done.code == 2
+    assert "cannot be written (Not a directory)" in done.line

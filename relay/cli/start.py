@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import os
 import sys
@@ -52,7 +53,12 @@ def init(
         answers = _ask()
     else:
         answers = starter.Answers(since=_since(since))
-    written = shared.run(starter.write(folder, answers))
+    try:
+        written = shared.run(starter.write(folder, answers))
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        raise UsageError(f"{error.filename or folder} cannot be written ({error.strerror})") from None
     if shared.chosen.json:
         shared.emit({"folder": str(folder), "written": [str(each) for each in written]})
         return 0
