@@ -832,6 +832,7 @@ class Words:
             ],
             fields=fields,
             anew=anew,
+            withdraw=True,
         )
 
     def held_no_more(self, reference: str, *, recall: bool) -> Mail:
@@ -848,7 +849,9 @@ class Words:
             ),
         )
 
-    def _not_sent(self, reference: str, lines: Sequence[str], *, fields: bool, anew: bool) -> Mail:
+    def _not_sent(
+        self, reference: str, lines: Sequence[str], *, fields: bool, anew: bool, withdraw: bool = False
+    ) -> Mail:
         form = "\n".join(f"{self.say(label)} :" for label in (*FIELDS_GP, *FIELDS_IDENTITY))
         ask = self.say("Pour la corriger et la faire partir, répondez à ce message en complétant :")
         return Mail(
@@ -857,6 +860,7 @@ class Words:
                 [self.ref(reference), *lines],
                 *((ask, form) if fields else ()),
                 self.say(SEND_ANEW) if anew else "",
+                self.say("Pour retirer cette lettre, répondez ANNULER.") if withdraw and not anew else "",
             ),
         )
 

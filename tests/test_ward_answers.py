@@ -183,3 +183,26 @@ async def test_a_ward_may_quote_the_note_name_its_patient_and_correct_their_birt
     said = f"Mme BOISGARD Rémi\nRPPS : {MARTIN.rpps}\nNé(e) le : 02/04/1951\n\nLe 1 déc. 2026, Relais <r@x.fr> a écrit :\n{quoted}"
     await answered(house, note, said)
     assert letters_left(house) == [f"rpps:{MARTIN.rpps}"]
+
+
+async def test_a_ward_that_asks_in_words_to_take_its_letter_back_reads_the_word_that_does(
+    house: House,
+) -> None:
+    await answered(house, await held(house), "Merci d'annuler cette lettre.")
+    assert "Pour retirer cette lettre, répondez ANNULER." in text(told(house)[-1])
+    await answered(house, told(house)[-1], "ANNULER")
+    assert (await house.store.status())["ignored"] == 1
+
+
+async def test_lines_in_a_forwarded_note_release_nothing_and_the_ward_hears_of_it(house: House) -> None:
+    note = await held(house)
+    raw = letters.reply(
+        f"RPPS : {MARTIN.rpps}", to_message_id=headers(note)["Message-ID"], sender="sorties.cardio@chr-exemple.mssante.fr",
+        to=headers(note)["Reply-To"].strip("<>"), subject="RE: TR: Lettre retenue",
+    )  # fmt: skip
+    await house.take(raw, adapter="retours")
+    await house.leave()
+    assert letters_left(house) == []
+    assert {"forwarded_reply"} < {str(each["why"]) for each in await house.store.holds()}
+    assert told(house)[-1].id != note.id
+    assert "rien n'a été envoyé" in text(told(house)[-1])

@@ -127,9 +127,10 @@ def plan_reply(site: Site, arrival: Arrival, context: Context, at: datetime) -> 
     Answers a Correction when a ward filled in the lines about a held letter: it is decided again.
     """
     document = arrival.document
-    if _is_forward(document):  # 5: never appended, whatever it is signed with
-        return _held(site, arrival, context, at, Why.FORWARDED_REPLY)
     named = _named(site, document)
+    if _is_forward(document):  # 5: never appended, whatever it is signed with
+        note = _note(context, named) if authentic(site, arrival) else None
+        return _unread(site, arrival, context, at, Why.FORWARDED_REPLY, note)
     if len(named.threads) > 1:  # 4
         return _held(site, arrival, context, at, Why.TOKEN_MISMATCH)
     if not authentic(site, arrival):
