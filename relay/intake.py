@@ -144,7 +144,9 @@ class Intake:
         waiting = await self.store.open_envelopes(None, ADOPTED)
         now = self.clock.monotonic()
         self._undecided = {each.id: self._undecided.get(each.id, now) for each in waiting}
-        left = [each for each in waiting if now - self._undecided[each.id] >= ADOPT_AFTER]
+        # What our keys do not open another node's may: it is not ours to set aside.
+        opened = (each for each in waiting if each.flaw is not Why.UNREADABLE)
+        left = [each for each in opened if now - self._undecided[each.id] >= ADOPT_AFTER]
         if left:
             log.get().warning("adopted", count=len(left))
             await self.decide(left)
@@ -654,7 +656,10 @@ class Intake:
             if not back and (arrival.decision is None or arrival.decision.action != "send"):
                 reason = arrival.decision.reason if arrival.decision else site.words.why(Why.NO_RULES)
                 amiss = site.words.because(arrival.resolution, answered=True) if arrival.resolution else ""
-                raise Refused(f"it still cannot be sent: {reason}", reason=reason, detail=amiss)
+                opposed = arrival.resolution is not None and arrival.resolution.consent != "allowed"
+                raise Refused(
+                    f"it still cannot be sent: {reason}", reason=reason, detail=amiss, final=opposed
+                )
             plan = planning.plan_release(site, arrival, context, hold, now)
             (problem,) = await self.store.record([plan])
             if problem is None:

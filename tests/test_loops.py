@@ -41,6 +41,7 @@ from relay.model import (
 from relay.planning import Correction, Site
 from relay.schedule import Schedule
 from relay.store import Store
+from relay.vault import FileKeyRing, Vault
 from tests import letters
 from tests.letters import DUPONT, MARTIN, ODETTE
 from tests.servers.sink import SILENCE, Sink
@@ -171,6 +172,21 @@ async def test_what_another_node_accepted_and_did_not_live_to_decide_is_decided_
     status = await house.store.status()
     assert (status["open"], status["decided"], status["balance"]) == (0, 1, 0)
     assert not any((await house.store.invariants()).values())
+
+
+async def test_what_only_another_nodes_keys_open_is_left_to_it(house: House, tmp_path: Path) -> None:
+    FileKeyRing.create(tmp_path / "others.json")
+    envelope = Envelope(envelope_id("box", "1"), "cardiologie", "box", "1", house.clock.now(), letter())
+    await house.store.accept(Batch("box", (envelope,), "1"))
+    kept, house.store.vault = house.store.vault, Vault(FileKeyRing(tmp_path / "others.json"))
+    for _ in range(2):
+        await house.intake.adopt()
+        house.clock.turn(seconds=121)
+    assert (await house.store.status())["open"] == 1
+    house.store.vault = kept
+    await house.intake.adopt()
+    await house.leave()
+    assert [each.purpose for each in mails(house)] == ["letter"]
 
 
 async def test_a_letter_adopted_from_a_node_that_is_only_slow_is_decided_once(house: House) -> None:
