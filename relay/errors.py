@@ -49,12 +49,14 @@ class Refused(RelaisError):
     """Understood, and not done: a floor, a right or the state of the row forbids it.
 
     `reason`: why, in the words that the site's people read; `detail`: what exactly is amiss; "" where there are none.
+    `final`: nothing that they could answer would change it.
     """
 
-    def __init__(self, text: str, *, reason: str = "", detail: str = "") -> None:
+    def __init__(self, text: str, *, reason: str = "", detail: str = "", final: bool = False) -> None:
         super().__init__(text)
         self.reason = reason
         self.detail = detail
+        self.final = final
 
 
 class Stale(RelaisError):

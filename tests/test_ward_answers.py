@@ -109,6 +109,8 @@ async def test_a_ward_that_answers_an_old_note_hears_that_the_letter_waits_no_lo
     await answered(house, note, f"RPPS : {DUPONT.rpps}")
     assert letters_left(house) == [f"rpps:{MARTIN.rpps}"]
     (again,) = [each for each in told(house) if each not in before]
+    reasons = [str(each["reason"]) for each in await house.store.holds()]
+    assert reasons == ["Réponse du service au sujet d'une lettre qui n'est plus retenue"]
     assert "Cette lettre n'est plus retenue : votre réponse n'y a rien changé." in text(again)
     assert "Pour retirer la lettre envoyée, répondez ANNULER." in text(again)
     await answered(house, again, "ANNULER")
@@ -206,3 +208,17 @@ async def test_lines_in_a_forwarded_note_release_nothing_and_the_ward_hears_of_i
     assert {"forwarded_reply"} < {str(each["why"]) for each in await house.store.holds()}
     assert told(house)[-1].id != note.id
     assert "rien n'a été envoyé" in text(told(house)[-1])
+
+
+async def test_lines_about_a_patient_who_objects_are_not_asked_for_again(house: House) -> None:
+    said = (
+        letters.labelled_lines(letters.ODETTE, MARTIN)
+        + "\nLe patient s'oppose à la transmission de cette lettre.\n"
+    )
+    await house.take(letters.text_mail(body=said, sender="sorties.cardio@chr-exemple.mssante.fr"))
+    await house.leave()
+    await answered(house, note_of(house), f"RPPS : {MARTIN.rpps}")
+    assert letters_left(house) == []
+    assert len(told(house)) == 2
+    assert "rien n'a été envoyé" in text(told(house)[-1])
+    assert "RPPS" not in text(told(house)[-1])

@@ -329,7 +329,7 @@ def plan_still_held(
             reference,
             refusal.reason or held.reason,
             detail=refusal.detail,
-            fields=held.why not in _NOTHING_TO_FILL_IN,
+            fields=held.why not in _NOTHING_TO_FILL_IN and not refusal.final,
             anew=held.why in ANEW,
         ),
         at,

@@ -306,9 +306,14 @@ def _unread(
         return _held(site, arrival, context, at, why)
     if not _is_ward(site, note.to.removeprefix("ward:"), sender) and sender != note.address.lower():
         return _held(site, arrival, context, at, why)
-    reason = site.words.say("Réponse du service au sujet de sa lettre retenue, sans ligne qui se lise")
-    held = _held(site, arrival, context, at, why, reason=reason)
     about = note.envelope or ""
+    waits = any(each.envelope == about for each in context.holds)
+    reason = (
+        site.words.say("Réponse du service au sujet de sa lettre retenue, sans ligne qui se lise")
+        if waits
+        else site.words.say("Réponse du service au sujet d'une lettre qui n'est plus retenue")
+    )
+    held = _held(site, arrival, context, at, why, reason=reason if why is Why.UNCLEAR else None)
     told = unread_lines(
         site,
         arrival,
