@@ -535,7 +535,9 @@ def _verdict(reply: _Reply) -> Verdict:
     else:
         why = Why.REFUSED if code >= 500 else Why.BUSY
     if code < 500:
-        return Deferred(why, detail=reply.detail)
+        # 421 and the subjects « mail system » and « network » speak of the server (RFC 5321 §3.8, RFC 3463 §3.4, §3.5).
+        own = code != 421 and not subject.startswith(("3.", "4."))
+        return Deferred(why, detail=reply.detail, reached=own)
     return Rejected(why, detail=reply.detail)
 
 

@@ -295,11 +295,13 @@ class Dispatch:
 
     async def _away(self, name: str, tried: Sequence[Attempt]) -> float | None:
         """Seconds to leave the sender alone when it took nothing of a handful and could not be reached."""
-        away = [a for a in tried if a.state is DeliveryState.DEFERRED and a.why in CONNECTION]
+        away = [
+            a for a in tried if a.state is DeliveryState.DEFERRED and a.why in CONNECTION and not a.reached
+        ]
         if away and len(away) == len(tried):
             await self._tell(name, Deferred(away[0].why or Why.CONNECTION))
             return 60.0 if away[0].why in OURS else 1.0
-        if any(a.state is DeliveryState.SENT for a in tried):
+        if any(a.state is DeliveryState.SENT or a.reached for a in tried):
             self._reached[name] = self.clock.monotonic()
             await self._tell(name, None)
         return None
@@ -459,6 +461,7 @@ class Dispatch:
                     now,
                     Why(answer.why),
                     not_before=now + timedelta(seconds=wait),
+                    reached=answer.reached,
                 )
         raise TypeError("a sender answers with a Receipt or a verdict")
 

@@ -70,10 +70,15 @@ class Clash(Stale):
 class Verdict(RelaisError):
     """A transport's answer about one message. `why` is a slug of `relay.model.Why`."""
 
-    def __init__(self, why: str, *, retry_after: float | None = None, detail: str = "") -> None:
-        """`retry_after` in seconds; `detail` is one of our own words (a status code), never the server's."""
+    def __init__(
+        self, why: str, *, retry_after: float | None = None, detail: str = "", reached: bool = False
+    ) -> None:
+        """`retry_after` in seconds; `detail` is one of our own words (a status code), never the server's.
+
+        `reached`: the other side works; it is this one message or its recipient that must wait (greylisting).
+        """
         super().__init__(f"{why} ({detail})" if detail else str(why))
-        self.why, self.retry_after, self.detail = str(why), retry_after, detail
+        self.why, self.retry_after, self.detail, self.reached = str(why), retry_after, detail, reached
 
 
 class Deferred(Verdict):

@@ -787,7 +787,7 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """How one try ended, for `store.finish`. `state` is SENT, DEFERRED, AMBIGUOUS or FAILED."""
+    """How one try ended, for `store.finish`. `state` is SENT, DEFERRED, AMBIGUOUS or FAILED; `reached` as in `Verdict`."""
 
     delivery: str
     state: DeliveryState
@@ -795,6 +795,7 @@ class Attempt:
     why: Why | None = None
     remote: str | None = None
     not_before: datetime | None = None
+    reached: bool = False
 
 
 # ---------------------------------------------------------------------------------------------------- plans

@@ -19,7 +19,7 @@ from adapters import memory, smtp
 from relay import dispatch, planning, tables
 from relay.clock import SystemClock
 from relay.dispatch import Dispatch, backoff
-from relay.errors import Deferred, Rejected, Uncertain
+from relay.errors import Deferred, Rejected, Uncertain, Verdict
 from relay.identity import keys_of
 from relay.intake import Intake
 from relay.model import (
@@ -501,6 +501,27 @@ async def test_when_a_server_goes_away_the_rest_of_a_batch_waits_for_any_node(
     assert await house.dispatch.turn("mss", house.sender)
     states = [row["state"] for row in await house.copies(purpose="letter")]
     assert sorted(states) == ["deferred"] * handful + ["queued"] * 2
+
+
+async def test_a_recipient_who_is_put_off_says_nothing_against_the_server(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[tuple[str, Verdict | None]] = []
+
+    async def hear(name: str, verdict: Verdict | None) -> None:
+        heard.append((name, verdict))
+
+    monkeypatch.setattr(house.dispatch, "_heard", hear)
+    await house.take(letter())
+    house.sender.fail(Deferred(Why.BUSY, reached=True))
+    await house.dispatch.turn("mss", house.sender)
+    (row,) = await house.copies(purpose="letter")
+    assert (row["state"], row["why"]) == ("deferred", "busy")
+    assert heard == [("mss", None)]
+    house.clock.turn(hours=1)
+    house.sender.fail(Deferred(Why.BUSY))
+    await house.dispatch.turn("mss", house.sender)
+    assert [verdict.why for _, verdict in heard[1:] if verdict] == ["busy"]
 
 
 async def test_a_copy_whose_letter_was_destroyed_fails_and_no_empty_frame_leaves(

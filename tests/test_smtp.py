@@ -179,6 +179,7 @@ async def test_each_answer_at_each_point_has_its_verdict_and_the_next_letter_lea
         adapter = opened(sink.port)
         verdict = await verdict_of(adapter, mail("Secret-du-patient"))
         assert (type(verdict), verdict.why) == (kind, why)
+        assert verdict.reached == (kind is Deferred and answer.startswith(("450 4.2", "452 4.2")))
         text = f"{verdict} {verdict!r} {verdict.__cause__}"
         for word in ("later", "greylisted", "unknown (", "Secret", "@"):
             assert word not in text
