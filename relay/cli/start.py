@@ -10,7 +10,7 @@ import os
 import sys
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import typer
 
@@ -166,7 +166,7 @@ def run(
     # garbage cost a tenth of the start, and of every letter after it.
     gc.disable()
     from relay import checking, log
-    from relay.daemon import Daemon, check_adapter
+    from relay.daemon import Daemon, Role, check_adapter
 
     site = shared.settings()
     for table in site.adapters.values():
@@ -174,7 +174,8 @@ def run(
     for finding in checking.watched(site):
         if finding.severity != "ok":
             log.get().warning("check", step=finding.name, why=finding.text)
-    daemon = Daemon(site, only=only, opened=_forget_the_start, overdue=_cut_off)  # type: ignore[arg-type]
+    part = cast("Role | None", only)
+    daemon = Daemon(site, only=part, opened=_forget_the_start, overdue=_cut_off)
     asyncio.run(daemon.run())
     return 0
 
